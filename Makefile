@@ -1,0 +1,32 @@
+# Every target does its own set-up, in .venv.
+# PYTHON: a Python 3.11 or 3.12.  TORCH: the PyTorch to install, for example torch==2.13.0 to pin it.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(shell $(p) -c 'import sys; print(sys.executable)' 2>/dev/null)))
+TORCH ?= torch
+BIN := .venv/bin
+READY := .venv/ready
+export PYTHONPATH := $(CURDIR)
+
+.PHONY: demo translate test lint clean
+
+demo: $(READY)  ## write a corpus, train a ResMLP translator on it and score it, offline, in minutes
+	$(BIN)/python recipes/demo/grammar.py build/demo/corpus
+	$(BIN)/python -m resmlp_mt.recipe recipes/demo/recipe.yaml --out build/demo/run
+
+translate: $(READY)  ## translate sentences from the terminal with the demo's model
+	@$(BIN)/python -m resmlp_mt.translate build/demo/run/resmlp_tiny
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet "$(TORCH)" -e ".[all]"
+	touch $(READY)
+
+clean:
+	rm -rf .venv build

@@ -1,0 +1,12 @@
+"""The ResMLP layer of Touvron et al. (arXiv 2105.03404), in PyTorch alone.
+
+Every tensor is position-major, ``(T, B, C)``: positions, batch, channels. One layer serves the translation
+encoder, the translation decoder and the image trunk.
+"""
+
+from resmlp_core.affine import Affine
+from resmlp_core.channel_mlp import ChannelMLP
+from resmlp_core.cross_position import CrossPositionLinear, PositionCache
+from resmlp_core.layer import ResidualSublayer, ResMLPLayer
+
+__all__ = ["Affine", "ChannelMLP", "CrossPositionLinear", "PositionCache", "ResMLPLayer", "ResidualSublayer"]

@@ -1,0 +1,95 @@
+"""A · x, the linear layer over positions that stands where a Transformer has self-attention (paper, equation 2)."""
+
+import torch
+from torch import Tensor, nn
+
+
+class PositionCache:
+    """What has entered A so far, for decoding one position at a time.
+
+    The buffer doubles when it is full, so that appending copies each position a bounded number of times.
+    """
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._buffer: Tensor | None = None
+
+    def append(self, x: Tensor) -> Tensor:
+        """Append one position, ``(1, B, C)``, and return all of them, ``(length, B, C)``."""
+        if self._buffer is None or self.length == self._buffer.size(0):
+            grown = x.new_empty(max(16, 2 * self.length), x.size(1), x.size(2))
+            if self._buffer is not None:
+                grown[: self.length] = self._buffer
+            self._buffer = grown
+        self._buffer[self.length] = x[0]
+        self.length += 1
+        return self._buffer[: self.length]
+
+    def reorder(self, new_order: Tensor) -> None:
+        """Select along the batch, as beam search does: entry ``i`` becomes the old entry ``new_order[i]``."""
+        if self._buffer is None:
+            return
+        old = self._buffer
+        self._buffer = old.new_empty(old.size(0), new_order.numel(), old.size(2))
+        torch.index_select(old[: self.length], 1, new_order, out=self._buffer[: self.length])
+
+
+class CrossPositionLinear(nn.Module):
+    """y_t = Σ_s A[t, s] x_s + b_t, the same for every channel, as one matrix product.
+
+    A sequence of T positions uses the sub-matrix ``A[:T, :T]`` (paper, section 3.5). With ``causal`` it is the
+    lower triangle of it, so that no position sees a later one; the upper triangle is zero, gets no gradient, and
+    therefore stays zero under any optimiser.
+
+    Args:
+        max_positions: N, the side of A and the longest sequence.
+        causal: use the lower triangle alone.
+        bias: learn b ∈ R^N, one number a position.
+        init_std: standard deviation of A's entries at the start (the released image models use 0.02).
+    """
+
+    def __init__(self, max_positions: int, causal: bool = False, bias: bool = True, init_std: float = 0.02) -> None:
+        super().__init__()
+        self.max_positions = max_positions
+        self.causal = causal
+        weight = torch.empty(max_positions, max_positions)
+        nn.init.trunc_normal_(weight, std=init_std)
+        self.weight = nn.Parameter(weight.tril() if causal else weight)
+        self.bias = nn.Parameter(torch.zeros(max_positions)) if bias else None
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
+        """Mix the positions of ``x``.
+
+        Args:
+            x: ``(T, B, C)``; with a cache the next position alone, ``(1, B, C)``.
+            padding_mask: ``(B, T)``, True at padding, which then contributes exactly zero.
+            cache: the earlier positions of a causal layer; ``x`` is appended to it.
+
+        Returns:
+            A tensor of the shape of ``x``.
+
+        Raises:
+            ValueError: there are more positions than ``max_positions``, or a cache meets a layer that is not causal.
+        """
+        if cache is not None and not self.causal:
+            raise ValueError("only a causal CrossPositionLinear can be applied one position at a time")
+        if padding_mask is not None:
+            x = x.masked_fill(padding_mask.t().unsqueeze(-1), 0.0)
+        inputs = x if cache is None else cache.append(x)
+        total = inputs.size(0)
+        if total > self.max_positions:
+            raise ValueError(
+                f"a sequence of {total} positions does not fit a matrix A of {self.max_positions}; raise max_positions "
+                "(--max-source-positions or --max-target-positions in fairseq) and train with it"
+            )
+        first = total - x.size(0)  # 0 for a whole sequence, the newest position in the one-step form
+        weight = self.weight[first:total, :total]
+        if self.causal and first == 0:
+            weight = weight.tril()
+        columns = inputs.reshape(total, -1)
+        if self.bias is None:
+            return (weight @ columns).view_as(x)
+        return torch.addmm(self.bias[first:total].unsqueeze(1), weight, columns).view_as(x)
+
+    def extra_repr(self) -> str:
+        return f"{self.max_positions}, causal={self.causal}, bias={self.bias is not None}"

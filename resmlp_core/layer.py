@@ -1,0 +1,58 @@
+"""The residual layer: a cross-position sublayer, then a cross-channel one (paper, equations 2 and 3)."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from resmlp_core.affine import Affine
+from resmlp_core.channel_mlp import ChannelMLP
+
+
+class ResidualSublayer(nn.Module):
+    """X + Aff_post(mixer(Aff_pre(X))).
+
+    Args:
+        dim: number of channels.
+        mixer: what mixes positions or channels; it keeps the shape ``(T, B, dim)``.
+        layer_scale: start of the post-Aff's α (LayerScale).
+        dropout: module applied to the sublayer's output before it is added, for example ``nn.Dropout``.
+    """
+
+    def __init__(self, dim: int, mixer: nn.Module, layer_scale: float, dropout: nn.Module | None = None) -> None:
+        super().__init__()
+        self.pre = Affine(dim)
+        self.mixer = mixer
+        self.post = Affine(dim, scale=layer_scale)
+        self.dropout = dropout or nn.Identity()
+
+    def forward(self, x: Tensor, **mixer_options: Any) -> Tensor:
+        """Map ``(T, B, dim)`` to ``(T, B, dim)``; the options go to the mixer."""
+        return x + self.dropout(self.post(self.mixer(self.pre(x), **mixer_options)))
+
+
+class ResMLPLayer(nn.Module):
+    """Z = X + Aff(A Aff(X)), then Y = Z + Aff(C GELU(B Aff(Z))).
+
+    Args:
+        dim: number of channels.
+        cross_position: what mixes positions: ``CrossPositionLinear`` in the paper's model.
+        cross_channel: what mixes channels, ``ChannelMLP``.
+        layer_scale: start of both post-Affs' α.
+        dropout: module applied to each sublayer's output before it is added.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        cross_position: nn.Module,
+        cross_channel: ChannelMLP,
+        layer_scale: float,
+        dropout: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.cross_position = ResidualSublayer(dim, cross_position, layer_scale, dropout)
+        self.cross_channel = ResidualSublayer(dim, cross_channel, layer_scale, dropout)
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Map ``(T, B, dim)`` to ``(T, B, dim)``; ``padding_mask`` is ``(B, T)``, True at padding."""
+        return self.cross_channel(self.cross_position(x, padding_mask=padding_mask))

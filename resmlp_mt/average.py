@@ -1,0 +1,60 @@
+"""Average the weights of checkpoints: ``python -m resmlp_mt.average CHECKPOINT... --output FILE``.
+
+fairseq keeps such a script beside its package, so an installed fairseq lacks it.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resmlp_mt.files import UserError, replacing, reporting
+
+
+def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
+    """Average fairseq checkpoints of one architecture.
+
+    Args:
+        paths: checkpoint files; options and everything but the weights are those of the last.
+
+    Returns:
+        A checkpoint's state for fairseq, without the optimiser's.
+
+    Raises:
+        UserError: a file is missing, or its parameters are not those of the first; the message names it.
+    """
+    total: dict[str, torch.Tensor] = {}
+    state: dict[str, Any] = {}
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"no checkpoint {path}")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        weights = state["model"]
+        if not total:
+            total = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in weights.items()}
+        if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in total.items()}:
+            raise UserError(f"{path} is a checkpoint of another model than {paths[0]}")
+        for name, weight in weights.items():
+            total[name] += weight
+    state["model"] = {name: (total[name] / len(paths)).to(weight.dtype) for name, weight in state["model"].items()}
+    state.pop("last_optimizer_state", None)
+    return state
+
+
+@reporting("average")
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m resmlp_mt.average", description="Average fairseq checkpoints.")
+    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE")
+    args = parser.parse_args()
+    state = average_checkpoints(args.checkpoints)
+    with replacing(args.output) as partial:
+        torch.save(state, partial)
+    print(f"averaged {len(args.checkpoints)} checkpoints into {args.output}")
+
+
+if __name__ == "__main__":
+    main()

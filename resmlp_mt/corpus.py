@@ -1,0 +1,175 @@
+"""Parallel sentences, streamed from text files, from parquet files or from the Hugging Face hub."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.compute as pc  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from resmlp_mt.files import UserError
+
+SPLITS = {"train": ("train",), "valid": ("valid", "validation"), "test": ("test",)}  # and what files may call them
+
+
+def read_pairs(data: str | Path, source_lang: str, target_lang: str, split: str) -> Iterator[tuple[str, str]]:
+    """Yield the sentence pairs of one split, in order, never holding more than a batch of them.
+
+    A sentence comes without white space around it; a line break within it is a space. It may be empty.
+
+    Args:
+        data: a folder with ``{split}.{language}`` text files or ``{split}.parquet`` (or its shards as on the hub,
+            ``{split}-00000-of-00003.parquet``), directly or in a sub-folder ``en-de`` or ``de-en``; otherwise the name of
+            a data set on the hub, ``owner/name`` or ``owner/name:config``. Parquet files and the hub's data sets have a
+            column ``translation``, a struct with a field per language, or a text column per language.
+        source_lang: the language of the first of each pair, as the files, fields or columns call it.
+        target_lang: the language of the second.
+        split: train, valid or test; ``valid`` is also found under the name ``validation``.
+
+    Raises:
+        UserError: what is missing, empty, of unequal length, not UTF-8 or not reachable, and where.
+    """
+    if source_lang == target_lang:
+        raise UserError(f"--source-lang and --target-lang are both {source_lang!r}")
+    root = Path(data)
+    if root.is_dir():
+        yield from _folder(root, source_lang, target_lang, split)
+    elif root.exists() or root.is_absolute() or str(data).startswith("."):
+        raise UserError(f"--data {data}: there is no such folder")
+    else:
+        yield from _columns(_hub(str(data), source_lang, target_lang, split), source_lang, target_lang, str(data))
+
+
+def one_line(text: str) -> str:
+    """The text without white space around it and with a space for each line break, of any kind, within it."""
+    return " ".join(text.splitlines()).strip()
+
+
+def _folder(root: Path, source: str, target: str, split: str) -> Iterator[tuple[str, str]]:
+    pairs = [root / f"{source}-{target}", root / f"{target}-{source}"]
+    folder = next((pair for pair in pairs if pair.is_dir()), root)
+    for name in SPLITS[split]:
+        texts = folder / f"{name}.{source}", folder / f"{name}.{target}"
+        if all(path.exists() for path in texts):
+            return (yield from _texts(*texts))
+        if shards := _shards(folder, name):
+            return (yield from _columns(_parquet(shards), source, target, str(shards[0])))
+    raise UserError(_why_nothing(folder, source, target, split))
+
+
+def _why_nothing(folder: Path, source: str, target: str, split: str) -> str:
+    """Say why no file of the split was found: the languages are others, or the split is missing."""
+    names = {name for names in SPLITS.values() for name in names}
+    files = [path for path in folder.iterdir() if path.is_file()]
+    texts = {path.suffix[1:] for path in files if path.stem in names} - {"", "parquet"}
+    if texts and not {source, target} <= texts:
+        return f"{folder}: there is no pair {source}-{target}; the languages there are {', '.join(sorted(texts))}"
+    pairs = sorted(path.name for path in folder.iterdir() if path.is_dir() and "-" in path.name)
+    if pairs and not files:
+        return f"{folder}: there is no pair {source}-{target}; the pairs there are {', '.join(pairs)}"
+    name = SPLITS[split][0]
+    for here, other in ((source, target), (target, source)):
+        if (folder / f"{name}.{here}").exists():
+            return f"{folder / name}.{other} is missing beside {name}.{here}"
+    return (
+        f"{folder}: the split {split!r} is missing: "
+        f"bring {name}.{source} and {name}.{target}, or {SPLITS[split][-1]}.parquet"
+    )
+
+
+def _texts(source: Path, target: Path) -> Iterator[tuple[str, str]]:
+    for path in (source, target):
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is empty")
+    for one, other in zip_longest(_lines(source), _lines(target)):
+        if one is None or other is None:
+            counts = (f"{path} has {sum(1 for _ in path.open('rb'))} lines" for path in (source, target))
+            raise UserError(f"{' and '.join(counts)}: they must be the same sentences in the same order")
+        yield one, other
+
+
+def _lines(path: Path) -> Iterator[str]:
+    # Bytes end a line at \n alone; str.splitlines and text mode also would at \r or U+2028 and so shift the pairs.
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield one_line(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except UnicodeDecodeError:
+                raise UserError(f"{path}, line {number}: not UTF-8") from None
+
+
+def _shards(folder: Path, name: str) -> list[Path]:
+    if (whole := folder / f"{name}.parquet").exists():
+        return [whole]
+    shards = sorted(folder.glob(f"{name}-*-of-*.parquet"))
+    if shards and len(shards) != int(shards[0].stem.rpartition("-")[2]):
+        raise UserError(f"{folder}: {len(shards)} of the {name} shards are there, but {shards[0].name} tells of others")
+    return shards
+
+
+def _parquet(paths: list[Path]) -> Iterator[Any]:
+    for path in paths:
+        try:
+            yield from pq.ParquetFile(path).iter_batches(batch_size=1000)
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{path}: not a whole parquet file ({str(error).splitlines()[0]})") from None
+
+
+def _hub(data: str, source: str, target: str, split: str) -> Iterator[Any]:
+    import datasets  # takes a second to import, and most corpora are files
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else each retry is a line of its own
+    name, _, config = data.partition(":")
+    try:
+        configs = datasets.get_dataset_config_names(name)
+        wanted = [config] if config else [f"{source}-{target}", f"{target}-{source}"]
+        config = next((one for one in wanted if one in configs), "" if config or len(configs) > 1 else configs[0])
+        if not config:
+            raise UserError(f"--data {data}: there is no {' or '.join(wanted)}; the data set has {', '.join(configs)}")
+        splits = datasets.get_dataset_split_names(name, config)
+        part = next((one for one in SPLITS[split] if one in splits), None)
+        if part is None:
+            raise UserError(f"--data {data}: the split {split!r} is missing; the data set has {', '.join(splits)}")
+        stream = datasets.load_dataset(name, config, split=part, streaming=True)
+        yield from stream.with_format("arrow").iter(batch_size=1000)
+    except UserError:
+        raise
+    except Exception as error:  # the hub's libraries raise many kinds; the answer to each is the same
+        raise UserError(
+            f"--data {data}: no such folder here, and the hub's data set of that name cannot be read "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); without a network, bring "
+            f"train.parquet, validation.parquet and test.parquet, or train, valid and test .{source} and .{target}, "
+            "into a folder and give that to --data"
+        ) from error
+
+
+def _columns(batches: Iterable[Any], source: str, target: str, where: str) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of Arrow batches or tables that have either schema."""
+    batch = None
+    for batch in batches:
+        yield from zip(_column(batch, source, where), _column(batch, target, where), strict=True)
+    if batch is None:
+        raise UserError(f"{where} is empty")
+
+
+def _column(batch: Any, language: str, where: str) -> Iterator[str]:
+    schema, column = batch.schema, None
+    if "translation" in schema.names and pa.types.is_struct(kind := schema.field("translation").type):
+        languages = [field.name for field in kind]
+        if language in languages:
+            column = pc.struct_field(batch.column("translation"), language)
+    else:
+        languages = schema.names
+        if language in languages:
+            column = batch.column(language)
+    if column is None:
+        raise UserError(f"{where}: there is no language {language!r}; those there are {', '.join(languages)}")
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise UserError(f"{where}: {language!r} holds {column.type}, not text")
+    try:
+        return (one_line(text or "") for text in column.to_pylist())
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: the text in {language!r} is not UTF-8") from None

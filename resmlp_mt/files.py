@@ -1,0 +1,99 @@
+"""Files that are either whole or not there, and a user's mistakes told in one line."""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class UserError(Exception):
+    """A mistake of the user's: its message is one line that names the option or the file to mend."""
+
+
+@contextmanager
+def reporting(command: str) -> Iterator[None]:
+    """Turn the errors that a user can mend into ``command: message`` on standard error and exit status 1.
+
+    Serves as a decorator of a command's main function too. Ctrl-C exits with status 130.
+
+    Args:
+        command: the name that the message starts with.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise SystemExit(f"{command}: {error}") from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        why = error.strerror or str(error)
+        full = "the disk is full: " if error.errno in DISK_FULL else ""
+        raise SystemExit(f"{command}: {where}{full}{why}") from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield where to write what shall become ``path``: a sibling that takes its name once it is whole.
+
+    The sibling, ``path`` with ``.partial`` appended, is removed on any error; one that a kill left is removed first.
+
+    Args:
+        path: the file or folder to make or to replace.
+
+    Raises:
+        OSError: when the disk is full; its filename is ``path`` where the system named none.
+    """
+    partial = path.with_name(path.name + ".partial")
+    remove(partial)
+    try:
+        yield partial
+        if path.is_dir():  # only an empty folder can be renamed over
+            remove(path)
+        partial.replace(path)
+    except OSError as error:
+        remove(partial)
+        if error.errno in DISK_FULL and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+    except BaseException:
+        remove(partial)
+        raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as JSON to ``path``, whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` against another process that would write there too; a killed holder lets go of it.
+
+    Raises:
+        UserError: when another process holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(f"{folder}: another process is at work in this folder") from None
+    finally:
+        os.close(descriptor)

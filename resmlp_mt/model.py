@@ -1,0 +1,131 @@
+"""The model ``resmlp`` and its architectures, registered with fairseq."""
+
+import argparse
+from typing import Any
+
+from fairseq.models import register_model, register_model_architecture
+from fairseq.models.transformer import TransformerConfig, TransformerModel, base_architecture
+from torch import nn
+
+from resmlp_mt.decoder import ResMLPDecoder
+from resmlp_mt.encoder import ResMLPEncoder
+
+# Options of the host's that ask for something that ResMLP does not have, with what to say of each.
+NOT_IN_RESMLP = {
+    "encoder_normalize_before": "there is no LayerNorm to move: Aff stands before and after every sublayer",
+    "decoder_normalize_before": "there is no LayerNorm to move: Aff stands before and after every sublayer",
+    "layernorm_embedding": "the paper's model has no LayerNorm",
+    "encoder_learned_pos": "there are no positional embeddings: A is positional",
+    "decoder_learned_pos": "there are no positional embeddings: A is positional",
+    "cross_self_attention": "there is no self-attention to join with cross-attention",
+    "base_layers": "BASE layers replace Transformer layers, and there are none",
+}
+
+
+@register_model("resmlp")
+class ResMLPModel(TransformerModel):
+    """ResMLP encoder-decoder (Touvron et al., section 3.5): fairseq's Transformer, its self-attention replaced by A."""
+
+    @classmethod
+    def hub_models(cls) -> dict[str, Any]:
+        """Name no released models: there are none yet, and the host's Transformers do not fit."""
+        return {}
+
+    @classmethod
+    def add_args(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the Transformer's options and ResMLP's own."""
+        super().add_args(parser)
+        parser.add_argument(
+            "--layer-scale",
+            type=float,
+            metavar="ALPHA",
+            help="start of LayerScale, the scale of every sublayer's output, a factor (default: 0.2, the paper's)",
+        )
+
+    @classmethod
+    def build_model(cls, args: Any, task: Any) -> "ResMLPModel":
+        """Build a model for the options of a training run or a checkpoint.
+
+        Raises:
+            ValueError: an option asks for a part of the Transformer that ResMLP does not have.
+        """
+        for option, reason in NOT_IN_RESMLP.items():
+            if getattr(args, option, None):
+                raise ValueError(f"--{option.replace('_', '-')} does not apply to ResMLP: {reason}")
+        return super().build_model(args, task)
+
+    @classmethod
+    def build_encoder(cls, cfg: Any, src_dict: Any, embed_tokens: nn.Embedding) -> ResMLPEncoder:
+        """Build the encoder; called by the host."""
+        return ResMLPEncoder(TransformerConfig.from_namespace(cfg), src_dict, embed_tokens)
+
+    @classmethod
+    def build_decoder(cls, cfg: Any, tgt_dict: Any, embed_tokens: nn.Embedding) -> ResMLPDecoder:
+        """Build the decoder; called by the host."""
+        return ResMLPDecoder(
+            TransformerConfig.from_namespace(cfg), tgt_dict, embed_tokens, no_encoder_attn=cfg.no_cross_attention
+        )
+
+
+def set_defaults(args: Any, **defaults: Any) -> None:
+    """Set the options that the user has not."""
+    for name, value in defaults.items():
+        setattr(args, name, getattr(args, name, value))
+
+
+@register_model_architecture("resmlp", "resmlp")
+def resmlp(args: Any) -> None:
+    """ResMLP-6 of the paper: 6 + 6 layers, dimension 512, hidden 2048, 8 heads in cross-attention."""
+    set_defaults(
+        args,
+        layer_scale=0.2,
+        activation_fn="gelu",
+        # A has max_positions² weights a layer, so the limit is no longer than sentences are
+        max_source_positions=256,
+        max_target_positions=256,
+    )
+    args.no_token_positional_embeddings = True
+    base_architecture(args)
+
+
+@register_model_architecture("resmlp", "resmlp_12")
+def resmlp_12(args: Any) -> None:
+    """ResMLP-12 of the paper: 12 + 12 layers."""
+    set_defaults(args, encoder_layers=12, decoder_layers=12)
+    resmlp(args)
+
+
+@register_model_architecture("resmlp", "resmlp_tiny")
+def resmlp_tiny(args: Any) -> None:
+    """For Multi30k and the demo: 4 + 4 layers, dimension 128, hidden 256, 4 heads."""
+    set_defaults(
+        args,
+        encoder_embed_dim=128,
+        encoder_ffn_embed_dim=256,
+        encoder_layers=4,
+        decoder_layers=4,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+    )
+    resmlp(args)
+
+
+@register_model_architecture("resmlp", "resmlp_iwslt_de_en")
+def resmlp_iwslt_de_en(args: Any) -> None:
+    """The dimensions of fairseq's transformer_iwslt_de_en: 6 + 6 layers, 512, hidden 1024, 4 heads."""
+    set_defaults(args, encoder_ffn_embed_dim=1024, encoder_attention_heads=4, decoder_attention_heads=4)
+    resmlp(args)
+
+
+@register_model_architecture("resmlp", "resmlp_wmt_en_de")
+def resmlp_wmt_en_de(args: Any) -> None:
+    """ResMLP-6 with the paper's dropout for WMT14 English-German."""
+    set_defaults(args, dropout=0.15)
+    resmlp(args)
+
+
+@register_model_architecture("resmlp", "resmlp_wmt_en_fr")
+def resmlp_wmt_en_fr(args: Any) -> None:
+    """ResMLP-6 with the paper's dropout for WMT14 English-French."""
+    set_defaults(args, dropout=0.1)
+    resmlp(args)

@@ -1,0 +1,246 @@
+"""Run a recipe from raw text to BLEU: ``python -m resmlp_mt.recipe recipes/multi30k/recipe.yaml``.
+
+Prepare, train, average, generate, score. Each stage prints the command that it runs, is skipped when its output is
+whole, and goes on where it was cut off: run the same command again after a kill.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from resmlp_mt.average import average_checkpoints
+from resmlp_mt.files import UserError, alone_in, replacing, reporting, write_json
+from resmlp_mt.pictures import draw_learning_curve, draw_matrices, read_curve
+from resmlp_mt.prepare import prepare
+from resmlp_mt.score import read_hypotheses, read_lines, score
+
+PLUGIN = Path(__file__).parent
+
+
+def read_recipe(path: Path, overrides: Sequence[str], arch: str | None) -> dict[str, Any]:
+    """Read a recipe and settle its options.
+
+    Args:
+        path: a YAML file; ``recipes/multi30k/recipe.yaml`` explains the keys.
+        overrides: ``key=value``, such as ``train.max-epoch=3``.
+        arch: one of the recipe's ``archs``; the first by default.
+
+    Returns:
+        The settings, with ``arch`` set and its own options merged into ``train``.
+
+    Raises:
+        UserError: no such file, a key that the recipe does not have, or an architecture that it does not list.
+    """
+    if not path.is_file():
+        raise UserError(f"no recipe {path}")
+    config = OmegaConf.load(path)
+    for override in overrides:
+        key, separator, _ = override.partition("=")
+        if not separator or key.split(".")[0] not in config:
+            raise UserError(f"{override!r} is not key=value with a key of {path}: {', '.join(map(str, config))}")
+    settings: Any = OmegaConf.to_container(OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides))))
+    archs = settings.pop("archs")
+    settings["arch"] = arch or next(iter(archs))
+    if settings["arch"] not in archs:
+        raise UserError(f"--arch {arch} is not in {path}, which has {', '.join(archs)}")
+    settings["train"] |= {"arch": settings["arch"]} | (archs[settings["arch"]] or {})
+    return settings
+
+
+def command_line(program: str, *arguments: object, options: Mapping[str, Any]) -> list[str]:
+    """Make the command line of a fairseq program; an option that is true is a flag, one that is false is left out."""
+    line = [sys.executable, "-m", f"fairseq_cli.{program}", *map(str, arguments), "--user-dir", str(PLUGIN)]
+    for name, value in options.items():
+        if value is not False:
+            line += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    if not torch.cuda.is_available():
+        line.append("--cpu")
+    return line
+
+
+def run(line: Sequence[str], **options: Any) -> None:
+    """Print a command as one would type it, and run it.
+
+    Raises:
+        UserError: it exits with another status than 0.
+    """
+    program = line[2].replace("fairseq_cli.", "fairseq-")
+    print(f"$ {program} {shlex.join(line[3:])}", flush=True)
+    if status := subprocess.run(line, **options).returncode:
+        raise UserError(f"{program} ended with status {status}; its last lines above say why")
+
+
+def mend_checkpoints(folder: Path) -> None:
+    """Remove checkpoints that a kill cut short, and let the newest whole one be the last."""
+    for path in folder.glob("*.pt"):
+        if not zipfile.is_zipfile(path):  # fairseq copies checkpoint_last.pt in place; a zip's directory comes last
+            path.unlink()
+    last = folder / "checkpoint_last.pt"
+    whole = sorted(folder.glob("*.pt"), key=lambda path: path.stat().st_mtime)
+    if whole and not last.exists():
+        with replacing(last) as partial:
+            shutil.copy(whole[-1], partial)
+
+
+def train(data_bin: Path, folder: Path, options: Mapping[str, Any]) -> None:
+    """Train with fairseq-train in ``folder``, from its last checkpoint if there is one."""
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    mend_checkpoints(checkpoints)
+    options = {
+        **options,
+        "save-dir": checkpoints,
+        "tensorboard-logdir": folder / "tensorboard",
+        "log-file": folder / "train.log",
+        "log-format": "tqdm" if sys.stderr.isatty() else "simple",
+    }
+    run(command_line("train", data_bin, options=options))
+
+
+def newest_epochs(checkpoints: Path, count: int) -> list[Path]:
+    """List the last ``count`` checkpoints of whole epochs, oldest first; the very last one where there are none."""
+    epochs = sorted(checkpoints.glob("checkpoint[0-9]*.pt"), key=lambda path: int(path.stem.removeprefix("checkpoint")))
+    return epochs[-count:] or [checkpoints / "checkpoint_last.pt"]
+
+
+def generate(data_bin: Path, model: Path, output: Path, options: Mapping[str, Any]) -> float:
+    """Translate the test set into ``output``, as fairseq-generate prints it, and return the seconds that took."""
+    started = time.monotonic()
+    options = {"path": model, "remove-bpe": "sentencepiece", **options}
+    line = command_line("generate", data_bin, options=options)
+    with replacing(output) as partial, open(partial, "w", encoding="utf-8") as file:
+        run(line, stdout=file, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
+    return time.monotonic() - started
+
+
+def describe_run(folder: Path) -> dict[str, Any]:
+    """Tell what a training run took: parameters, updates, hours, target words a second, losses (bits a token)."""
+    state = torch.load(folder / "checkpoints" / "checkpoint_last.pt", map_location="cpu", weights_only=True)
+    parameters = {w.data_ptr(): w.numel() for name, w in state["model"].items() if not name.endswith("version")}
+    valid_loss = read_curve(folder / "tensorboard" / "valid", "loss")
+    words_per_second = read_curve(folder / "tensorboard" / "train", "wps")
+    return {
+        "parameters": sum(parameters.values()),  # tied ones share their memory, and count once
+        "updates": state["optimizer_history"][-1]["num_updates"],
+        "hours": state["extra_state"]["previous_training_time"] / 3600,
+        "words_per_second": sum(words_per_second.values()) / len(words_per_second),
+        "valid_loss": list(valid_loss.values())[-1],
+        "best_valid_loss": min(valid_loss.values()),
+    }
+
+
+def show_translations(text: Path, pair: tuple[str, str], hypotheses: Sequence[str], count: int = 5) -> None:
+    """Print translations spread over the test set beside their sources and references."""
+    source, target = (read_lines(text / f"test.{lang}") for lang in pair)
+    for i in range(0, len(hypotheses), max(1, len(hypotheses) // count))[:count]:
+        print(f"\n  source      {source[i]}\n  reference   {target[i]}\n  translation {hypotheses[i]}")
+
+
+def show_table(out: Path) -> None:
+    """Print one row for each architecture that has been scored in the folder of a recipe."""
+    columns = ("arch", "parameters", "updates", "hours", "words/s", "valid loss", "BLEU", "lower-cased")
+    print("\n" + "".join(f"{column:>12}" for column in columns))
+    for path in sorted(out.glob("*/results.json")):
+        r = json.loads(path.read_text(encoding="utf-8"))
+        print(
+            f"{path.parent.name:>12}{r['parameters']:>12,}{r['updates']:>12,}{r['hours']:>12.2f}"
+            f"{r['words_per_second']:>12,.0f}{r['valid_loss']:>12.3f}{r['bleu']:>12.2f}{r['bleu_lowercase']:>12.2f}"
+        )
+
+
+def run_recipe(settings: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Run every stage of a recipe whose output is not whole yet.
+
+    Args:
+        settings: as ``read_recipe`` gives them.
+        out: the folder for the data, with one folder in it for each architecture trained on them.
+
+    Returns:
+        The content of ``results.json``: scores with their signatures, and what the run took.
+
+    Raises:
+        UserError: a stage failed, or ``out`` holds a run with other settings; nothing is mixed.
+    """
+    source, _, target = settings["pair"].partition("-")
+    prepare(settings["data"], source, target, settings["vocab_size"], out)
+    folder, data_bin = out / settings["arch"], out / "data-bin"
+    refuse_other_settings(folder / "settings.json", settings)
+    model, generated = folder / "model.pt", folder / "generate.txt"
+    if not model.exists():
+        train(data_bin, folder, settings["train"])
+        chosen = newest_epochs(folder / "checkpoints", settings["average"])
+        with replacing(model) as partial:
+            torch.save(average_checkpoints(chosen), partial)
+        print(f"averaged {', '.join(path.name for path in chosen)} into {model}")
+        draw_learning_curve(folder / "tensorboard", folder / "learning-curve.png", f"{out.name}, {settings['arch']}")
+    if not generated.exists():
+        print(f"translated the test set in {generate(data_bin, model, generated, settings['generate']):.0f} seconds")
+    if settings["arch"].startswith("resmlp"):
+        weights = torch.load(model, map_location="cpu", weights_only=True)["model"]
+        draw_matrices(weights, folder / "matrices.png", settings["shown_positions"])
+
+    hypotheses = read_hypotheses(generated)
+    outcome = score(hypotheses, read_lines(out / "text" / f"test.{target}")) | describe_run(folder)
+    write_json(folder / "results.json", outcome)
+    show_translations(out / "text", (source, target), hypotheses)
+    show_table(out)
+    print(f"\nBLEU {outcome['bleu']:.2f}  {outcome['signature']}\nEverything is in {folder}")
+    return outcome
+
+
+def refuse_other_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Keep the settings of a run beside it, and refuse to go on with others."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)
+    before, now = flatten(json.loads(path.read_text(encoding="utf-8"))), flatten(settings)
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            raise UserError(
+                f"{path.parent} was started with {key}={before.get(key)}, not {now.get(key)}; "
+                "give another --out, or delete that folder"
+            )
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Write nested settings as ``{"train.lr": 0.005}``."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+@reporting("recipe")
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m resmlp_mt.recipe", description="Run a recipe, from text to BLEU.")
+    parser.add_argument("recipe", type=Path, metavar="RECIPE.YAML")
+    parser.add_argument("--data", help="a folder of text or parquet files, or a hub data set (default: the recipe's)")
+    parser.add_argument("--pair", help="languages, such as en-fr (default: the recipe's)")
+    parser.add_argument("--arch", help="one of the recipe's architectures (default: its first)")
+    parser.add_argument("--out", type=Path, help="where everything goes (default: build/RECIPE/PAIR)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.max-epoch=3")
+    args = parser.parse_intermixed_args()
+    settings = read_recipe(args.recipe, args.overrides, args.arch)
+    settings |= {key: getattr(args, key) for key in ("data", "pair") if getattr(args, key)}
+    if isinstance(settings["data"], dict):  # one data set a pair
+        if settings["pair"] not in settings["data"]:
+            raise UserError(f"--pair {settings['pair']} is not in {args.recipe}, which has {', '.join(settings['data'])}")
+        settings["data"] = settings["data"][settings["pair"]]
+    run_recipe(settings, args.out or Path("build", args.recipe.parent.name, settings["pair"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""Reading parallel text: what comes out of each kind of source, and what is said of a bad one."""
+
+import os
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resmlp_mt.corpus import _columns, _hub, one_line, read_pairs
+from resmlp_mt.files import UserError
+
+PAIRS = [("one dog", "ein Hund"), ("", "leer"), ("two cats", "zwei Katzen")]
+
+
+def write_text(folder: Path, split: str = "train", source: str = "a\nb\n", target: str = "c\nd\n") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{split}.en").write_bytes(source.encode())
+    (folder / f"{split}.de").write_bytes(target.encode())
+
+
+def translation_table(pairs: list[tuple[str | None, str | None]]) -> pa.Table:
+    return pa.table({"translation": [{"de": target, "en": source} for source, target in pairs]})
+
+
+def column_table(pairs: list[tuple[str | None, str | None]]) -> pa.Table:
+    return pa.table(
+        {"id": list(range(len(pairs))), "en": [pair[0] for pair in pairs], "de": [pair[1] for pair in pairs]}
+    )
+
+
+def read(data: Path | str, source: str = "en", target: str = "de", split: str = "train") -> list[tuple[str, str]]:
+    return list(read_pairs(data, source, target, split))
+
+
+def test_text(tmp_path: Path) -> None:
+    write_text(tmp_path, "valid", "one dog\n\n two cats ", "ein Hund\r\nleer\r\nzwei Katzen\r\n")
+    assert read(tmp_path, split="valid") == PAIRS
+    assert read(tmp_path, "de", "en", "valid") == [(target, source) for source, target in PAIRS]
+
+
+@pytest.mark.parametrize("line_break", ["\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"])
+def test_only_a_newline_ends_a_line(tmp_path: Path, line_break: str) -> None:
+    write_text(tmp_path, source=f"\ufeffa{line_break}b\nc\n", target="d\ne\n")
+    assert read(tmp_path) == [("a b", "d"), ("c", "e")]
+
+
+@given(st.text())
+def test_one_line_is_one_line(text: str) -> None:
+    line = one_line(text)
+    assert len(line.splitlines()) <= 1
+    assert line == line.strip() == one_line(line)
+    assert line.split() == text.split()
+
+
+@pytest.mark.parametrize("table", [translation_table, column_table])
+@pytest.mark.parametrize("folder", [".", "en-de", "de-en"])
+@pytest.mark.parametrize(("name", "split"), [("train", "train"), ("validation", "valid"), ("valid", "valid")])
+def test_parquet(tmp_path: Path, table: Callable[..., pa.Table], folder: str, name: str, split: str) -> None:
+    (tmp_path / folder).mkdir(exist_ok=True)
+    pq.write_table(table([*PAIRS, (None, "x\ny")]), tmp_path / folder / f"{name}.parquet")
+    assert read(tmp_path, split=split) == [*PAIRS, ("", "x y")]
+
+
+def test_parquet_shards_are_read_in_order_and_must_all_be_there(tmp_path: Path) -> None:
+    for number, pair in enumerate(PAIRS):
+        pq.write_table(translation_table([pair]), tmp_path / f"train-0000{number}-of-00003.parquet")
+    assert read(tmp_path) == PAIRS
+    (tmp_path / "train-00001-of-00003.parquet").unlink()
+    with pytest.raises(UserError, match="2 of the train shards"):
+        read(tmp_path)
+
+
+def test_the_pairs_folder_is_chosen(tmp_path: Path) -> None:
+    write_text(tmp_path / "en-de", source="en-de\n", target="x\n")
+    (tmp_path / "en-fr").mkdir()
+    pq.write_table(pa.table({"en": ["en-fr"], "fr": ["x"]}), tmp_path / "en-fr" / "train.parquet")
+    assert read(tmp_path) == [("en-de", "x")]
+    assert read(tmp_path, "fr", "en") == [("x", "en-fr")]
+
+
+def test_a_large_file_is_streamed(tmp_path: Path) -> None:
+    sentence = "word " * 40 + "\n"
+    write_text(tmp_path, source=sentence * 20_000, target=sentence * 20_000)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_pairs(tmp_path, "en", "de", "train")) == 20_000
+        assert tracemalloc.get_traced_memory()[1] < 500_000  # of eight million bytes
+    finally:
+        tracemalloc.stop()
+
+
+def unequal(folder: Path) -> None:
+    write_text(folder, source="a\nb\nc\n")
+
+
+def empty(folder: Path) -> None:
+    write_text(folder, target="")
+
+
+def latin1(folder: Path) -> None:
+    write_text(folder)
+    (folder / "train.de").write_bytes("c\nd\n\u00e4\n".encode("latin-1"))
+
+
+def one_side(folder: Path) -> None:
+    write_text(folder, "valid")
+    (folder / "train.en").write_text("a\n")
+
+
+def other_split(folder: Path) -> None:
+    write_text(folder, "valid")
+
+
+def other_languages(folder: Path) -> None:
+    write_text(folder)
+    (folder / "train.de").rename(folder / "train.fr")
+
+
+def other_pairs(folder: Path) -> None:
+    write_text(folder / "en-fr")
+    write_text(folder / "en-cs")
+
+
+def other_fields(folder: Path) -> None:
+    pq.write_table(pa.table({"translation": [{"en": "a", "fr": "b"}]}), folder / "train.parquet")
+
+
+def other_columns(folder: Path) -> None:
+    pq.write_table(pa.table({"en": ["a"], "cs": ["b"]}), folder / "train.parquet")
+
+
+def numbers(folder: Path) -> None:
+    pq.write_table(pa.table({"en": ["a"], "de": [1]}), folder / "train.parquet")
+
+
+def no_rows(folder: Path) -> None:
+    pq.write_table(translation_table(PAIRS).slice(0, 0), folder / "train.parquet")
+
+
+def torn(folder: Path) -> None:
+    pq.write_table(translation_table(PAIRS), folder / "train.parquet")
+    whole = (folder / "train.parquet").read_bytes()
+    (folder / "train.parquet").write_bytes(whole[: len(whole) // 2])
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (unequal, ["train.en has 3 lines", "train.de has 2 lines"]),
+        (empty, ["train.de is empty"]),
+        (latin1, ["train.de, line 3: not UTF-8"]),
+        (one_side, ["train.de is missing beside train.en"]),
+        (other_split, ["'train' is missing", "train.en and train.de", "train.parquet"]),
+        (other_languages, ["no pair en-de", "en, fr"]),
+        (other_pairs, ["no pair en-de", "en-cs, en-fr"]),
+        (other_fields, ["train.parquet: there is no language 'de'", "en, fr"]),
+        (other_columns, ["train.parquet: there is no language 'de'", "en, cs"]),
+        (numbers, ["'de' holds int64, not text"]),
+        (no_rows, ["train.parquet is empty"]),
+        (torn, ["train.parquet: not a whole parquet file"]),
+        (lambda folder: folder.rmdir(), ["there is no such folder"]),
+        (lambda folder: None, ["'train' is missing"]),
+    ],
+)
+def test_bad_data(tmp_path: Path, make: Callable[[Path], None], said: list[str]) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    make(data)
+    with pytest.raises(UserError) as caught:
+        read(data)
+    message = str(caught.value)
+    assert str(data) in message
+    assert "\n" not in message
+    for part in said:
+        assert part in message
+
+
+def test_the_two_languages_differ(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="both 'en'"):
+        read(tmp_path, "en", "en")
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set laid out as on the hub, which the real ``datasets`` reads from a local path in the same way."""
+    folder = tmp_path_factory.mktemp("hub")
+    header = ["---", "configs:"]
+    for config, languages in (("de-en", ("de", "en")), ("fr-en", ("fr", "en"))):
+        header += [f"- config_name: {config}", "  data_files:"]
+        for split in ("train", "validation"):
+            (folder / config).mkdir(exist_ok=True)
+            rows = [{languages[0]: f"{config} {split} {i}", languages[1]: f"line\u2028{i}"} for i in range(2500)]
+            pq.write_table(pa.table({"translation": rows}), folder / config / f"{split}-00000-of-00001.parquet")
+            header += [f"  - split: {split}", f"    path: {config}/{split}-*"]
+    (folder / "README.md").write_text("\n".join([*header, "---", ""]))
+    return folder
+
+
+def test_hub(hub: Path) -> None:
+    pairs = list(_columns(_hub(str(hub), "en", "de", "valid"), "en", "de", "hub"))
+    assert pairs == [(f"line {i}", f"de-en validation {i}") for i in range(2500)]
+    named = list(_columns(_hub(f"{hub}:fr-en", "en", "fr", "train"), "en", "fr", "hub"))
+    assert named[-1] == ("line 2499", "fr-en train 2499")
+
+
+@pytest.mark.parametrize(
+    ("config", "target", "split", "said"),
+    [
+        ("", "cs", "train", "there is no en-cs or cs-en; the data set has de-en, fr-en"),
+        (":xx", "de", "train", "there is no xx; the data set has de-en, fr-en"),
+        ("", "de", "test", "the split 'test' is missing; the data set has train, validation"),
+    ],
+)
+def test_hub_without_what_is_asked(hub: Path, config: str, target: str, split: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        next(_hub(f"{hub}{config}", "en", target, split))
+
+
+def test_an_unreachable_hub_is_told_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "resmlp_mt.prepare", "--data", "owner/name", "--source-lang", "en"]
+    command += ["--target-lang", "de", "--vocab-size", "100", "--out", str(tmp_path / "out")]
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("prepare:")] == [done.stderr.splitlines()[-1]]
+    for part in ("--data owner/name: no such folder", "train.parquet", "test .en and .de"):
+        assert part in done.stderr
