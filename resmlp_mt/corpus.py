@@ -22,9 +22,9 @@ def read_pairs(data: str | Path, source_lang: str, target_lang: str, split: str)
 
     Args:
         data: a folder with ``{split}.{language}`` text files or ``{split}.parquet`` (or its shards as on the hub,
-            ``{split}-00000-of-00003.parquet``), directly or in a sub-folder ``en-de`` or ``de-en``; otherwise the name of
-            a data set on the hub, ``owner/name`` or ``owner/name:config``. Parquet files and the hub's data sets have a
-            column ``translation``, a struct with a field per language, or a text column per language.
+            ``{split}-00000-of-00003.parquet``), directly or in a sub-folder ``en-de`` or ``de-en``; otherwise the
+            name of a data set on the hub, ``owner/name`` or ``owner/name:config``. Parquet files and the hub's data
+            sets have a column ``translation``, a struct with a field per language, or a text column per language.
         source_lang: the language of the first of each pair, as the files, fields or columns call it.
         target_lang: the language of the second.
         split: train, valid or test; ``valid`` is also found under the name ``validation``.

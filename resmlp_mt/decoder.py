@@ -31,7 +31,7 @@ class ResMLPDecoderLayer(ResMLPLayer):
             FairseqDropout(cfg.dropout, module_name=name),
         )
         self.need_attn = True
-        self.encoder_attn = None
+        self.encoder_attn: nn.Module | None = None
         if not no_encoder_attn:
             self.encoder_attn_pre = Affine(dim)
             self.encoder_attn = MultiheadAttention(

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from fairseq import utils
 from fairseq.distributed import fsdp_wrap
 from fairseq.models.transformer import TransformerConfig, TransformerEncoderBase
@@ -50,7 +49,7 @@ class ResMLPEncoderLayer(ResMLPLayer):
             FairseqDropout(cfg.dropout, module_name=name),
         )
 
-    def forward(self, x: Tensor, encoder_padding_mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, encoder_padding_mask: Tensor | None = None) -> Tensor:
         """Map ``(T, B, C)`` to ``(T, B, C)``; the mask is ``(B, T)``, True at padding."""
         # the host hands over a transposed view; one copy here spares one in every matrix product
         return super().forward(x.contiguous(), encoder_padding_mask)

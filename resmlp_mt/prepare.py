@@ -72,13 +72,13 @@ def prepare(
     seed: int = 1,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Make `out` a folder to train on: text/, sentencepiece.model and .vocab, data-bin/ and prepare.json.
+    """Make ``out`` a folder to train on: text/, sentencepiece.model and .vocab, data-bin/ and prepare.json.
 
     What is already there and whole is kept, so that an interrupted run goes on where it was. The same input gives the
     same bytes, whatever the number of workers.
 
     Args:
-        data: a folder or a data set on the hub, as for `resmlp_mt.corpus.read_pairs`.
+        data: a folder or a data set on the hub, as for ``resmlp_mt.corpus.read_pairs``.
         source_lang: the language to translate from, as the data call it.
         target_lang: the language to translate to.
         vocab_size: entries of the joint vocabulary, counting fairseq's four special ones.
@@ -90,7 +90,7 @@ def prepare(
         The content of prepare.json: the settings and, by stage, the pairs per split, the vocabulary and the tokens.
 
     Raises:
-        UserError: for data that cannot be used, or when `out` was prepared with other settings.
+        UserError: for data that cannot be used, or when ``out`` was prepared with other settings.
         OSError: when a file cannot be read or written; nothing half-written stays behind.
     """
     workers = workers if workers is not None else os.cpu_count() or 1
@@ -162,8 +162,8 @@ def _text(settings: Settings, out: Path, workers: int, report: dict[str, Any]) -
             if not kept:
                 raise UserError(f"--data {settings.data}: {split} has no pair with text on both sides")
             counts[split] = {"read": read, "kept": kept, "dropped": read - kept}
-    kept = ", ".join(f"{split} {counts[split]['kept']}" for split in ("train", "valid", "test"))
-    return counts, f"{kept} pairs; {counts['train']['dropped']} of train left out, a side is empty"
+    sizes = ", ".join(f"{split} {counts[split]['kept']}" for split in ("train", "valid", "test"))
+    return counts, f"{sizes} pairs; left out of train for an empty side: {counts['train']['dropped']}"
 
 
 def _sentencepiece(settings: Settings, out: Path, workers: int, report: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -187,12 +187,12 @@ def _sentencepiece(settings: Settings, out: Path, workers: int, report: dict[str
     except RuntimeError as error:
         raise UserError(_vocabulary_error(settings.vocab_size, str(error))) from None
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    with replacing(out / "sentencepiece.vocab") as partial, _create(partial) as file:
-        file.writelines(f"{piece}\t{processor.get_score(i):g}\n" for i, piece in enumerate(_pieces(processor)))
     with replacing(out / "sentencepiece.model") as partial:
         partial.write_bytes(model.getvalue())
-    report = {"vocabulary": len(processor), "sha256": hashlib.sha256(model.getvalue()).hexdigest()}
-    return report, f"{len(processor)} entries"
+    with replacing(out / "sentencepiece.vocab") as partial, _create(partial) as file:
+        file.writelines(f"{piece}\t{processor.get_score(i):g}\n" for i, piece in enumerate(_pieces(processor)))
+    sha256 = hashlib.sha256(model.getvalue()).hexdigest()
+    return {"vocabulary": len(processor), "sha256": sha256}, f"{len(processor)} entries"
 
 
 def _vocabulary_sentences(settings: Settings, out: Path, pairs: int) -> Iterator[str]:
@@ -253,8 +253,8 @@ def encode(
     """Yield each sentence as its pieces with a space between them, as fairseq's dictionary knows them.
 
     Args:
-        processor: a model of `prepare`'s.
-        sentences: one a line, as `read_pairs` gives them; a newline at the end does not matter.
+        processor: a model of ``prepare``'s.
+        sentences: one a line, as ``read_pairs`` gives them; a newline at the end does not matter.
         workers: threads to encode with.
     """
     pieces = _pieces(processor)
@@ -319,7 +319,7 @@ def _create(path: Path) -> TextIO:
 
 STAGES = {
     "text": Stage(("data", "source_lang", "target_lang"), ("text",), _text),
-    "sentencepiece": Stage(("vocab_size", "seed"), ("sentencepiece.vocab", "sentencepiece.model"), _sentencepiece),
+    "sentencepiece": Stage(("vocab_size", "seed"), ("sentencepiece.model", "sentencepiece.vocab"), _sentencepiece),
     "data-bin": Stage((), ("data-bin",), _data_bin),
 }
 

@@ -21,7 +21,7 @@ import torch
 from omegaconf import OmegaConf
 
 from resmlp_mt.average import average_checkpoints
-from resmlp_mt.files import UserError, alone_in, replacing, reporting, write_json
+from resmlp_mt.files import UserError, replacing, reporting, write_json
 from resmlp_mt.pictures import draw_learning_curve, draw_matrices, read_curve
 from resmlp_mt.prepare import prepare
 from resmlp_mt.score import read_hypotheses, read_lines, score
@@ -237,7 +237,8 @@ def main() -> None:
     settings |= {key: getattr(args, key) for key in ("data", "pair") if getattr(args, key)}
     if isinstance(settings["data"], dict):  # one data set a pair
         if settings["pair"] not in settings["data"]:
-            raise UserError(f"--pair {settings['pair']} is not in {args.recipe}, which has {', '.join(settings['data'])}")
+            known = ", ".join(settings["data"])
+            raise UserError(f"--pair {settings['pair']} has no data in {args.recipe}, which names {known}; give --data")
         settings["data"] = settings["data"][settings["pair"]]
     run_recipe(settings, args.out or Path("build", args.recipe.parent.name, settings["pair"]))
 

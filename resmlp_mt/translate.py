@@ -1,0 +1,65 @@
+"""Translate from the terminal with a recipe's model: ``python -m resmlp_mt.translate build/demo/run/resmlp_tiny``."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from fairseq.hub_utils import GeneratorHubInterface
+
+from resmlp_mt.files import UserError, reporting
+from resmlp_mt.model import ResMLPModel
+
+
+def load(folder: Path) -> GeneratorHubInterface:
+    """Load the model that a recipe left in ``folder``, ready for ``.translate("a sentence")``.
+
+    Raises:
+        UserError: the recipe has not come that far.
+    """
+    model, sentencepiece = folder / "model.pt", folder.parent / "sentencepiece.model"
+    for path in (model, sentencepiece):
+        if not path.is_file():
+            raise UserError(f"no {path}: run the recipe first (make demo)")
+    return ResMLPModel.from_pretrained(
+        str(folder),
+        checkpoint_file=model.name,
+        data_name_or_path=str((folder.parent / "data-bin").resolve()),
+        bpe="sentencepiece",
+        sentencepiece_model=str(sentencepiece.resolve()),
+    )
+
+
+def translate(hub: Any, sentence: str, beam: int = 4) -> str:
+    """Translate one sentence of raw text; an empty one gives an empty one.
+
+    Raises:
+        UserError: it has more tokens than the model has positions.
+    """
+    if not sentence.strip():
+        return ""
+    tokens, limit = hub.encode(sentence), hub.max_positions[0]
+    if len(tokens) > limit:
+        raise UserError(f"{len(tokens)} tokens are more than the model's {limit} positions; split the sentence")
+    return hub.decode(hub.generate(tokens, beam=beam)[0]["tokens"])
+
+
+@reporting("translate")
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m resmlp_mt.translate", description="Translate what is typed.")
+    parser.add_argument("folder", type=Path, help="where a recipe left its model, such as build/demo/run/resmlp_tiny")
+    parser.add_argument("--beam", type=int, default=4, metavar="N", help="hypotheses kept (default: 4)")
+    args = parser.parse_args()
+    hub = load(args.folder)
+    if sys.stdin.isatty():
+        print("Type a sentence and press Enter; Ctrl-D ends.")
+    for line in sys.stdin:
+        try:
+            print(translate(hub, line.strip(), args.beam), flush=True)
+        except UserError as error:  # the next sentence may be shorter
+            print(f"translate: {error}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Small models with random parameters, and batches for them."""
+
+import argparse
+from collections.abc import Callable
+
+import pytest
+import torch
+from fairseq.data import Dictionary
+from fairseq.data.data_utils import collate_tokens
+from fairseq.models import ARCH_CONFIG_REGISTRY
+
+from resmlp_mt import ResMLPModel
+
+WORDS = 40
+SMALL = {
+    "encoder_embed_dim": 16,
+    "encoder_ffn_embed_dim": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 2,
+    "max_source_positions": 12,
+    "max_target_positions": 12,
+}
+
+
+def make_dictionary(words: int = WORDS) -> Dictionary:
+    dictionary = Dictionary()
+    for i in range(words):
+        dictionary.add_symbol(f"w{i}")
+    return dictionary
+
+
+def make_model(arch: str = "resmlp", random: bool = True, words: int = WORDS, **options) -> ResMLPModel:
+    """Build a model in evaluation mode; ``random`` draws α, β and biases, which start at constants that hide slips."""
+    torch.manual_seed(0)
+    args = argparse.Namespace(arch=arch, **options)
+    ARCH_CONFIG_REGISTRY[arch](args)
+    dictionary = make_dictionary(words)
+    task = argparse.Namespace(source_dictionary=dictionary, target_dictionary=dictionary)
+    model = ResMLPModel.build_model(args, task).eval()
+    if random:
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                parameter.data += 0.3 * torch.randn_like(parameter)
+            elif "mixer.weight" in name:
+                parameter.data += (0.3 * torch.randn_like(parameter)).tril()
+    return model
+
+
+def small_model(**options) -> ResMLPModel:
+    return make_model(**{**SMALL, **options})
+
+
+def collate(sentences: list[list[int]], left_pad: bool, pad_to: int | None = None) -> torch.Tensor:
+    """Batch sentences as fairseq does, ``(B, T)``."""
+    dictionary = make_dictionary()
+    tensors = [torch.tensor(s) for s in sentences]
+    return collate_tokens(tensors, dictionary.pad(), dictionary.eos(), left_pad, pad_to_length=pad_to)
+
+
+@pytest.fixture(scope="session")
+def build() -> Callable[..., ResMLPModel]:
+    return small_model

@@ -1,0 +1,339 @@
+"""Preparing a corpus with the real sentencepiece and the real fairseq-preprocess."""
+
+import errno
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sentencepiece
+from fairseq.data import Dictionary, data_utils
+from fairseq.tokenizer import tokenize_line
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from resmlp_mt import prepare as module
+from resmlp_mt.corpus import one_line
+from resmlp_mt.files import UserError, alone_in, replacing
+from resmlp_mt.prepare import encode, main, prepare
+
+VOCABULARY = 300
+# What could be taken for a special symbol, for white space or for sentencepiece's own mark.
+ODD = [
+    "</s> <s> <pad> <unk>",
+    "<pad><pad>",
+    "no\u00a0break\u3000wide",
+    "zero\u200bwidth\ufeff",
+    "\u2581mark",
+    "tab\tnull\0x",
+]
+
+
+def sentences(count: int, seed: int) -> list[str]:
+    draw = random.Random(seed)
+    words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyzäöüß", k=draw.randint(1, 7))) for _ in range(400)]
+    return [" ".join(draw.choices(words, k=draw.randint(1, 12))) for _ in range(count)]
+
+
+def write_corpus(folder: Path, train: list[str]) -> Path:
+    """Write train sentences with themselves in capitals for German, and a little of everything to valid and test."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, lines in {"train": train, "valid": [*sentences(20, 2), ""], "test": [*sentences(20, 3), *ODD]}.items():
+        (folder / f"{split}.en").write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="\n")
+        german = "".join(line.upper() + "\n" for line in lines)
+        (folder / f"{split}.de").write_text(german, encoding="utf-8", newline="\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("data"), [*sentences(2000, 1), "", *ODD * 5])
+
+
+@pytest.fixture(scope="module")
+def prepared(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an unbroken run makes; tests only read it."""
+    out = tmp_path_factory.mktemp("prepared") / "out"
+    prepare(data, "en", "de", VOCABULARY, out, workers=1)
+    return out
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def command(data: Path | str, out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "resmlp_mt.prepare", *arguments(data, out, *more)]
+
+
+def arguments(data: Path | str, out: Path, *more: str) -> list[str]:
+    languages = ["--source-lang", "en", "--target-lang", "de"]
+    return ["--data", str(data), *languages, "--vocab-size", str(VOCABULARY), "--out", str(out), *more]
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def test_the_outputs(prepared: Path) -> None:
+    splits = [f"{split}.{language}" for split in ("train", "valid", "test") for language in ("en", "de")]
+    binary = [f"{name.replace('.', '.en-de.')}.{kind}" for name in splits for kind in ("bin", "idx")]
+    assert set(contents(prepared)) == {
+        *(f"text/{name}" for name in splits),
+        *(f"data-bin/{name}" for name in [*binary, "dict.en.txt", "dict.de.txt"]),
+        *("sentencepiece.model", "sentencepiece.vocab", "prepare.json"),
+    }
+    report = json.loads((prepared / "prepare.json").read_text())
+    assert report["text"]["train"] == {"read": 2031, "kept": 2030, "dropped": 1}
+    assert report["text"]["valid"] == {"read": 21, "kept": 21, "dropped": 0}  # its empty line has to be kept
+    assert report["sentencepiece"]["vocabulary"] == VOCABULARY
+    assert (prepared / "text" / "valid.de").read_text() == "".join(s.upper() + "\n" for s in [*sentences(20, 2), ""])
+
+
+def test_sentencepiece_and_fairseq_number_the_pieces_alike(prepared: Path) -> None:
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(prepared / "sentencepiece.model"))
+    dictionary = Dictionary.load(str(prepared / "data-bin" / "dict.de.txt"))
+    assert dictionary.symbols == [processor.id_to_piece(i) for i in range(len(processor))]
+    listed = (prepared / "sentencepiece.vocab").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    assert [line.split("\t")[0] for line in listed] == dictionary.symbols
+
+
+def test_the_binary_data_decode_to_the_text(prepared: Path) -> None:
+    dictionary = Dictionary.load(str(prepared / "data-bin" / "dict.en.txt"))
+    for split in ("train", "valid", "test"):
+        for language in ("en", "de"):
+            binary = data_utils.load_indexed_dataset(
+                str(prepared / "data-bin" / f"{split}.en-de.{language}"), dictionary
+            )
+            text = (prepared / "text" / f"{split}.{language}").read_bytes().decode().removesuffix("\n").split("\n")
+            assert len(binary) == len(text)
+            for tokens, line in zip(binary, text, strict=True):
+                assert (tokens == dictionary.eos()).nonzero().flatten().tolist() == [len(tokens) - 1]
+                if line.replace(" ", "").isalpha():
+                    assert dictionary.string(tokens, bpe_symbol="sentencepiece") == line
+
+
+@given(st.text())
+@example("</s>")
+@example("日本</s>日本")
+@example("a\u2028b\x85c\u00a0d\u3000e")
+def test_every_piece_is_one_token_to_fairseq(prepared: Path, text: str) -> None:
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(prepared / "sentencepiece.model"))
+    dictionary = Dictionary.load(str(prepared / "data-bin" / "dict.en.txt"))
+    line = one_line(text)
+    ids = processor.encode(line)
+    (encoded,) = encode(processor, [line + "\n"])
+    assert len(encoded.splitlines()) <= 1
+    assert len(tokenize_line(encoded)) == len(ids)
+    assert dictionary.encode_line(encoded, add_if_not_exist=False).tolist() == [*ids, dictionary.eos()]
+
+
+def test_the_command_gives_the_same_bytes_and_then_has_nothing_to_do(
+    data: Path, prepared: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = subprocess.run(command(data, out, "--workers", "3"), env=ENVIRONMENT, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    stages = [line.split(":")[0] for line in first.stdout.splitlines()]
+    assert stages == ["text", "sentencepiece", "data-bin", f"{out} is ready"]
+    assert "pairs/s" not in first.stderr  # no progress bars, as it is no terminal
+    assert contents(out) == contents(prepared)
+    changed = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != "prepare.json"}
+    main(arguments(data, out))
+    assert {path: path.stat().st_mtime_ns for path in changed} == changed
+
+
+def test_parquet_gives_the_bytes_that_text_gives(data: Path, prepared: Path, tmp_path: Path) -> None:
+    for name, split in (("train", "train"), ("validation", "valid"), ("test", "test")):
+        sides = {lang: (data / f"{split}.{lang}").read_bytes().decode().split("\n")[:-1] for lang in ("en", "de")}
+        pairs = [{"de": target, "en": source} for source, target in zip(sides["en"], sides["de"], strict=True)]
+        pq.write_table(pa.table({"translation": pairs}), tmp_path / f"{name}.parquet")
+    settings = module.Settings(str(tmp_path), "en", "de", VOCABULARY, 1)
+    module.STAGES["text"].run(settings, tmp_path, 1, {})
+    assert contents(tmp_path / "text") == contents(prepared / "text")
+
+
+def test_a_stage_whose_output_is_gone_is_done_again_with_those_after_it(prepared: Path, tmp_path: Path) -> None:
+    for path, content in contents(prepared).items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    (tmp_path / "sentencepiece.model").unlink()
+    (tmp_path / "data-bin" / "dict.en.txt").write_text("from another model\n")
+    text = (tmp_path / "text").stat().st_mtime_ns
+    data = json.loads((prepared / "prepare.json").read_text())["settings"]["data"]
+    prepare(data, "en", "de", VOCABULARY, tmp_path, workers=1)
+    assert contents(tmp_path) == contents(prepared)
+    assert (tmp_path / "text").stat().st_mtime_ns == text
+
+
+@pytest.mark.parametrize("moment", ["any", "in fairseq-preprocess"])
+def test_a_killed_run_goes_on(data: Path, prepared: Path, tmp_path: Path, moment: str) -> None:
+    out = tmp_path / "out"
+    child = subprocess.Popen(command(data, out, "--workers", "2"), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    wait_for(child, out / "data-bin.partial" / "dict.en.txt" if moment == "in fairseq-preprocess" else out)
+    if moment == "any":
+        time.sleep(random.uniform(0, 1))
+    child.kill()
+    child.wait()
+    prepare(data, "en", "de", VOCABULARY, out, workers=1)
+    assert contents(out) == contents(prepared)
+
+
+def wait_for(child: subprocess.Popen[Any], path: Path) -> None:
+    while not path.exists():
+        assert child.poll() is None
+        time.sleep(0.002)
+
+
+def test_ctrl_c_leaves_nothing_half_written(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    child = subprocess.Popen(command(data, out), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    wait_for(child, out / "data-bin.partial" / "dict.en.txt")
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate()
+    assert child.returncode == 130
+    assert "Traceback" not in errors
+    assert {path.name for path in out.iterdir()} == {
+        "text",
+        "sentencepiece.model",
+        "sentencepiece.vocab",
+        "prepare.json",
+    }
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file of this process or its children grow beyond ``size`` bytes: the write fails, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# Short sentences make the text (78 kB) smaller than the vocabulary (240 kB), and that smaller than fairseq's index.
+@pytest.mark.parametrize(
+    ("size", "failed", "left"),
+    [
+        (40_000, "text", {"prepare.json"}),
+        (100_000, "sentencepiece.model", {"prepare.json", "text"}),
+        (300_000, "data-bin", {"prepare.json", "text", "sentencepiece.model", "sentencepiece.vocab"}),
+    ],
+)
+def test_a_full_disk(tmp_path: Path, size: int, failed: str, left: set[str]) -> None:
+    draw = random.Random(1)
+    data = write_corpus(tmp_path / "data", ["".join(draw.choices("abcd", k=2)) for _ in range(26_000)])
+    out = tmp_path / "out"
+    with largest_file(size), pytest.raises(SystemExit) as caught:
+        main(arguments(data, out, "--workers", "2", "--vocab-size", "20"))
+    assert caught.value.code == f"prepare: {out / failed}: the disk is full: {os.strerror(errno.EFBIG)}"
+    assert {path.name for path in out.iterdir()} == left
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"vocab_size": 200}, "--vocab-size 300, not 200"),
+        ({"target_lang": "fr"}, "--target-lang de, not fr"),
+        ({"seed": 2}, "--seed 1, not 2"),
+        ({"data": "other/corpus"}, "not other/corpus"),
+    ],
+)
+def test_other_settings_are_refused(data: Path, prepared: Path, change: dict[str, Any], said: str) -> None:
+    before = contents(prepared)
+    options = {"data": data, "source_lang": "en", "target_lang": "de", "vocab_size": VOCABULARY, "seed": 1, **change}
+    with pytest.raises(UserError, match=said):
+        prepare(out=prepared, **options)
+    assert contents(prepared) == before
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (100_000, r"--vocab-size 100000 .* at most (\d+)"),
+        (10, r"--vocab-size 10 .* at least (\d+)"),
+        (0, "--vocab-size 0"),
+    ],
+)
+def test_a_vocabulary_that_the_corpus_cannot_give(data: Path, tmp_path: Path, size: int, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        prepare(data, "en", "de", size, tmp_path / "out", workers=1)
+    if size:  # what it advises is right, and can be used in the same folder
+        settings = module.Settings(str(data), "en", "de", int(str(caught.value).split()[-1]), 1)
+        report = json.loads((tmp_path / "out" / "prepare.json").read_text())
+        made, _ = module.STAGES["sentencepiece"].run(settings, tmp_path / "out", 1, report)
+        assert made["vocabulary"] == settings.vocab_size
+
+
+def test_a_mistake_can_be_mended_in_the_same_folder(data: Path, tmp_path: Path) -> None:
+    for wrong in ({"data": tmp_path / "nowhere"}, {"target_lang": "fr"}):
+        with pytest.raises(UserError, match=r"nowhere|en-fr"):
+            prepare(
+                **{"data": data, "source_lang": "en", "target_lang": "de", "vocab_size": 9, "out": tmp_path, **wrong}
+            )
+    with pytest.raises(UserError, match="--vocab-size 9 is less"):
+        prepare(data, "en", "de", 9, tmp_path)
+
+
+def test_train_without_text_is_refused(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "data", ["", ""])
+    with pytest.raises(UserError, match="train has no pair"):
+        prepare(tmp_path / "data", "en", "de", VOCABULARY, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["prepare.json"]
+
+
+def test_a_folder_of_anothers_is_left_alone(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    with pytest.raises(UserError, match="text was not made by prepare"):
+        prepare(data, "en", "de", VOCABULARY, tmp_path)
+    (tmp_path / "prepare.json").write_text("[]")
+    with pytest.raises(UserError, match="is not a report"):
+        prepare(data, "en", "de", VOCABULARY, tmp_path)
+
+
+def test_one_process_at_a_time(data: Path, tmp_path: Path) -> None:
+    with alone_in(tmp_path), pytest.raises(UserError, match="another process"):
+        prepare(data, "en", "de", VOCABULARY, tmp_path)
+
+
+def test_no_workers(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--workers 0"):
+        prepare(data, "en", "de", VOCABULARY, tmp_path, workers=0)
+
+
+def test_a_large_corpus_is_sampled_by_the_seed(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sample(seed: int) -> list[str]:
+        settings = module.Settings("", "en", "de", VOCABULARY, seed)
+        return list(module._vocabulary_sentences(settings, prepared, 2030))
+
+    assert len(sample(1)) == 2 * 2030
+    monkeypatch.setattr(module, "VOCABULARY_SENTENCES", 400)
+    assert 300 < len(sample(1)) < 500
+    assert sample(1) == sample(1) != sample(2)
+
+
+def test_replacing_is_all_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    (tmp_path / "folder.partial").mkdir()  # what a kill left
+    with replacing(path) as partial:
+        partial.mkdir()
+        (partial / "a").write_text("1")
+    with pytest.raises(ZeroDivisionError), replacing(path) as partial:
+        partial.mkdir()
+        _ = 1 / 0
+    assert contents(tmp_path) == {"folder/a": b"1"}
+    with replacing(path) as partial:
+        partial.mkdir()
+    assert contents(tmp_path) == {}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
