@@ -199,9 +199,8 @@ def _vocabulary_sentences(settings: Settings, out: Path, pairs: int) -> Iterator
     chance = VOCABULARY_SENTENCES / (2 * pairs)
     draw = random.Random(settings.seed).random
     for language in sorted((settings.source_lang, settings.target_lang)):  # so that both directions share a vocabulary
-        for line in _open(out / "text" / f"train.{language}"):
-            if chance >= 1 or draw() < chance:
-                yield line.removesuffix("\n")
+        with _open(out / "text" / f"train.{language}") as text:
+            yield from (line.removesuffix("\n") for line in text if chance >= 1 or draw() < chance)
 
 
 @contextmanager
