@@ -4,13 +4,20 @@ Importing the package registers the model ``resmlp`` and its architectures with 
 """
 
 import argparse
+import logging
 
 import torch
 
-from resmlp_mt.model import ResMLPModel
+# else fairseq asks at every start for a package that only its speech tasks use
+logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
+
+from resmlp_mt import whole_corpus  # noqa: E402
+from resmlp_mt.model import ResMLPModel  # noqa: E402
 
 # fairseq keeps the training options in its checkpoints as an argparse.Namespace, which torch.load(weights_only=True)
 # refuses unless told that the type is harmless. Nothing else is let in: a checkpoint that carries code is refused.
 torch.serialization.add_safe_globals([argparse.Namespace])
+
+whole_corpus.install()
 
 __all__ = ["ResMLPModel"]

@@ -1,0 +1,33 @@
+"""Averaging checkpoints: the mean of the weights, everything else from the last."""
+
+import pytest
+import torch
+
+from resmlp_mt.average import average_checkpoints
+from resmlp_mt.files import UserError
+
+
+def save(path, dtype=torch.float32, **weights):
+    weights = {name: torch.tensor(value, dtype=dtype) for name, value in weights.items()}
+    torch.save({"model": weights, "cfg": path.name, "last_optimizer_state": {"big": 1}}, path)
+    return path
+
+
+def test_weights_are_the_mean_and_the_rest_is_the_lasts(tmp_path):
+    paths = [save(tmp_path / f"{i}.pt", a=[float(i), 1.0], b=[10.0 * i]) for i in range(1, 4)]
+    state = average_checkpoints(paths)
+    assert {name: w.tolist() for name, w in state["model"].items()} == {"a": [2.0, 1.0], "b": [20.0]}
+    assert state["cfg"] == "3.pt" and "last_optimizer_state" not in state
+
+
+def test_one_checkpoint_three_times_is_itself_in_half_precision_too(tmp_path):
+    path = save(tmp_path / "a.pt", torch.float16, a=[0.1, 60000.0])
+    assert torch.equal(average_checkpoints([path] * 3)["model"]["a"], torch.tensor([0.1, 60000.0]).half())
+
+
+def test_a_missing_file_and_another_model_are_refused_by_name(tmp_path):
+    one = save(tmp_path / "one.pt", a=[1.0])
+    with pytest.raises(UserError, match=r"no checkpoint .*gone\.pt"):
+        average_checkpoints([one, tmp_path / "gone.pt"])
+    with pytest.raises(UserError, match=r"two\.pt is a checkpoint of another model than .*one\.pt"):
+        average_checkpoints([one, save(tmp_path / "two.pt", a=[1.0, 2.0])])
