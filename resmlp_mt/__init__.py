@@ -8,8 +8,8 @@ import logging
 
 import torch
 
-# else fairseq asks at every start for a package that only its speech tasks use
-logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
+# Importing fairseq configures logging, down to DEBUG, unless that is done already, as in fairseq's own commands.
+logging.basicConfig(level=logging.WARNING)
 
 from resmlp_mt import whole_corpus  # noqa: E402
 from resmlp_mt.model import ResMLPModel  # noqa: E402
