@@ -20,6 +20,9 @@ class ResMLPDecoderLayer(ResMLPLayer):
     two other sublayers: Z' = Z + Aff(Attention(Aff(Z), encoder output)).
     """
 
+    encoder_attn_pre: Affine
+    encoder_attn_post: Affine
+
     def __init__(self, cfg: TransformerConfig, no_encoder_attn: bool = False) -> None:
         dim = cfg.decoder.embed_dim
         name = type(self).__name__

@@ -8,6 +8,7 @@ import matplotlib
 matplotlib.use("Agg")  # files only: no window, no display needed
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import MaxNLocator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
@@ -54,7 +55,11 @@ def draw_matrices(weights: Mapping[str, Tensor], output: Path, length: int) -> N
                 matrix = matrix.masked_fill(torch.ones_like(matrix).triu(1).bool(), float("nan"))
             limit = matrix.nan_to_num().abs().max().item()
             image = axes.imshow(matrix, cmap="RdBu", vmin=-limit, vmax=limit)
-            axes.set(title=f"{side}, layer {int(name.split('.')[2]) + 1}", xlabel="position read", ylabel="written")
+            axes.set(
+                title=f"{side}, layer {int(name.split('.')[2]) + 1}", xlabel="position read", ylabel="position written"
+            )
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(MaxNLocator(integer=True))
             figure.colorbar(image, ax=axes, shrink=0.8)
     figure.suptitle("A, the learned matrix over positions")
     save(figure, output)

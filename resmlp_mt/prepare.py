@@ -8,11 +8,8 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,22 +21,11 @@ import sentencepiece
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_mt.corpus import read_pairs
-from resmlp_mt.files import DISK_FULL, UserError, alone_in, remove, replacing, reporting, write_json
+from resmlp_mt.files import UserError, alone_in, remove, replacing, reporting, write_json
+from resmlp_mt.host import run_fairseq
 
 SPLITS = ("valid", "test", "train")  # the small ones first, so that what is wrong with the data shows at once
 VOCABULARY_SENTENCES = 10_000_000  # a larger corpus is sampled: memory stays bounded, and more would change little
-
-# A kill of this process must not leave fairseq writing to the folder that the next run makes anew: our death closes the
-# pipe that is its standard input, and it then ends itself with its workers. It reads by os.read, as its workers are
-# forks, and sys.stdin has a lock that a fork would inherit locked.
-FAIRSEQ_PREPROCESS = """
-import os, runpy, signal, threading
-def follow():
-    os.read(0, 1)
-    os.killpg(0, signal.SIGKILL)
-threading.Thread(target=follow, daemon=True).start()
-runpy.run_module("fairseq_cli.preprocess", run_name="__main__", alter_sys=True)
-"""
 
 
 @dataclass(frozen=True)
@@ -267,40 +253,19 @@ def encode(
 
 def _run_fairseq_preprocess(folder: Path, languages: Sequence[str], workers: int, sentences: int) -> dict[str, int]:
     """Make folder/encoded/{split}.{language} binary in folder. Return each file's tokens, ends of sentence included."""
-    command = [sys.executable, "-c", FAIRSEQ_PREPROCESS]
-    command += ["--source-lang", languages[0], "--target-lang", languages[1], "--joined-dictionary"]
+    command = ["--source-lang", languages[0], "--target-lang", languages[1], "--joined-dictionary"]
     command += ["--srcdict", "encoded/dict.txt", "--destdir", ".", "--workers", str(workers)]
     for split in SPLITS:
         command += [f"--{split}pref", f"encoded/{split}"]  # relative, as fairseq splits these at commas
-    child = subprocess.Popen(
-        command,
-        cwd=folder,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    )
-    assert child.stdout is not None
-    tokens, last_lines = {}, deque[str](maxlen=20)
-    try:
-        with tqdm(total=sentences, desc="fairseq-preprocess", unit=" sentences", disable=None, leave=False) as bar:
-            for line in child.stdout:
-                last_lines.append(line.rstrip())
-                if found := re.search(r"encoded/(\S+): (\d+) sents, (\d+) tokens", line):
-                    tokens[found[1]] = int(found[3])
-                    bar.update(int(found[2]))
-        status = child.wait()
-    except BaseException:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        raise
-    if status:
-        numbers = [int(number) for line in last_lines for number in re.findall(r"\[Errno (\d+)\]", line)]
-        if numbers and numbers[-1] in DISK_FULL:
-            raise OSError(numbers[-1], os.strerror(numbers[-1]))
-        raise UserError(f"fairseq-preprocess ended with status {status}:\n" + "\n".join(last_lines))
+    tokens = {}
+    with tqdm(total=sentences, desc="fairseq-preprocess", unit=" sentences", disable=None, leave=False) as bar:
+
+        def follow(line: str) -> None:
+            if found := re.search(r"encoded/(\S+): (\d+) sents, (\d+) tokens", line):
+                tokens[found[1]] = int(found[3])
+                bar.update(int(found[2]))
+
+        run_fairseq("preprocess", command, follow, cwd=folder)
     return tokens
 
 

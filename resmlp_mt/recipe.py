@@ -6,12 +6,9 @@ whole, and goes on where it was cut off: run the same command again after a kill
 
 import argparse
 import json
-import os
+import re
 import shlex
 import shutil
-import subprocess
-import sys
-import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,9 +16,11 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_mt.average import average_checkpoints
 from resmlp_mt.files import UserError, replacing, reporting, write_json
+from resmlp_mt.host import run_fairseq
 from resmlp_mt.pictures import draw_learning_curve, draw_matrices, read_curve
 from resmlp_mt.prepare import prepare
 from resmlp_mt.score import read_hypotheses, read_lines, score
@@ -59,27 +58,18 @@ def read_recipe(path: Path, overrides: Sequence[str], arch: str | None) -> dict[
     return settings
 
 
-def command_line(program: str, *arguments: object, options: Mapping[str, Any]) -> list[str]:
-    """Make the command line of a fairseq program; an option that is true is a flag, one that is false is left out."""
-    line = [sys.executable, "-m", f"fairseq_cli.{program}", *map(str, arguments), "--user-dir", str(PLUGIN)]
+def arguments(*positional: object, **options: Any) -> list[str]:
+    """Make a command line for fairseq; an option that is true is a flag, one that is false is left out."""
+    line = [*map(str, positional), "--user-dir", str(PLUGIN)]
     for name, value in options.items():
         if value is not False:
             line += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    if not torch.cuda.is_available():
-        line.append("--cpu")
-    return line
+    return line if torch.cuda.is_available() else [*line, "--cpu"]
 
 
-def run(line: Sequence[str], **options: Any) -> None:
-    """Print a command as one would type it, and run it.
-
-    Raises:
-        UserError: it exits with another status than 0.
-    """
-    program = line[2].replace("fairseq_cli.", "fairseq-")
-    print(f"$ {program} {shlex.join(line[3:])}", flush=True)
-    if status := subprocess.run(line, **options).returncode:
-        raise UserError(f"{program} ended with status {status}; its last lines above say why")
+def announce(program: str, line: Sequence[str]) -> None:
+    """Print a command of fairseq's as one would type it."""
+    print(f"\n$ fairseq-{program} {shlex.join(line)}", flush=True)
 
 
 def mend_checkpoints(folder: Path) -> None:
@@ -95,18 +85,34 @@ def mend_checkpoints(folder: Path) -> None:
 
 
 def train(data_bin: Path, folder: Path, options: Mapping[str, Any]) -> None:
-    """Train with fairseq-train in ``folder``, from its last checkpoint if there is one."""
+    """Train with fairseq-train in ``folder``, from its last checkpoint if there is one; train.log has all it says."""
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     mend_checkpoints(checkpoints)
-    options = {
+    line = arguments(
+        data_bin,
         **options,
-        "save-dir": checkpoints,
-        "tensorboard-logdir": folder / "tensorboard",
-        "log-file": folder / "train.log",
-        "log-format": "tqdm" if sys.stderr.isatty() else "simple",
-    }
-    run(command_line("train", data_bin, options=options))
+        **{"save-dir": checkpoints, "tensorboard-logdir": folder / "tensorboard", "log-format": "json"},
+    )
+    announce("train", line)
+    with open(folder / "train.log", "a", encoding="utf-8") as log:
+
+        def follow(text: str) -> None:
+            log.write(text)
+            if found := re.search(r"\| (train_inner|valid) \| (\{.*\})$", text):
+                print(describe_progress(json.loads(found[2])), flush=True)
+
+        run_fairseq("train", line, follow)
+
+
+def describe_progress(stats: Mapping[str, Any]) -> str:
+    """Shorten what fairseq-train logs as JSON to a line for the screen."""
+    if "valid_loss" in stats:
+        return f"epoch {stats['epoch']:>3}  validation loss {stats['valid_loss']}"
+    return (
+        f"epoch {stats['epoch']:>3}  update {stats['num_updates']:>6}  loss {stats['loss']:>6}  "
+        f"{float(stats['wps']):>8,.0f} words/s  learning rate {float(stats['lr']):.2g}"
+    )
 
 
 def newest_epochs(checkpoints: Path, count: int) -> list[Path]:
@@ -115,14 +121,22 @@ def newest_epochs(checkpoints: Path, count: int) -> list[Path]:
     return epochs[-count:] or [checkpoints / "checkpoint_last.pt"]
 
 
-def generate(data_bin: Path, model: Path, output: Path, options: Mapping[str, Any]) -> float:
-    """Translate the test set into ``output``, as fairseq-generate prints it, and return the seconds that took."""
-    started = time.monotonic()
-    options = {"path": model, "remove-bpe": "sentencepiece", **options}
-    line = command_line("generate", data_bin, options=options)
-    with replacing(output) as partial, open(partial, "w", encoding="utf-8") as file:
-        run(line, stdout=file, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
-    return time.monotonic() - started
+def generate(data_bin: Path, model: Path, output: Path, sentences: int, options: Mapping[str, Any]) -> None:
+    """Translate the test set into ``output``, as fairseq-generate prints it; the rest goes to generate.log beside."""
+    line = arguments(data_bin, **{"path": model, "remove-bpe": "sentencepiece"}, **options)
+    announce("generate", line)
+    with (
+        replacing(output) as partial,
+        open(partial, "w", encoding="utf-8") as file,
+        open(output.with_suffix(".log"), "w", encoding="utf-8") as log,
+        tqdm(total=sentences, unit=" sentences", disable=None, leave=False) as bar,
+    ):
+
+        def follow(text: str) -> None:
+            (file if re.match(r"[A-Z]-\d+\t", text) else log).write(text)
+            bar.update(text.startswith("S-"))
+
+        run_fairseq("generate", line, follow)
 
 
 def describe_run(folder: Path) -> dict[str, Any]:
@@ -186,7 +200,7 @@ def run_recipe(settings: Mapping[str, Any], out: Path) -> dict[str, Any]:
         print(f"averaged {', '.join(path.name for path in chosen)} into {model}")
         draw_learning_curve(folder / "tensorboard", folder / "learning-curve.png", f"{out.name}, {settings['arch']}")
     if not generated.exists():
-        print(f"translated the test set in {generate(data_bin, model, generated, settings['generate']):.0f} seconds")
+        generate(data_bin, model, generated, len(read_lines(out / "text" / f"test.{target}")), settings["generate"])
     if settings["arch"].startswith("resmlp"):
         weights = torch.load(model, map_location="cpu", weights_only=True)["model"]
         draw_matrices(weights, folder / "matrices.png", settings["shown_positions"])

@@ -90,7 +90,9 @@ def test_one_command_goes_from_text_to_bleu(unbroken):
     embeddings = {name for name in weights if "embed_tokens" in name or "output_projection" in name}
     others = sum(w.numel() for name, w in weights.items() if name not in embeddings and "version" not in name)
     assert results["parameters"] == others + weights["encoder.embed_tokens.weight"].numel()
-    assert results["updates"] == int(re.findall(r"num_updates (\d+)", (folder / "train.log").read_text())[-1])
+    assert results["updates"] == int(
+        re.findall(r'"train_num_updates": "(\d+)"', (folder / "train.log").read_text())[-1]
+    )
     for picture in ("learning-curve.png", "matrices.png"):
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
 
@@ -152,4 +154,5 @@ def test_a_mistake_is_one_line_that_names_it(recipe, unbroken, arguments, messag
 
 def test_a_run_of_another_program_that_fails_is_told(recipe):
     done = run(recipe, "--out", recipe.parent / "fails", "train.optimizer=nosuch", status=1)
-    assert "fairseq-train ended with status" in done.stderr.splitlines()[-1]
+    assert "recipe: fairseq-train ended with status 2" in done.stderr
+    assert "invalid choice: 'nosuch'" in done.stderr.splitlines()[-1]
