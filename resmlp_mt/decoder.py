@@ -1,8 +1,8 @@
 """The decoder: fairseq's Transformer decoder with a triangular A in place of its self-attention."""
 
+import uuid
 from typing import Any
 
-from fairseq.incremental_decoding_utils import with_incremental_state
 from fairseq.models.transformer import TransformerConfig, TransformerDecoderBase
 from fairseq.modules import FairseqDropout, MultiheadAttention
 from torch import Tensor, nn
@@ -12,16 +12,12 @@ from resmlp_mt.encoder import build_channel_mlp, wrap_layer
 from resmlp_mt.left_padding import left_padding, rotate
 
 
-@with_incremental_state
 class ResMLPDecoderLayer(ResMLPLayer):
     """The paper's layer with a lower-triangular A and, between its two sublayers, cross-attention to the source.
 
     The paper does not say how cross-attention is normalised and scaled; it gets a pre- and a post-Aff here, like the
     two other sublayers: Z' = Z + Aff(Attention(Aff(Z), encoder output)).
     """
-
-    encoder_attn_pre: Affine
-    encoder_attn_post: Affine
 
     def __init__(self, cfg: TransformerConfig, no_encoder_attn: bool = False) -> None:
         dim = cfg.decoder.embed_dim
@@ -34,6 +30,7 @@ class ResMLPDecoderLayer(ResMLPLayer):
             FairseqDropout(cfg.dropout, module_name=name),
         )
         self.need_attn = True
+        self._cache_key = f"{uuid.uuid4()}.cross_position"  # the host keeps all layers' states in one dictionary
         self.encoder_attn: nn.Module | None = None
         if not no_encoder_attn:
             self.encoder_attn_pre = Affine(dim)
@@ -88,11 +85,7 @@ class ResMLPDecoderLayer(ResMLPLayer):
     def _cache(self, incremental_state: dict[str, Any] | None) -> PositionCache | None:
         if incremental_state is None:
             return None
-        state = self.get_incremental_state(incremental_state, "cross_position")
-        if state is None:
-            state = {"cache": PositionCache()}
-            self.set_incremental_state(incremental_state, "cross_position", state)
-        return state["cache"]
+        return incremental_state.setdefault(self._cache_key, {"cache": PositionCache()})["cache"]
 
     def reorder_incremental_state(self, incremental_state: dict[str, Any], new_order: Tensor) -> None:
         """Follow beam search, which selects and reorders the hypotheses of a batch."""
