@@ -1,5 +1,5 @@
 # Every target does its own set-up, in .venv.
-# PYTHON: a Python 3.11 or 3.12.  TORCH: the PyTorch to install, for example torch==2.13.0 to pin it.
+# PYTHON: a Python 3.11 or 3.12.  TORCH: the PyTorch to install, a requirement or a wheel.
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(shell $(p) -c 'import sys; print(sys.executable)' 2>/dev/null)))
 TORCH ?= torch
 BIN := .venv/bin

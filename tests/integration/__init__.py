@@ -1,0 +1,1 @@
+"""The real command lines, in processes of their own."""

@@ -1,0 +1,64 @@
+"""What does not fit is refused with a reason and an exit status; code in a checkpoint does not run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import resmlp_mt  # noqa: F401  lets the options in a checkpoint load
+
+from .commands import PLUGIN, TINY, TRAINING, fail, in_this_process, start
+
+
+class Touch:
+    """Pickles as a call that makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.fixture(scope="module")
+def others(corpus, tmp_path_factory):
+    """Checkpoints of a Transformer and of a deeper ResMLP, after one update."""
+    folder = tmp_path_factory.mktemp("others")
+    small = (*TINY[2:-4], *TRAINING, "--max-update", 1, "--disable-validation")
+    for arch, layers in (("transformer", ()), ("resmlp_12", ("--encoder-layers", 12, "--decoder-layers", 12))):
+        options = ("--arch", arch, *small, *layers, "--save-dir", folder / arch)
+        in_this_process("train", corpus.data, *PLUGIN, *options)
+    return {arch: folder / arch / "checkpoint_last.pt" for arch in ("transformer", "resmlp_12")}
+
+
+def test_what_does_not_fit_the_model_is_refused(trained, others, corpus, tmp_path):
+    evil = torch.load(trained.last, weights_only=True)
+    evil["model"]["encoder.layer_norm.alpha"] = Touch(tmp_path / "ran")
+    torch.save(evil, tmp_path / "evil.pt")
+    (tmp_path / "data").mkdir()
+    for path in corpus.data.iterdir():
+        text = path.read_bytes()
+        (tmp_path / "data" / path.name).write_bytes(text if path.suffix != ".txt" else text + b"one-more 1\n")
+
+    train = ("fairseq_cli.train", corpus.data, *PLUGIN, *TINY, *TRAINING, "--save-dir", tmp_path, "--restore-file")
+    generate = ("fairseq_cli.generate", *PLUGIN, "--path")
+    processes = {
+        "please ensure that the architectures match": start(*train, others["transformer"]),
+        "embed_tokens.weight: copying a param with shape torch.Size([300, 32])": start(
+            *generate, trained.last, tmp_path / "data"
+        ),
+        "Weights only load failed": start(*generate, tmp_path / "evil.pt", corpus.data),
+    }
+    for said, process in processes.items():
+        assert said in fail(process)
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "checkpoint_last.pt").exists()
+
+
+def test_a_checkpoint_cannot_pass_for_one_of_another_architecture(others, corpus, tmp_path):
+    with pytest.raises(RuntimeError, match=r"loading state_dict for ResMLPModel"):
+        override = ("--model-overrides", "{'arch': 'resmlp_tiny', '_name': 'resmlp_tiny'}")
+        in_this_process("generate", corpus.data, *PLUGIN, "--path", others["transformer"], *override)
+    with pytest.raises(Exception, match=r"resmlp_12/checkpoint_last.pt; please ensure that the architectures match"):
+        options = (*TINY, *TRAINING, "--save-dir", tmp_path, "--restore-file", others["resmlp_12"])
+        in_this_process("train", corpus.data, *PLUGIN, *options)

@@ -1,0 +1,148 @@
+"""fairseq-generate: its scores and alignments are the model's, and its options do what they say."""
+
+import re
+
+import pytest
+import torch
+from fairseq import checkpoint_utils
+
+from .commands import PLUGIN, in_this_process, printed, run, texts
+
+BEAM = ("--beam", 4, "--max-len-b", 30)
+
+
+@pytest.fixture(scope="module")
+def generate(trained):
+    """Translate raw text in this process."""
+    always = ("--dataset-impl", "raw", "--num-workers", 0, *BEAM)
+
+    def generate(data, *options, path=trained.last):
+        return in_this_process("generate", data, *PLUGIN, *always, "--path", path, *options)
+
+    return generate
+
+
+@pytest.fixture(scope="module")
+def beam_search(trained, corpus):
+    """What the command prints by default: the source is padded on the left."""
+    options = ("--dataset-impl", "raw", "--path", trained.last, "--nbest", 2, "--print-alignment", "--batch-size", 16)
+    return run("fairseq_cli.generate", corpus.raw, *PLUGIN, *BEAM, *options)
+
+
+def teacher_forced(paths, source, target):
+    """Score a target in one pass, alone and without padding: bits a token, and the word most attended to at each."""
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(path) for path in paths])
+    src = task.source_dictionary.encode_line(source, add_if_not_exist=False).long()
+    tgt = task.target_dictionary.encode_line(target, add_if_not_exist=False).long()
+    probabilities, attention = 0, 0
+    for model in models:
+        with torch.no_grad():
+            logits, extra = model.eval()(src[None], None, tgt.roll(1)[None])
+        probabilities += logits[0].softmax(-1)[range(len(tgt)), tgt] / len(models)
+        attention += extra["attn"][0][0]
+    return probabilities.log2(), attention[:-1, :-1].argmax(-1)
+
+
+def numbers(line):
+    return torch.tensor([float(number) for number in line.split()])
+
+
+def test_every_sentence_has_its_n_best_hypotheses_with_the_models_own_scores_and_alignments(
+    beam_search, corpus, trained
+):
+    hypotheses, positional = printed(beam_search, "H"), printed(beam_search, "P")
+    sources, alignments = texts(beam_search, "S"), printed(beam_search, "A")
+    assert [sources[i] for i in range(60)] == corpus.encode(corpus.text("test.en"))
+    assert {len(best) for best in hypotheses.values()} == {2}
+    assert len({line for best in hypotheses.values() for _, line in best}) > 20  # the model does look at the source
+    for i in range(0, 60, 4):
+        scores = [float(score) for score, _ in hypotheses[i]]
+        assert scores[0] >= scores[1]
+        for (score, text), (bits,), (pairs,) in zip(hypotheses[i], positional[i], alignments[i], strict=True):
+            expected, most_attended = teacher_forced([trained.last], sources[i], text)
+            torch.testing.assert_close(numbers(bits), expected, rtol=0, atol=1e-3)
+            assert float(score) == pytest.approx(expected.mean().item(), abs=1e-3)
+            assert pairs.split() == [f"{source}-{target}" for target, source in enumerate(most_attended.tolist())]
+
+
+@pytest.mark.parametrize("options", [("--left-pad-source", "--batch-size", 16), ("--batch-size", 1)])
+def test_neither_padding_nor_batch_changes_hypotheses_or_alignments(beam_search, corpus, generate, options):
+    """On fairseq's command line ``--left-pad-source`` turns left padding off."""
+    output = generate(corpus.raw, "--nbest", 2, "--print-alignment", *options)
+    assert printed(output, "A") == printed(beam_search, "A")
+    for i, best in printed(beam_search, "H").items():
+        for (score, text), (other_score, other_text) in zip(best, printed(output, "H")[i], strict=True):
+            assert text == other_text
+            assert float(score) == pytest.approx(float(other_score), abs=1e-4)
+
+
+@pytest.mark.parametrize("padding", [(), ("--left-pad-source",)])
+def test_an_unknown_word_is_replaced_by_the_source_word_it_is_aligned_with(corpus, generate, tmp_path, padding):
+    options = ("--unkpen", -6, "--print-alignment", *padding)
+    before = generate(corpus.raw, *options)
+    (tmp_path / "lexicon").write_text("▁the DER\n", encoding="utf-8")
+    after = texts(generate(corpus.raw, *options, "--replace-unk", tmp_path / "lexicon"))
+    replaced = set()
+    for i, text in texts(before).items():
+        words, source = text.split(), texts(before, "S")[i].split()
+        for pair in printed(before, "A")[i][0][0].split():
+            at, place = map(int, pair.split("-"))
+            if words[place] == "<unk>":
+                words[place] = "DER" if source[at] == "▁the" else source[at]
+                replaced.add(words[place])
+        assert after[i].split() == words
+    assert len(replaced) > 5
+    assert "DER" in replaced
+
+
+def test_soft_alignments_are_probabilities_over_the_source_alone(corpus, generate):
+    output = generate(corpus.raw, "--print-alignment", "soft", "--batch-size", 16)
+    for i, ((rows,),) in printed(output, "A").items():
+        table = [[float(number) for number in row.split(",")] for row in rows.split()]
+        assert {len(row) for row in table} == {len(texts(output, "S")[i].split()) + 1}
+        assert [sum(row) for row in table] == pytest.approx([1.0] * len(table), abs=1e-3)
+
+
+def test_sampling_is_repeatable_by_its_seed(corpus, generate):
+    def sample(seed):
+        return texts(generate(corpus.raw, "--sampling", "--sampling-topk", 20, "--beam", 1, "--seed", seed))
+
+    assert sample(1) == sample(1) != sample(2)
+
+
+def test_hypotheses_begin_with_the_prefix_of_the_reference(corpus, generate):
+    def beginnings(output, kind):
+        return [texts(output, kind)[i].split()[:1] for i in range(60)]
+
+    free, forced = generate(corpus.raw), generate(corpus.raw, "--prefix-size", 1)
+    assert beginnings(forced, "H") == beginnings(forced, "T")
+    assert beginnings(free, "H") != beginnings(free, "T")
+
+
+def test_an_ensemble_averages_the_probabilities_of_its_models(corpus, generate, trained):
+    paths = (trained.earlier, trained.last)
+    output = generate(corpus.raw, path=":".join(map(str, paths)))
+    for i in range(0, 60, 12):
+        expected, _ = teacher_forced(paths, texts(output, "S")[i], texts(output)[i])
+        torch.testing.assert_close(numbers(printed(output, "P")[i][0][0]), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_sentence_of_more_tokens_than_positions_is_refused_or_skipped(corpus, generate, tmp_path, side):
+    def pairs(length):  # fairseq counts the end of the sentence
+        line = " ".join(["▁the"] * (length - 1))
+        return (line, "▁die") if side == "source" else ("▁the", line)
+
+    longest, too_long = pairs(100), pairs(101)
+    data = corpus.write_raw(tmp_path / "raw", *zip(too_long, longest, strict=True))
+    with pytest.raises(Exception, match=r"Size of sample #0 is invalid .*\b101\b.* since max_positions=\(100, 100\)"):
+        generate(data)
+    output = generate(data, "--skip-invalid-size-inputs-valid-test")
+    assert texts(output, "S") == {1: longest[0]}
+    assert len(texts(output)) == 1
+
+
+def test_decoding_stops_where_the_matrix_ends(corpus, generate):
+    output = generate(corpus.raw, "--min-len", 99, "--max-len-b", 200, "--beam", 2)
+    assert {len(text.split()) for text in texts(output).values()} == {99}
+    assert all(re.fullmatch(r"(-[\d.]+ ){99}-[\d.]+", lines[0][0]) for lines in printed(output, "P").values())

@@ -1,0 +1,43 @@
+"""From Python: a checkpoint translates as on the command line, and so does an average of checkpoints."""
+
+import pytest
+import torch
+
+from resmlp_mt import ResMLPModel
+from resmlp_mt.average import average_checkpoints
+
+from .commands import PLUGIN, in_this_process, run, texts, weights
+
+
+@pytest.fixture(scope="module")
+def averaged(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("averaged") / "model.pt"
+    run("resmlp_mt.average", trained.earlier, trained.last, "--output", path)
+    return path
+
+
+@pytest.mark.parametrize("which", ["last", "average"])
+def test_a_checkpoint_translates_from_python_as_on_the_command_line(trained, averaged, corpus, tmp_path, which):
+    path = trained.last if which == "last" else averaged
+    sentences = [*corpus.text("test.en")[:8], "My 😀 uncle slept."]
+    pieces = {"bpe": "sentencepiece", "sentencepiece_model": str(corpus.sentencepiece)}
+    model = ResMLPModel.from_pretrained(
+        str(path.parent), checkpoint_file=path.name, data_name_or_path=str(corpus.data), **pieces
+    )
+    (tmp_path / "input").write_text("".join(f"{line}\n" for line in sentences), encoding="utf-8")
+    options = ("--path", path, "--input", tmp_path / "input", "--bpe", "sentencepiece", "--beam", 5)
+    output = in_this_process(
+        "interactive", corpus.data, *PLUGIN, *options, "--sentencepiece-model", corpus.sentencepiece
+    )
+    expected = list(texts(output, "D").values())
+    assert len(set(expected)) > 3
+    assert model.translate(sentences) == [model.translate(sentence) for sentence in sentences] == expected
+
+
+def test_an_average_is_the_mean_of_its_checkpoints(trained, averaged):
+    first, second, mean = (weights(path) for path in (trained.earlier, trained.last, averaged))
+    assert not torch.equal(first["encoder.layer_norm.alpha"], second["encoder.layer_norm.alpha"])
+    for name, weight in mean.items():
+        torch.testing.assert_close(weight, (first[name] + second[name]) / 2, rtol=1e-6, atol=1e-7)
+    for name, weight in average_checkpoints([trained.last, trained.last])["model"].items():
+        assert torch.equal(weight, second[name])
