@@ -5,19 +5,24 @@ Importing the package registers the model ``resmlp`` and its architectures with 
 
 import argparse
 import logging
+from typing import Any
 
+import numpy as np
 import torch
 
 # Importing fairseq configures logging, down to DEBUG, unless that is done already, as in fairseq's own commands.
 logging.basicConfig(level=logging.WARNING)
 
-from resmlp_mt import whole_corpus  # noqa: E402
+from resmlp_mt import replace_unk, whole_corpus  # noqa: E402
 from resmlp_mt.model import ResMLPModel  # noqa: E402
 
-# fairseq keeps the training options in its checkpoints as an argparse.Namespace, which torch.load(weights_only=True)
-# refuses unless told that the type is harmless. Nothing else is let in: a checkpoint that carries code is refused.
-torch.serialization.add_safe_globals([argparse.Namespace])
+# torch.load(weights_only=True) refuses types that it has not been told are harmless. fairseq keeps two in its
+# checkpoints: the training options, an argparse.Namespace, and the counts of --eval-bleu, NumPy arrays of integers.
+# Nothing else is let in: a checkpoint that carries code is refused.
+make_array: Any = np.zeros(0).__reduce__()[0]  # what a pickle calls for an array; NumPy keeps it private
+torch.serialization.add_safe_globals([argparse.Namespace, np.ndarray, np.dtype, np.dtypes.Int64DType, make_array])
 
 whole_corpus.install()
+replace_unk.install()
 
 __all__ = ["ResMLPModel"]

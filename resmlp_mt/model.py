@@ -5,6 +5,7 @@ from typing import Any
 
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.transformer import TransformerConfig, TransformerModel, base_architecture
+from omegaconf import OmegaConf
 from torch import nn
 
 from resmlp_mt.decoder import ResMLPDecoder
@@ -49,6 +50,9 @@ class ResMLPModel(TransformerModel):
         Raises:
             ValueError: an option asks for a part of the Transformer that ResMLP does not have.
         """
+        if OmegaConf.is_config(args):  # from fairseq-hydra-train; of such, the host drops options that it does not know
+            options: Any = OmegaConf.to_container(args, resolve=True)
+            args = argparse.Namespace(**options)
         for option, reason in NOT_IN_RESMLP.items():
             if getattr(args, option, None):
                 raise ValueError(f"--{option.replace('_', '-')} does not apply to ResMLP: {reason}")

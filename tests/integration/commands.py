@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
 from unittest import mock
@@ -86,7 +87,11 @@ def in_this_process(program: str, *arguments: object) -> str:
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
-        with mock.patch("sys.argv", [program, *map(str, arguments)]), redirect_stdout(printed):
+        with (
+            mock.patch("sys.argv", [program, *map(str, arguments)]),
+            redirect_stdout(printed),
+            warnings.catch_warnings(action="ignore"),  # the host's, about parts of its own
+        ):
             main()
     finally:
         log.removeHandler(handler)

@@ -95,6 +95,14 @@ def test_an_unknown_word_is_replaced_by_the_source_word_it_is_aligned_with(corpu
     assert "DER" in replaced
 
 
+def test_where_there_is_no_source_word_an_unknown_word_stays(corpus, generate, tmp_path):
+    empty = corpus.write_raw(tmp_path / "raw", [""], ["▁die"])
+    (words,) = texts(generate(empty, "--unkpen", -20, "--print-alignment", "--replace-unk", "/dev/null")).values()
+    assert set(words.split()) == {"<unk>"}
+    with pytest.raises(ValueError, match="--replace-unk needs --print-alignment"):
+        generate(empty, "--unkpen", -20, "--replace-unk", "/dev/null")
+
+
 def test_soft_alignments_are_probabilities_over_the_source_alone(corpus, generate):
     output = generate(corpus.raw, "--print-alignment", "soft", "--batch-size", 16)
     for i, ((rows,),) in printed(output, "A").items():
