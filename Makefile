@@ -24,6 +24,8 @@ lint: $(READY)
 	$(BIN)/mypy
 
 $(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' || \
+	    { echo "Python 3.11 or 3.12 is needed; name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet "$(TORCH)" -e ".[all]"
 	touch $(READY)

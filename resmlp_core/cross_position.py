@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class PositionCache:
-    """What has entered A so far, for decoding one position at a time.
+    """What has entered A so far, for decoding one position at a time, without gradients.
 
     The buffer doubles when it is full, so that appending copies each position a bounded number of times.
     """
@@ -69,20 +69,21 @@ class CrossPositionLinear(nn.Module):
             A tensor of the shape of ``x``.
 
         Raises:
-            ValueError: there are more positions than ``max_positions``, or a cache meets a layer that is not causal.
+            ValueError: there are more positions than ``max_positions``, or a cache meets a layer that is not causal
+                or more than one position.
         """
-        if cache is not None and not self.causal:
-            raise ValueError("only a causal CrossPositionLinear can be applied one position at a time")
-        if padding_mask is not None:
-            x = x.masked_fill(padding_mask.t().unsqueeze(-1), 0.0)
-        inputs = x if cache is None else cache.append(x)
-        total = inputs.size(0)
+        if cache is not None and not (self.causal and x.size(0) == 1):
+            raise ValueError("a cache serves a causal CrossPositionLinear, one position at a time")
+        first = 0 if cache is None else cache.length
+        total = first + x.size(0)
         if total > self.max_positions:
             raise ValueError(
                 f"a sequence of {total} positions does not fit a matrix A of {self.max_positions}; raise max_positions "
                 "(--max-source-positions or --max-target-positions in fairseq) and train with it"
             )
-        first = total - x.size(0)  # 0 for a whole sequence, the newest position in the one-step form
+        if padding_mask is not None:
+            x = x.masked_fill(padding_mask.t().unsqueeze(-1), 0.0)
+        inputs = x if cache is None else cache.append(x)
         weight = self.weight[first:total, :total]
         if self.causal and first == 0:
             weight = weight.tril()

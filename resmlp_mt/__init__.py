@@ -17,10 +17,16 @@ from resmlp_mt import replace_unk, whole_corpus  # noqa: E402
 from resmlp_mt.model import ResMLPModel  # noqa: E402
 
 # torch.load(weights_only=True) refuses types that it has not been told are harmless. fairseq keeps two in its
-# checkpoints: the training options, an argparse.Namespace, and the counts of --eval-bleu, NumPy arrays of integers.
-# Nothing else is let in: a checkpoint that carries code is refused.
+# checkpoints: the training options, an argparse.Namespace, and the counts of --eval-bleu, NumPy arrays of integers, or
+# of doubles where several processes summed them. Nothing else is let in: a checkpoint that carries code is refused.
 make_array: Any = np.zeros(0).__reduce__()[0]  # what a pickle calls for an array; NumPy keeps it private
-torch.serialization.add_safe_globals([argparse.Namespace, np.ndarray, np.dtype, np.dtypes.Int64DType, make_array])
+torch.serialization.add_safe_globals(
+    [
+        *(argparse.Namespace, np.ndarray, np.dtype, np.dtypes.Int64DType, np.dtypes.Float64DType),
+        # by the names that NumPy 1 and NumPy 2 write
+        *((make_array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    ]
+)
 
 whole_corpus.install()
 replace_unk.install()

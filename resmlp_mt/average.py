@@ -6,6 +6,7 @@ fairseq keeps such a script beside its package, so an installed fairseq lacks it
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -23,15 +24,18 @@ def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
         A checkpoint's state for fairseq, without the optimiser's.
 
     Raises:
-        UserError: a file is missing, or its parameters are not those of the first; the message names it.
+        UserError: a file is missing or no checkpoint, or its parameters are not those of the first; it is named.
     """
     total: dict[str, torch.Tensor] = {}
     state: dict[str, Any] = {}
     for path in paths:
         if not path.is_file():
             raise UserError(f"no checkpoint {path}")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        weights = state["model"]
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            weights = state["model"]
+        except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError):
+            raise UserError(f"{path} is not a whole checkpoint of fairseq's") from None
         if not total:
             total = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in weights.items()}
         if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in total.items()}:

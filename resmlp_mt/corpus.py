@@ -1,5 +1,6 @@
 """Parallel sentences, streamed from text files, from parquet files or from the Hugging Face hub."""
 
+import hashlib
 import logging
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
@@ -32,15 +33,33 @@ def read_pairs(data: str | Path, source_lang: str, target_lang: str, split: str)
     Raises:
         UserError: what is missing, empty, of unequal length, not UTF-8 or not reachable, and where.
     """
-    if source_lang == target_lang:
-        raise UserError(f"--source-lang and --target-lang are both {source_lang!r}")
-    root = Path(data)
-    if root.is_dir():
-        yield from _folder(root, source_lang, target_lang, split)
-    elif root.exists() or root.is_absolute() or str(data).startswith("."):
-        raise UserError(f"--data {data}: there is no such folder")
+    root = _folder(data, source_lang, target_lang)
+    if root is None:
+        return (
+            yield from _columns(_hub(str(data), source_lang, target_lang, split), source_lang, target_lang, str(data))
+        )
+    files = _files(root, source_lang, target_lang, split)
+    if files[0].suffix == ".parquet":
+        yield from _columns(_parquet(files), source_lang, target_lang, str(files[0]))
     else:
-        yield from _columns(_hub(str(data), source_lang, target_lang, split), source_lang, target_lang, str(data))
+        yield from _texts(*files)
+
+
+def fingerprint(data: str | Path, source_lang: str, target_lang: str) -> str | None:
+    """Digest all files that ``read_pairs`` would read (SHA-256); None for a data set on the hub.
+
+    Raises:
+        UserError: a split is missing.
+    """
+    root = _folder(data, source_lang, target_lang)
+    if root is None:
+        return None
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        for path in _files(root, source_lang, target_lang, split):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def one_line(text: str) -> str:
@@ -48,15 +67,27 @@ def one_line(text: str) -> str:
     return " ".join(text.splitlines()).strip()
 
 
-def _folder(root: Path, source: str, target: str, split: str) -> Iterator[tuple[str, str]]:
-    pairs = [root / f"{source}-{target}", root / f"{target}-{source}"]
-    folder = next((pair for pair in pairs if pair.is_dir()), root)
+def _folder(data: str | Path, source: str, target: str) -> Path | None:
+    """Find the folder that holds the splits' files; None when ``data`` names a data set on the hub."""
+    if source == target:
+        raise UserError(f"--source-lang and --target-lang are both {source!r}")
+    root = Path(data)
+    if root.is_dir():
+        pairs = [root / f"{source}-{target}", root / f"{target}-{source}"]
+        return next((pair for pair in pairs if pair.is_dir()), root)
+    if root.exists() or root.is_absolute() or str(data).startswith("."):
+        raise UserError(f"--data {data}: there is no such folder")
+    return None
+
+
+def _files(folder: Path, source: str, target: str, split: str) -> list[Path]:
+    """List a split's files: its two texts, or its parquet shards."""
     for name in SPLITS[split]:
-        texts = folder / f"{name}.{source}", folder / f"{name}.{target}"
+        texts = [folder / f"{name}.{source}", folder / f"{name}.{target}"]
         if all(path.exists() for path in texts):
-            return (yield from _texts(*texts))
+            return texts
         if shards := _shards(folder, name):
-            return (yield from _columns(_parquet(shards), source, target, str(shards[0])))
+            return shards
     raise UserError(_why_nothing(folder, source, target, split))
 
 

@@ -20,7 +20,8 @@ def build_channel_mlp(dim: int, hidden_dim: int, cfg: TransformerConfig, module_
         dim,
         hidden_dim,
         activation=utils.get_activation_fn(cfg.activation_fn),
-        dropout=FairseqDropout(float(cfg.activation_dropout), module_name=module_name),
+        # the host's older name for it counts where the newer one is not set
+        dropout=FairseqDropout(float(cfg.activation_dropout or cfg.relu_dropout), module_name=module_name),
     )
     quant_noise(mlp.fc1, cfg.quant_noise.pq, cfg.quant_noise.pq_block_size)
     quant_noise(mlp.fc2, cfg.quant_noise.pq, cfg.quant_noise.pq_block_size)

@@ -1,8 +1,10 @@
 """The model ``resmlp`` and its architectures, registered with fairseq."""
 
 import argparse
+import hashlib
 from typing import Any
 
+from fairseq.data import Dictionary
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.transformer import TransformerConfig, TransformerModel, base_architecture
 from omegaconf import OmegaConf
@@ -19,6 +21,7 @@ NOT_IN_RESMLP = {
     "encoder_learned_pos": "there are no positional embeddings: A is positional",
     "decoder_learned_pos": "there are no positional embeddings: A is positional",
     "cross_self_attention": "there is no self-attention to join with cross-attention",
+    "no_decoder_final_norm": "the final Aff scales the logits, and is no LayerNorm",
     "base_layers": "BASE layers replace Transformer layers, and there are none",
 }
 
@@ -48,7 +51,8 @@ class ResMLPModel(TransformerModel):
         """Build a model for the options of a training run or a checkpoint.
 
         Raises:
-            ValueError: an option asks for a part of the Transformer that ResMLP does not have.
+            ValueError: an option asks for a part of the Transformer that ResMLP does not have, or the dictionaries are
+                not those that a checkpoint was trained with.
         """
         if OmegaConf.is_config(args):  # from fairseq-hydra-train; of such, the host drops options that it does not know
             options: Any = OmegaConf.to_container(args, resolve=True)
@@ -56,7 +60,16 @@ class ResMLPModel(TransformerModel):
         for option, reason in NOT_IN_RESMLP.items():
             if getattr(args, option, None):
                 raise ValueError(f"--{option.replace('_', '-')} does not apply to ResMLP: {reason}")
+        digest = digest_dictionaries(task.source_dictionary, task.target_dictionary)
+        # a checkpoint keeps the options, and this with them; other entries of the same number would load, and garble
+        args.dictionaries = getattr(args, "dictionaries", digest)
+        if args.dictionaries != digest:
+            raise ValueError("the dictionaries beside the data are not those that the checkpoint was trained with")
         return super().build_model(args, task)
+
+    def forward(self, *args: Any, return_all_hiddens: bool = False, **kwargs: Any) -> Any:
+        """Run the host's forward; the encoder's inner states, which no loss reads, come only when asked for."""
+        return super().forward(*args, return_all_hiddens=return_all_hiddens, **kwargs)
 
     @classmethod
     def build_encoder(cls, cfg: Any, src_dict: Any, embed_tokens: nn.Embedding) -> ResMLPEncoder:
@@ -69,6 +82,11 @@ class ResMLPModel(TransformerModel):
         return ResMLPDecoder(
             TransformerConfig.from_namespace(cfg), tgt_dict, embed_tokens, no_encoder_attn=cfg.no_cross_attention
         )
+
+
+def digest_dictionaries(*dictionaries: Dictionary) -> str:
+    """Digest the entries of dictionaries, in order (SHA-256)."""
+    return hashlib.sha256("\n".join(symbol for d in dictionaries for symbol in d.symbols).encode()).hexdigest()
 
 
 def set_defaults(args: Any, **defaults: Any) -> None:

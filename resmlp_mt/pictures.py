@@ -26,9 +26,9 @@ def read_curve(logdir: Path, key: str) -> dict[int, float]:
 
 
 def draw_learning_curve(logdir: Path, output: Path, title: str) -> None:
-    """Draw training and validation loss, in bits a token, by update, from fairseq's tensorboard log."""
+    """Draw training loss (under dropout) and validation loss, in bits a token, from fairseq's tensorboard log."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for folder, label in (("train_inner", "training, with label smoothing and dropout"), ("valid", "validation")):
+    for folder, label in (("train_inner", "training"), ("valid", "validation")):
         curve = read_curve(logdir / folder, "loss")
         axes.plot(list(curve), list(curve.values()), label=label, marker="." if folder == "valid" else None)
     axes.set(xlabel="updates", ylabel="loss (bits a token)", title=title)

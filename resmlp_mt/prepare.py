@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import sentencepiece
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from resmlp_mt.corpus import read_pairs
+from resmlp_mt.corpus import fingerprint, read_pairs
 from resmlp_mt.files import UserError, alone_in, remove, replacing, reporting, write_json
 from resmlp_mt.host import run_fairseq
 
@@ -76,7 +76,7 @@ def prepare(
         The content of prepare.json: the settings and, by stage, the pairs per split, the vocabulary and the tokens.
 
     Raises:
-        UserError: for data that cannot be used, or when ``out`` was prepared with other settings.
+        UserError: for data that cannot be used, or when ``out`` was prepared with other settings or other data.
         OSError: when a file cannot be read or written; nothing half-written stays behind.
     """
     workers = workers if workers is not None else os.cpu_count() or 1
@@ -123,12 +123,16 @@ def _earlier_report(out: Path, settings: Settings) -> dict[str, Any]:
         if now.get(key) != value:
             option = "--" + key.replace("_", "-")
             raise UserError(f"{out} was prepared with {option} {value}, not {now.get(key)}: choose another --out")
+    made_of = report.get("text", {}).get("sha256")
+    if made_of and made_of != fingerprint(settings.data, settings.source_lang, settings.target_lang):
+        raise UserError(f"--data {settings.data} has changed since {out} was prepared from it: choose another --out")
     return report
 
 
 def _text(settings: Settings, out: Path, workers: int, report: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Write the pairs as text/{split}.{language}, less the train pairs that have an empty side."""
-    counts = {}
+    counts: dict[str, Any] = {}
+    sha256 = fingerprint(settings.data, settings.source_lang, settings.target_lang)
     with replacing(out / "text") as partial:
         partial.mkdir()
         for split in SPLITS:
@@ -149,7 +153,9 @@ def _text(settings: Settings, out: Path, workers: int, report: dict[str, Any]) -
                 raise UserError(f"--data {settings.data}: {split} has no pair with text on both sides")
             counts[split] = {"read": read, "kept": kept, "dropped": read - kept}
     sizes = ", ".join(f"{split} {counts[split]['kept']}" for split in ("train", "valid", "test"))
-    return counts, f"{sizes} pairs; left out of train for an empty side: {counts['train']['dropped']}"
+    return counts | {
+        "sha256": sha256
+    }, f"{sizes} pairs; left out of train for an empty side: {counts['train']['dropped']}"
 
 
 def _sentencepiece(settings: Settings, out: Path, workers: int, report: dict[str, Any]) -> tuple[dict[str, Any], str]:

@@ -15,17 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+from fairseq.data import data_utils
+from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm  # type: ignore[import-untyped]
+from yaml import YAMLError
 
 from resmlp_mt.average import average_checkpoints
-from resmlp_mt.files import UserError, replacing, reporting, write_json
+from resmlp_mt.files import UserError, alone_in, remove, replacing, reporting, write_json
 from resmlp_mt.host import run_fairseq
 from resmlp_mt.pictures import draw_learning_curve, draw_matrices, read_curve
 from resmlp_mt.prepare import prepare
 from resmlp_mt.score import read_hypotheses, read_lines, score
 
 PLUGIN = Path(__file__).parent
+KEYS = ("pair", "data", "vocab_size", "average", "shown_positions", "train", "archs", "generate")
+OWN_TRAIN_OPTIONS = {"save-dir", "tensorboard-logdir", "log-format", "user-dir"}
+OWN_GENERATE_OPTIONS = {"path", "remove-bpe", "user-dir"}
 
 
 def read_recipe(path: Path, overrides: Sequence[str], arch: str | None) -> dict[str, Any]:
@@ -33,29 +38,39 @@ def read_recipe(path: Path, overrides: Sequence[str], arch: str | None) -> dict[
 
     Args:
         path: a YAML file; ``recipes/multi30k/recipe.yaml`` explains the keys.
-        overrides: ``key=value``, such as ``train.max-epoch=3``.
+        overrides: ``key=value``, such as ``train.max-epoch=3``. They win over the recipe and its architectures.
         arch: one of the recipe's ``archs``; the first by default.
 
     Returns:
         The settings, with ``arch`` set and its own options merged into ``train``.
 
     Raises:
-        UserError: no such file, a key that the recipe does not have, or an architecture that it does not list.
+        UserError: no such file, a key that is missing or unknown, an architecture that the recipe does not list, or
+            an option that is the recipe command's own to set.
     """
     if not path.is_file():
         raise UserError(f"no recipe {path}")
-    config = OmegaConf.load(path)
+    try:
+        config: Any = OmegaConf.load(path)
+        changes: Any = OmegaConf.from_dotlist(list(overrides))
+    except YAMLError as error:
+        raise UserError(f"{path} is not YAML, or an override is not: {' '.join(str(error).split())}") from None
+    if not isinstance(config, DictConfig) or set(config) != set(KEYS):
+        raise UserError(f"{path} must have the keys {', '.join(KEYS)}, and no others")
     for override in overrides:
         key, separator, _ = override.partition("=")
         if not separator or key.split(".")[0] not in config:
             raise UserError(f"{override!r} is not key=value with a key of {path}: {', '.join(map(str, config))}")
-    settings: Any = OmegaConf.to_container(OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides))))
-    archs = settings.pop("archs")
-    settings["arch"] = arch or next(iter(archs))
-    if settings["arch"] not in archs:
-        raise UserError(f"--arch {arch} is not in {path}, which has {', '.join(archs)}")
-    settings["train"] |= {"arch": settings["arch"]} | (archs[settings["arch"]] or {})
-    return settings
+    archs = config.pop("archs")
+    arch = arch or str(next(iter(archs)))
+    if arch not in archs:
+        raise UserError(f"--arch {arch} is not in {path}, which has {', '.join(map(str, archs))}")
+    config.train = OmegaConf.merge(config.train, {"arch": arch}, archs[arch] or {})
+    settings: Any = OmegaConf.to_container(OmegaConf.merge(config, changes))
+    for stage, options in (("train", OWN_TRAIN_OPTIONS), ("generate", OWN_GENERATE_OPTIONS)):
+        for option in options & settings[stage].keys():
+            raise UserError(f"{stage}.{option} is not to be set: --out says where everything goes")
+    return settings | {"arch": arch}
 
 
 def arguments(*positional: object, **options: Any) -> list[str]:
@@ -111,7 +126,7 @@ def describe_progress(stats: Mapping[str, Any]) -> str:
         return f"epoch {stats['epoch']:>3}  validation loss {stats['valid_loss']}"
     return (
         f"epoch {stats['epoch']:>3}  update {stats['num_updates']:>6}  loss {stats['loss']:>6}  "
-        f"{float(stats['wps']):>8,.0f} words/s  learning rate {float(stats['lr']):.2g}"
+        f"{float(stats['wps']):>8,.0f} tokens/s  learning rate {float(stats['lr']):.2g}"
     )
 
 
@@ -140,16 +155,16 @@ def generate(data_bin: Path, model: Path, output: Path, sentences: int, options:
 
 
 def describe_run(folder: Path) -> dict[str, Any]:
-    """Tell what a training run took: parameters, updates, hours, target words a second, losses (bits a token)."""
+    """Tell what a training run took: parameters, updates, hours, target tokens a second, losses (bits a token)."""
     state = torch.load(folder / "checkpoints" / "checkpoint_last.pt", map_location="cpu", weights_only=True)
     parameters = {w.data_ptr(): w.numel() for name, w in state["model"].items() if not name.endswith("version")}
     valid_loss = read_curve(folder / "tensorboard" / "valid", "loss")
-    words_per_second = read_curve(folder / "tensorboard" / "train", "wps")
+    tokens_per_second = read_curve(folder / "tensorboard" / "train", "wps")
     return {
         "parameters": sum(parameters.values()),  # tied ones share their memory, and count once
         "updates": state["optimizer_history"][-1]["num_updates"],
         "hours": state["extra_state"]["previous_training_time"] / 3600,
-        "words_per_second": sum(words_per_second.values()) / len(words_per_second),
+        "tokens_per_second": sum(tokens_per_second.values()) / len(tokens_per_second),
         "valid_loss": list(valid_loss.values())[-1],
         "best_valid_loss": min(valid_loss.values()),
     }
@@ -164,13 +179,13 @@ def show_translations(text: Path, pair: tuple[str, str], hypotheses: Sequence[st
 
 def show_table(out: Path) -> None:
     """Print one row for each architecture that has been scored in the folder of a recipe."""
-    columns = ("arch", "parameters", "updates", "hours", "words/s", "valid loss", "BLEU", "lower-cased")
+    columns = ("arch", "parameters", "updates", "hours", "tokens/s", "valid loss", "BLEU", "lower-cased")
     print("\n" + "".join(f"{column:>12}" for column in columns))
     for path in sorted(out.glob("*/results.json")):
         r = json.loads(path.read_text(encoding="utf-8"))
         print(
             f"{path.parent.name:>12}{r['parameters']:>12,}{r['updates']:>12,}{r['hours']:>12.2f}"
-            f"{r['words_per_second']:>12,.0f}{r['valid_loss']:>12.3f}{r['bleu']:>12.2f}{r['bleu_lowercase']:>12.2f}"
+            f"{r['tokens_per_second']:>12,.0f}{r['valid_loss']:>12.3f}{r['bleu']:>12.2f}{r['bleu_lowercase']:>12.2f}"
         )
 
 
@@ -185,55 +200,74 @@ def run_recipe(settings: Mapping[str, Any], out: Path) -> dict[str, Any]:
         The content of ``results.json``: scores with their signatures, and what the run took.
 
     Raises:
-        UserError: a stage failed, or ``out`` holds a run with other settings; nothing is mixed.
+        UserError: a stage failed, a sentence does not fit, or ``out`` holds a run with other settings.
     """
     source, _, target = settings["pair"].partition("-")
     prepare(settings["data"], source, target, settings["vocab_size"], out)
     folder, data_bin = out / settings["arch"], out / "data-bin"
-    refuse_other_settings(folder / "settings.json", settings)
-    model, generated = folder / "model.pt", folder / "generate.txt"
-    if not model.exists():
-        train(data_bin, folder, settings["train"])
-        chosen = newest_epochs(folder / "checkpoints", settings["average"])
-        with replacing(model) as partial:
-            torch.save(average_checkpoints(chosen), partial)
-        print(f"averaged {', '.join(path.name for path in chosen)} into {model}")
-        draw_learning_curve(folder / "tensorboard", folder / "learning-curve.png", f"{out.name}, {settings['arch']}")
-    if not generated.exists():
-        generate(data_bin, model, generated, len(read_lines(out / "text" / f"test.{target}")), settings["generate"])
-    if settings["arch"].startswith("resmlp"):
-        weights = torch.load(model, map_location="cpu", weights_only=True)["model"]
-        draw_matrices(weights, folder / "matrices.png", settings["shown_positions"])
-
-    hypotheses = read_hypotheses(generated)
-    outcome = score(hypotheses, read_lines(out / "text" / f"test.{target}")) | describe_run(folder)
-    write_json(folder / "results.json", outcome)
+    refuse_long_sentences(data_bin, (source, target), settings["train"])
+    folder.mkdir(exist_ok=True)
+    trained, model, generated = folder / "trained", folder / "model.pt", folder / "generate.txt"
+    with alone_in(folder):
+        keep_settings(folder, settings)
+        if trained.exists():
+            print("training: done before")
+        else:
+            train(data_bin, folder, settings["train"])
+            trained.touch()
+        if not model.exists():
+            chosen = newest_epochs(folder / "checkpoints", settings["average"])
+            with replacing(model) as partial:
+                torch.save(average_checkpoints(chosen), partial)
+            print(f"averaged {', '.join(path.name for path in chosen)} into {model}")
+        if not generated.exists():
+            generate(data_bin, model, generated, len(read_lines(out / "text" / f"test.{target}")), settings["generate"])
+        draw_learning_curve(folder / "tensorboard", folder / "learning-curve.png", settings["arch"])
+        if settings["arch"].startswith("resmlp"):
+            weights = torch.load(model, map_location="cpu", weights_only=True)["model"]
+            draw_matrices(weights, folder / "matrices.png", settings["shown_positions"])
+        hypotheses = read_hypotheses(generated)
+        outcome = score(hypotheses, read_lines(out / "text" / f"test.{target}")) | describe_run(folder)
+        write_json(folder / "results.json", outcome)
     show_translations(out / "text", (source, target), hypotheses)
     show_table(out)
     print(f"\nBLEU {outcome['bleu']:.2f}  {outcome['signature']}\nEverything is in {folder}")
     return outcome
 
 
-def refuse_other_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Keep the settings of a run beside it, and refuse to go on with others."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, settings)
-    before, now = flatten(json.loads(path.read_text(encoding="utf-8"))), flatten(settings)
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
+def refuse_long_sentences(data_bin: Path, pair: tuple[str, str], options: Mapping[str, Any]) -> None:
+    """Find before training, not after, that a sentence of the test set does not fit into A."""
+    for lang, option in zip(pair, ("max-source-positions", "max-target-positions"), strict=True):
+        dataset = data_utils.load_indexed_dataset(str(data_bin / f"test.{'-'.join(pair)}.{lang}"), None)
+        longest = int(dataset.sizes.max())  # a view on the dataset's memory, which goes with the dataset
+        if option in options and longest > options[option]:
             raise UserError(
-                f"{path.parent} was started with {key}={before.get(key)}, not {now.get(key)}; "
-                "give another --out, or delete that folder"
+                f"a test sentence has {longest} tokens in {lang}, more than train.{option}={options[option]}; "
+                f"give train.{option}={longest}"
             )
 
 
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Write nested settings as ``{"train.lr": 0.005}``."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Keep the settings of a run in its folder; with others than before, redo what follows training.
+
+    Raises:
+        UserError: the options of training have changed; nothing is mixed.
+    """
+    path = folder / "settings.json"
+    if path.exists():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        before, now = earlier["train"], settings["train"]
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key):
+                raise UserError(
+                    f"{folder} was started with train.{key}={before.get(key)}, not {now.get(key)}; "
+                    "give another --out, or delete that folder"
+                )
+        if earlier["average"] != settings["average"]:
+            remove(folder / "model.pt")
+        if (earlier["average"], earlier["generate"]) != (settings["average"], settings["generate"]):
+            remove(folder / "generate.txt")
+    write_json(path, settings)
 
 
 @reporting("recipe")

@@ -1,32 +1,71 @@
-"""Mend fairseq's --replace-unk: it takes an alignment for a list of positions, and its generator gives pairs."""
+"""Mend fairseq's --replace-unk: it takes an alignment for a list of positions, and its generator gives pairs.
 
-from collections.abc import Callable, Mapping, Sequence
+It also counts those positions in text whose pieces --remove-bpe has joined already, and meets another word there.
+"""
+
+from collections.abc import Callable, Mapping
 from functools import wraps
+from typing import Any
 
 from fairseq import utils
+from fairseq.data import Dictionary
+from fairseq.data.data_utils import post_process
 from torch import Tensor
 
-Replace = Callable[[str, str, Sequence[int], Mapping[str, str], str], str]
+Processed = tuple[Tensor, str, Any]
 
 
-def read_pairs(replace_unk: Replace) -> Callable[[str, str, Sequence[tuple[int, int]], Mapping[str, str], str], str]:
-    """Wrap fairseq's ``replace_unk`` so that it reads the pairs (source, target) of ``--print-alignment``."""
+def replace_unknown(hypothesis: str, source: str, alignment: Any, lexicon: Mapping[str, str], unknown: str) -> str:
+    """Replace each unknown piece of ``hypothesis`` by the source piece it is aligned with, or by its translation.
 
-    @wraps(replace_unk)
-    def replace(
-        hypothesis: str, source: str, alignment: Sequence[tuple[int, int]], lexicon: Mapping[str, str], unknown: str
-    ) -> str:
-        if unknown not in hypothesis.split():
-            return hypothesis
-        if isinstance(alignment, Tensor):  # an empty one stands for none asked for
-            raise ValueError("--replace-unk needs --print-alignment, to know which source word to take")
-        if not alignment:  # the source is empty
-            return hypothesis
-        return replace_unk(hypothesis, source, [position for position, _ in alignment], lexicon, unknown)
+    Args:
+        hypothesis: pieces with spaces between.
+        source: the same; where it is empty, an unknown piece stays.
+        alignment: a pair (source position, target position) for each piece of the hypothesis, as fairseq-generate
+            makes them with ``--print-alignment``.
+        lexicon: translations of source pieces; one that it lacks is copied.
+        unknown: how an unknown piece is written.
 
-    return replace
+    Raises:
+        ValueError: there is no such alignment.
+    """
+    pieces, sources = hypothesis.split(), source.split()
+    if unknown not in pieces or not sources:
+        return hypothesis
+    if isinstance(alignment, Tensor) or isinstance(alignment[0][0], str):  # an empty one; probabilities, as text
+        raise ValueError("--replace-unk needs --print-alignment hard, to know which source word to take")
+    for source_position, target_position in alignment:
+        if pieces[target_position] == unknown:
+            piece = sources[source_position]
+            pieces[target_position] = lexicon.get(piece, piece)
+    return " ".join(pieces)
+
+
+def replace_before_joining(process: Callable[..., Processed]) -> Callable[..., Processed]:
+    """Wrap fairseq's ``post_process_prediction`` so that it replaces pieces first and joins them to words then."""
+
+    @wraps(process)
+    def replaced(
+        hypo_tokens: Tensor,
+        src_str: str,
+        alignment: Any,
+        align_dict: Mapping[str, str] | None,
+        tgt_dict: Dictionary,
+        remove_bpe: str | None = None,
+        extra_symbols_to_ignore: Any = None,
+    ) -> Processed:
+        if align_dict is None:
+            return process(hypo_tokens, src_str, alignment, align_dict, tgt_dict, remove_bpe, extra_symbols_to_ignore)
+        if remove_bpe == "sentencepiece" and src_str and "▁" not in src_str:  # so fairseq-interactive has it
+            raise ValueError("--replace-unk needs the source in pieces: leave --remove-bpe out, --bpe joins them")
+        pieces = tgt_dict.string(hypo_tokens, extra_symbols_to_ignore=extra_symbols_to_ignore)
+        text = replace_unknown(pieces, src_str, alignment, align_dict, tgt_dict.unk_string())
+        text = post_process(text, remove_bpe)
+        return tgt_dict.encode_line(text, add_if_not_exist=True), text, alignment
+
+    return replaced
 
 
 def install() -> None:
     """Make every program of fairseq's replace unknown words by their alignment."""
-    utils.replace_unk = read_pairs(utils.replace_unk)
+    utils.post_process_prediction = replace_before_joining(utils.post_process_prediction)

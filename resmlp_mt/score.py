@@ -15,14 +15,16 @@ def read_hypotheses(path: Path) -> list[str]:
     """Read the best detokenised hypothesis of each sentence from fairseq-generate's output, in the corpus's order.
 
     Raises:
-        UserError: the file holds no hypotheses, or some sentence has none.
+        UserError: the file holds no hypotheses, or some sentence has none, or they are in pieces.
     """
     best: dict[int, str] = {}
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    for line in read_lines(path):
         if match := re.match(r"D-(\d+)\t[^\t]*\t(.*)", line):
             best.setdefault(int(match[1]), match[2])  # with --nbest the first is the best
     if not best or set(best) != set(range(len(best))):
         raise UserError(f"{path} is not a whole output of fairseq-generate: {len(best)} sentences have a D- line")
+    if any("▁" in text for text in best.values()):
+        raise UserError(f"{path} holds pieces, not words: give fairseq-generate --remove-bpe sentencepiece")
     return [best[i] for i in range(len(best))]
 
 
@@ -49,8 +51,15 @@ def score(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, flo
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read a UTF-8 text file, one sentence a line."""
-    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    """Read a text file, one sentence a line.
+
+    Raises:
+        UserError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8") from None
 
 
 @reporting("score")

@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--beam", type=int, default=4, metavar="N", help="hypotheses kept (default: 4)")
     args = parser.parse_args()
     hub = load(args.folder)
+    sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     if sys.stdin.isatty():
         print("Type a sentence and press Enter; Ctrl-D ends.")
     for line in sys.stdin:

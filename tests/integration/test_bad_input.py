@@ -35,24 +35,28 @@ def test_what_does_not_fit_the_model_is_refused(trained, others, corpus, tmp_pat
     evil = torch.load(trained.last, weights_only=True)
     evil["model"]["encoder.layer_norm.alpha"] = Touch(tmp_path / "ran")
     torch.save(evil, tmp_path / "evil.pt")
-    (tmp_path / "data").mkdir()
-    for path in corpus.data.iterdir():
-        text = path.read_bytes()
-        (tmp_path / "data" / path.name).write_bytes(text if path.suffix != ".txt" else text + b"one-more 1\n")
-
     train = ("fairseq_cli.train", corpus.data, *PLUGIN, *TINY, *TRAINING, "--save-dir", tmp_path, "--restore-file")
     generate = ("fairseq_cli.generate", *PLUGIN, "--path")
     processes = {
         "please ensure that the architectures match": start(*train, others["transformer"]),
-        "embed_tokens.weight: copying a param with shape torch.Size([300, 32])": start(
-            *generate, trained.last, tmp_path / "data"
-        ),
         "Weights only load failed": start(*generate, tmp_path / "evil.pt", corpus.data),
     }
     for said, process in processes.items():
         assert said in fail(process)
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "checkpoint_last.pt").exists()
+
+
+@pytest.mark.parametrize("change", [lambda lines: [*lines, "one-more 1"], lambda lines: lines[::-1]])
+def test_another_dictionary_than_the_checkpoints_is_refused(trained, corpus, tmp_path, change):
+    """Also one of the same size, which the weights would fit."""
+    for path in corpus.data.iterdir():
+        content = path.read_bytes()
+        if path.suffix == ".txt":
+            content = "".join(f"{line}\n" for line in change(content.decode().splitlines())).encode()
+        (tmp_path / path.name).write_bytes(content)
+    with pytest.raises(ValueError, match="dictionaries beside the data are not those that the checkpoint was trained"):
+        in_this_process("generate", tmp_path, *PLUGIN, "--path", trained.last)
 
 
 def test_a_checkpoint_cannot_pass_for_one_of_another_architecture(others, corpus, tmp_path):

@@ -16,6 +16,7 @@ def free_port():
 def test_two_processes_reach_the_losses_of_one_that_gathers_two_batches(corpus, tmp_path):
     # legacy_ddp: PyTorch's wants a GPU's number from fairseq. Dropout is off, as its draws differ by process.
     options = (corpus.data, *PLUGIN, *TINY, *TRAINING, "--dropout", 0, "--max-epoch", 1, "--ddp-backend", "legacy_ddp")
+    options += ("--eval-bleu", "--eval-bleu-args", '{"beam": 1, "max_len_b": 5}')
     group = ("--distributed-init-method", f"tcp://127.0.0.1:{free_port()}", "--distributed-backend", "gloo")
     two = ("--distributed-world-size", 2, "--distributed-no-spawn", *group, "--save-dir", tmp_path / "two")
     ranks = [start("fairseq_cli.train", *options, *two, "--distributed-rank", rank) for rank in (0, 1)]

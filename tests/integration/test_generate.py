@@ -81,7 +81,8 @@ def test_an_unknown_word_is_replaced_by_the_source_word_it_is_aligned_with(corpu
     options = ("--unkpen", -6, "--print-alignment", *padding)
     before = generate(corpus.raw, *options)
     (tmp_path / "lexicon").write_text("▁the DER\n", encoding="utf-8")
-    after = texts(generate(corpus.raw, *options, "--replace-unk", tmp_path / "lexicon"))
+    replacing = (*options, "--replace-unk", tmp_path / "lexicon")
+    after, joined = (texts(generate(corpus.raw, *replacing, *more)) for more in ((), ("--remove-bpe", "sentencepiece")))
     replaced = set()
     for i, text in texts(before).items():
         words, source = text.split(), texts(before, "S")[i].split()
@@ -91,6 +92,7 @@ def test_an_unknown_word_is_replaced_by_the_source_word_it_is_aligned_with(corpu
                 words[place] = "DER" if source[at] == "▁the" else source[at]
                 replaced.add(words[place])
         assert after[i].split() == words
+        assert joined[i] == "".join(words).replace("▁", " ").strip()
     assert len(replaced) > 5
     assert "DER" in replaced
 
@@ -99,8 +101,9 @@ def test_where_there_is_no_source_word_an_unknown_word_stays(corpus, generate, t
     empty = corpus.write_raw(tmp_path / "raw", [""], ["▁die"])
     (words,) = texts(generate(empty, "--unkpen", -20, "--print-alignment", "--replace-unk", "/dev/null")).values()
     assert set(words.split()) == {"<unk>"}
-    with pytest.raises(ValueError, match="--replace-unk needs --print-alignment"):
-        generate(empty, "--unkpen", -20, "--replace-unk", "/dev/null")
+    for alignment in ((), ("--print-alignment", "soft")):
+        with pytest.raises(ValueError, match="--replace-unk needs --print-alignment hard"):
+            generate(corpus.raw, "--unkpen", -20, "--replace-unk", "/dev/null", *alignment)
 
 
 def test_soft_alignments_are_probabilities_over_the_source_alone(corpus, generate):

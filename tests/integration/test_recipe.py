@@ -14,7 +14,8 @@ import torch
 from sacrebleu.metrics.bleu import BLEU
 
 import resmlp_mt  # noqa: F401  lets the options in checkpoints load
-from resmlp_mt.recipe import main
+from resmlp_mt.files import alone_in
+from resmlp_mt.recipe import main, read_recipe
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -25,8 +26,8 @@ average: 2
 shown_positions: 20
 train:
   share-all-embeddings: true
-  max-source-positions: 64
-  max-target-positions: 64
+  max-source-positions: 100
+  max-target-positions: 100
   skip-invalid-size-inputs-valid-test: true
   criterion: label_smoothed_cross_entropy
   optimizer: adam
@@ -105,6 +106,29 @@ def test_the_command_again_is_done_at_once_and_changes_nothing(recipe, unbroken)
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+def test_other_settings_of_decoding_decode_anew_and_train_nothing(recipe, unbroken):
+    out, _ = unbroken
+    checkpoints = out / "resmlp_tiny" / "checkpoints"
+    before = {path: path.stat().st_mtime_ns for path in checkpoints.iterdir()}
+    again = run(recipe, "--out", out, "generate.beam=1", "average=1")
+    assert "--beam 1" in again.stdout and "averaged checkpoint3.pt into" in again.stdout
+    run(recipe, "--out", out)  # for the tests to come
+    assert before == {path: path.stat().st_mtime_ns for path in checkpoints.iterdir()}
+
+
+def test_options_of_the_command_line_win_over_those_of_the_architecture(recipe):
+    settings = read_recipe(recipe, ["train.encoder-layers=2", "train.lr=0.5"], "transformer")
+    train = settings["train"]
+    assert (train["arch"], train["encoder-layers"], train["decoder-layers"], train["lr"]) == ("transformer", 2, 1, 0.5)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(recipe, unbroken, monkeypatch):
+    out, _ = unbroken
+    monkeypatch.setattr(sys, "argv", ["recipe", str(recipe), "--out", str(out)])
+    with alone_in(out / "resmlp_tiny"), pytest.raises(SystemExit, match="another process is at work in this folder"):
+        main()
+
+
 def test_killed_in_training_it_goes_on_and_ends_where_the_unbroken_run_does(recipe, unbroken):
     out = recipe.parent / "killed"
     process = subprocess.Popen(
@@ -143,6 +167,9 @@ def test_fairseqs_transformer_runs_by_the_same_recipe_and_joins_the_table(recipe
         (("trian.lr=1",), "'trian.lr=1' is not key=value with a key of"),
         (("--pair", "en-xx"), "xx"),
         (("train.lr=0.5",), "was started with train.lr=0.01, not 0.5"),
+        (("train.save-dir=elsewhere",), "train.save-dir is not to be set"),
+        (("train.lr={",), "not YAML"),
+        (("train.max-target-positions=9",), "more than train.max-target-positions=9; give train.max-target-positions="),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(recipe, unbroken, arguments, message, monkeypatch):

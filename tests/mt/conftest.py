@@ -7,9 +7,9 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import collate_tokens
-from fairseq.models import ARCH_CONFIG_REGISTRY
+from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY, FairseqEncoderDecoderModel
 
-from resmlp_mt import ResMLPModel
+import resmlp_mt  # noqa: F401  registers the model
 
 WORDS = 40
 SMALL = {
@@ -30,24 +30,25 @@ def make_dictionary(words: int = WORDS) -> Dictionary:
     return dictionary
 
 
-def make_model(arch: str = "resmlp", random: bool = True, words: int = WORDS, **options) -> ResMLPModel:
+def make_model(arch: str = "resmlp", random: bool = True, words: int = WORDS, **options) -> FairseqEncoderDecoderModel:
     """Build a model in evaluation mode; ``random`` draws α, β and biases, which start at constants that hide slips."""
     torch.manual_seed(0)
     args = argparse.Namespace(arch=arch, **options)
     ARCH_CONFIG_REGISTRY[arch](args)
     dictionary = make_dictionary(words)
     task = argparse.Namespace(source_dictionary=dictionary, target_dictionary=dictionary)
-    model = ResMLPModel.build_model(args, task).eval()
+    model = ARCH_MODEL_REGISTRY[arch].build_model(args, task).eval()
     if random:
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1:
                 parameter.data += 0.3 * torch.randn_like(parameter)
             elif "mixer.weight" in name:
-                parameter.data += (0.3 * torch.randn_like(parameter)).tril()
+                drawn = 0.3 * torch.randn_like(parameter)
+                parameter.data += drawn.tril() if name.startswith("decoder") else drawn
     return model
 
 
-def small_model(**options) -> ResMLPModel:
+def small_model(**options) -> FairseqEncoderDecoderModel:
     return make_model(**{**SMALL, **options})
 
 
@@ -59,5 +60,5 @@ def collate(sentences: list[list[int]], left_pad: bool, pad_to: int | None = Non
 
 
 @pytest.fixture(scope="session")
-def build() -> Callable[..., ResMLPModel]:
+def build() -> Callable[..., FairseqEncoderDecoderModel]:
     return small_model

@@ -82,11 +82,3 @@ def test_no_score_depends_on_later_tokens(length, seed, data):
     src = torch.tensor([[5, 6, 7, EOS]] * 2)
     with torch.no_grad():
         torch.testing.assert_close(MODEL(src, None, tokens)[0][:, :t], MODEL(src, None, changed)[0][:, :t])
-
-
-def test_an_ensemble_averages_probabilities_and_follows_one_models_choice_when_both_are_it():
-    batch = sample([[5, 6, 7], [8]])
-    single = SequenceGenerator([MODEL], DICTIONARY, beam_size=4, max_len_b=11).generate([MODEL], batch)
-    double = SequenceGenerator([MODEL, MODEL], DICTIONARY, beam_size=4, max_len_b=11).generate([MODEL, MODEL], batch)
-    for one, two in zip(single, double, strict=True):
-        assert [h["tokens"].tolist() for h in one] == [h["tokens"].tolist() for h in two]

@@ -1,13 +1,19 @@
 """The model that fairseq builds: its sizes, its first loss, its options and what it refuses."""
 
 import math
+from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL, make_dictionary, make_model, small_model
+from conftest import make_dictionary, make_model, small_model
+from fairseq import options
+from fairseq.modules import FairseqDropout
 from torch import nn
 
+import resmlp_mt
 from resmlp_core import CrossPositionLinear
+from resmlp_mt.model import NOT_IN_RESMLP, ResMLPModel
 
 EOS = make_dictionary().eos()
 
@@ -61,8 +67,21 @@ def test_the_user_chooses_the_size_of_a_and_fairseq_is_told_it():
     model = small_model(max_source_positions=100, max_target_positions=30)
     assert [tuple(m.weight.shape) for m in matrices(model)] == [(100, 100)] * 2 + [(30, 30)] * 2
     assert model.max_positions() == (100, 30)
-    default = {k: v for k, v in SMALL.items() if "positions" not in k}
-    assert make_model(**default).max_positions() == (256, 256)
+
+
+@pytest.mark.parametrize("asked", [(), ("--max-source-positions", "100"), ("--max-target-positions", "100")])
+def test_a_preset_has_256_positions_on_fairseqs_command_line_unless_the_user_asks(asked):
+    """The translation task has options of the same names, with defaults of its own."""
+    line = ["data", "--user-dir", str(Path(resmlp_mt.__file__).parent), "--arch", "resmlp_tiny", *asked]
+    args = options.parse_args_and_arch(options.get_training_parser(), line)
+    expected = {"max_source_positions": 256, "max_target_positions": 256}
+    if asked:
+        expected[asked[0].removeprefix("--").replace("-", "_")] = 100
+    assert expected == {name: getattr(args, name) for name in expected}
+    dictionary = make_dictionary()
+    model = ResMLPModel.build_model(args, Namespace(source_dictionary=dictionary, target_dictionary=dictionary))
+    assert {m.weight.shape for m in matrices(model.encoder)} == {(expected["max_source_positions"],) * 2}
+    assert {m.weight.shape for m in matrices(model.decoder)} == {(expected["max_target_positions"],) * 2}
 
 
 @pytest.mark.parametrize("tied", ["share_all_embeddings", "share_decoder_input_output_embed", None])
@@ -78,25 +97,15 @@ def test_the_first_loss_is_that_of_guessing(arch, tied):
 
 def test_layer_scale_is_an_option_with_the_papers_default():
     def starts(model):
-        posts = [p for layer in model.decoder.layers for n, p in layer.named_parameters() if n.endswith("post.alpha")]
-        assert len(posts) == 3 * len(model.decoder.layers)
+        posts = [p for name, p in model.named_parameters() if name.endswith("post.alpha")]
+        assert len(posts) == 2 * len(model.encoder.layers) + 3 * len(model.decoder.layers)
         return torch.cat(posts).unique()
 
     torch.testing.assert_close(starts(small_model(random=False)), torch.tensor([0.2]))
     torch.testing.assert_close(starts(small_model(random=False, layer_scale=0.5)), torch.tensor([0.5]))
 
 
-@pytest.mark.parametrize(
-    "option",
-    [
-        "encoder_normalize_before",
-        "decoder_normalize_before",
-        "layernorm_embedding",
-        "encoder_learned_pos",
-        "decoder_learned_pos",
-        "cross_self_attention",
-    ],
-)
+@pytest.mark.parametrize("option", NOT_IN_RESMLP)
 def test_what_resmlp_lacks_is_refused_by_the_options_name(option):
     with pytest.raises(ValueError, match=f"--{option.replace('_', '-')} does not apply to ResMLP"):
         small_model(**{option: True})
@@ -118,23 +127,37 @@ def test_activation_checkpointing_gives_the_same_gradients():
         torch.testing.assert_close(a.grad, b.grad)
 
 
-def test_layerdrop_drops_layers_in_training_alone():
-    model = small_model(encoder_layers=12, encoder_layerdrop=0.5, decoder_layerdrop=0.5, dropout=0.0)
-    src = torch.tensor([[5, 6, EOS]])
-    assert torch.equal(model.encoder(src)["encoder_out"][0], model.encoder(src)["encoder_out"][0])
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_layerdrop_drops_layers_in_training_alone(side):
+    model = small_model(**{f"{side}_layers": 12, f"{side}_layerdrop": 0.5}, dropout=0.0)
+    src, prev, _ = random_batch(40, batch=1, length=12)
+    assert torch.equal(model(src, None, prev)[0], model(src, None, prev)[0])
     model.train()
-    outputs = {model.encoder(src)["encoder_out"][0].sum().item() for _ in range(10)}
-    assert len(outputs) > 1
+    assert len({model(src, None, prev)[0].sum().item() for _ in range(10)}) > 1
 
 
-def test_dropout_stands_where_the_transformer_has_it():
+@pytest.mark.parametrize("option", ["dropout", "activation_dropout", "relu_dropout"])
+def test_dropout_stands_where_the_transformer_has_it(option):
+    """As often as in fairseq's Transformer of the same depth, on tensors of the same sizes."""
+    off = {"dropout": 0.0, "activation_dropout": 0.0, "attention_dropout": 0.0}
     src, prev, _ = random_batch(40, batch=4, length=12)
-    for option in ("dropout", "activation_dropout", "attention_dropout"):
-        off = {"dropout": 0.0, "activation_dropout": 0.0, "attention_dropout": 0.0}
-        model = small_model(**off).train()
-        assert torch.equal(model(src, None, prev)[0], model(src, None, prev)[0])
-        model = small_model(**{**off, option: 0.5}).train()
-        assert not torch.equal(model(src, None, prev)[0], model(src, None, prev)[0]), option
+
+    def dropped(arch):
+        sizes = []
+        model = small_model(arch=arch, **{**off, option: 0.5}).train()
+        for module in model.modules():
+            if isinstance(module, FairseqDropout) and module.p > 0:
+                module.register_forward_hook(lambda module, inputs, output: sizes.append(output.numel()))
+        model(src, None, prev)
+        return sizes
+
+    assert dropped("resmlp") == dropped("transformer") != []
+
+
+def test_attention_dropout_acts_in_training():
+    src, prev, _ = random_batch(40, batch=4, length=12)
+    model = small_model(dropout=0.0, attention_dropout=0.5).train()
+    assert not torch.equal(model(src, None, prev)[0], model(src, None, prev)[0])
 
 
 def test_quantisation_noise_reaches_the_channel_mlp():
@@ -147,12 +170,16 @@ def test_quantisation_noise_reaches_the_channel_mlp():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_stays_near_float32(dtype):
-    """Finite forward and backward; log-probabilities within 8 units of the type's precision of the largest."""
-    model = make_model("resmlp_tiny", random=False, dropout=0.0).train()
+    """Log-probabilities within 8 units of the type's precision of the largest, the gradient within 2 of its length."""
     src, prev, tgt = random_batch(40)
-    expected = model(src, None, prev)[0].log_softmax(-1)
-    model.to(dtype)
-    got = model(src, None, prev)[0].float().log_softmax(-1)
-    torch.testing.assert_close(got, expected, rtol=0, atol=8 * torch.finfo(dtype).eps * expected.abs().max().item())
-    (128 * nn.functional.nll_loss(got.flatten(0, 1), tgt.flatten())).backward()
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+    def run(dtype):
+        model = make_model("resmlp_tiny", random=False, dropout=0.0).train().to(dtype)
+        scores = model(src, None, prev)[0].float().log_softmax(-1)
+        (128 * nn.functional.nll_loss(scores.flatten(0, 1), tgt.flatten())).backward()
+        return scores.detach(), torch.cat([p.grad.float().flatten() for p in model.parameters()])
+
+    (expected, gradient), (got, half_gradient) = run(torch.float32), run(dtype)
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(got, expected, rtol=0, atol=8 * eps * expected.abs().max().item())
+    assert (half_gradient - gradient).norm() <= 2 * eps * gradient.norm()

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,13 +177,14 @@ def test_a_stage_whose_output_is_gone_is_done_again_with_those_after_it(prepared
     assert (tmp_path / "text").stat().st_mtime_ns == text
 
 
-@pytest.mark.parametrize("moment", ["any", "in fairseq-preprocess"])
-def test_a_killed_run_goes_on(data: Path, prepared: Path, tmp_path: Path, moment: str) -> None:
+@pytest.mark.parametrize(
+    "appears",
+    ["text.partial", "text", "sentencepiece.model", "data-bin.partial/encoded", "data-bin.partial/dict.en.txt"],
+)
+def test_a_killed_run_goes_on(data: Path, prepared: Path, tmp_path: Path, appears: str) -> None:
     out = tmp_path / "out"
     child = subprocess.Popen(command(data, out, "--workers", "2"), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-    wait_for(child, out / "data-bin.partial" / "dict.en.txt" if moment == "in fairseq-preprocess" else out)
-    if moment == "any":
-        time.sleep(random.uniform(0, 1))
+    wait_for(child, out / appears)
     child.kill()
     child.wait()
     prepare(data, "en", "de", VOCABULARY, out, workers=1)
@@ -274,6 +276,15 @@ def test_a_vocabulary_that_the_corpus_cannot_give(data: Path, tmp_path: Path, si
         report = json.loads((tmp_path / "out" / "prepare.json").read_text())
         made, _ = module.STAGES["sentencepiece"].run(settings, tmp_path / "out", 1, report)
         assert made["vocabulary"] == settings.vocab_size
+
+
+def test_data_that_changed_since_are_refused(data: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(data, tmp_path / "data")
+    prepare(copy, "en", "de", VOCABULARY, tmp_path / "out", workers=1)
+    lines = (copy / "test.de").read_text(encoding="utf-8").split("\n")
+    (copy / "test.de").write_text("\n".join([lines[1], lines[0], *lines[2:]]), encoding="utf-8")  # of the same size
+    with pytest.raises(UserError, match=r"data has changed since .*out was prepared from it"):
+        prepare(copy, "en", "de", VOCABULARY, tmp_path / "out", workers=1)
 
 
 def test_a_mistake_can_be_mended_in_the_same_folder(data: Path, tmp_path: Path) -> None:
