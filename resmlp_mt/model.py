@@ -28,7 +28,7 @@ NOT_IN_RESMLP = {
 
 @register_model("resmlp")
 class ResMLPModel(TransformerModel):
-    """ResMLP encoder-decoder (Touvron et al., machine translation): fairseq's Transformer, its self-attention replaced by A."""
+    """The paper's encoder-decoder for machine translation: fairseq's Transformer, its self-attention replaced by A."""
 
     @classmethod
     def hub_models(cls) -> dict[str, Any]:
