@@ -1,5 +1,6 @@
 """The residual layer: a cross-position sublayer, then a cross-channel one (paper, equations 2 and 3)."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,11 +17,19 @@ class ResidualSublayer(nn.Module):
         mixer: what mixes positions or channels; it keeps the shape ``(T, B, dim)``.
         layer_scale: start of the post-Aff's α (LayerScale).
         dropout: module applied to the sublayer's output before it is added, for example ``nn.Dropout``.
+        norm: makes what stands before the mixer; ``nn.LayerNorm`` is the paper's ablation.
     """
 
-    def __init__(self, dim: int, mixer: nn.Module, layer_scale: float, dropout: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        mixer: nn.Module,
+        layer_scale: float,
+        dropout: nn.Module | None = None,
+        norm: Callable[[int], nn.Module] = Affine,
+    ) -> None:
         super().__init__()
-        self.pre = Affine(dim)
+        self.pre = norm(dim)
         self.mixer = mixer
         self.post = Affine(dim, scale=layer_scale)
         self.dropout = dropout or nn.Identity()
@@ -30,29 +39,42 @@ class ResidualSublayer(nn.Module):
         return x + self.dropout(self.post(self.mixer(self.pre(x), **mixer_options)))
 
 
+class NoSublayer(nn.Module):
+    """The residual stream as it is."""
+
+    def forward(self, x: Tensor, **mixer_options: Any) -> Tensor:
+        """Return ``x``."""
+        return x
+
+
 class ResMLPLayer(nn.Module):
     """Z = X + Aff(A Aff(X)), then Y = Z + Aff(C GELU(B Aff(Z))).
 
     Args:
         dim: number of channels.
-        cross_position: what mixes positions: ``CrossPositionLinear`` in the paper's model.
+        cross_position: what mixes positions: ``CrossPositionLinear`` in the paper's model; None leaves that sublayer
+            out, as one of the paper's ablations does.
         cross_channel: what mixes channels, ``ChannelMLP``.
         layer_scale: start of both post-Affs' α.
         dropout: module applied to each sublayer's output before it is added.
+        norm: makes what stands before each of the two; ``nn.LayerNorm`` is the paper's ablation.
     """
 
     def __init__(
         self,
         dim: int,
-        cross_position: nn.Module,
+        cross_position: nn.Module | None,
         cross_channel: ChannelMLP,
         layer_scale: float,
         dropout: nn.Module | None = None,
+        norm: Callable[[int], nn.Module] = Affine,
     ) -> None:
         super().__init__()
-        self.cross_position = ResidualSublayer(dim, cross_position, layer_scale, dropout)
-        self.cross_channel = ResidualSublayer(dim, cross_channel, layer_scale, dropout)
+        self.cross_position: nn.Module = NoSublayer()
+        if cross_position is not None:
+            self.cross_position = ResidualSublayer(dim, cross_position, layer_scale, dropout, norm)
+        self.cross_channel = ResidualSublayer(dim, cross_channel, layer_scale, dropout, norm)
 
-    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Map ``(T, B, dim)`` to ``(T, B, dim)``; ``padding_mask`` is ``(B, T)``, True at padding."""
-        return self.cross_channel(self.cross_position(x, padding_mask=padding_mask))
+    def forward(self, x: Tensor, **mixer_options: Any) -> Tensor:
+        """Map ``(T, B, dim)`` to ``(T, B, dim)``; the options, such as ``padding_mask``, go to what mixes positions."""
+        return self.cross_channel(self.cross_position(x, **mixer_options))

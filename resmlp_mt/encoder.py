@@ -50,10 +50,12 @@ class ResMLPEncoderLayer(ResMLPLayer):
             FairseqDropout(cfg.dropout, module_name=name),
         )
 
-    def forward(self, x: Tensor, encoder_padding_mask: Tensor | None = None) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, x: Tensor, encoder_padding_mask: Tensor | None = None
+    ) -> Tensor:
         """Map ``(T, B, C)`` to ``(T, B, C)``; the mask is ``(B, T)``, True at padding."""
         # the host hands over a transposed view; one copy here spares one in every matrix product
-        return super().forward(x.contiguous(), encoder_padding_mask)
+        return super().forward(x.contiguous(), padding_mask=encoder_padding_mask)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
         """Do nothing: the host asks its layers to rename parameters of old checkpoints, and there are none."""

@@ -1,4 +1,4 @@
-"""resmlp_core stands on PyTorch alone, and translation knows nothing of images."""
+"""resmlp_core stands on PyTorch alone, and its two uses know nothing of each other."""
 
 import ast
 import sys
@@ -22,5 +22,6 @@ def test_core_imports_torch_alone():
     assert imported_packages("resmlp_core") - set(sys.stdlib_module_names) == {"torch", "resmlp_core"}
 
 
-def test_translation_does_not_import_vision():
+def test_translation_and_vision_do_not_import_each_other():
     assert not imported_packages("resmlp_mt") & {"resmlp_vision", "timm", "torchvision"}
+    assert not imported_packages("resmlp_vision") & {"resmlp_mt", "fairseq"}

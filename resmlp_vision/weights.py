@@ -1,0 +1,154 @@
+"""Weights under other names: the authors' release and timm's models, in and out, and A for another patch grid."""
+
+import logging
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from resmlp_core import Affine, CrossPositionLinear
+from resmlp_vision.model import ResMLP
+
+log = logging.getLogger(__name__)
+
+# (release, timm, ours), to be replaced in this order
+NAMES = (
+    ("patch_embed.", "stem.", "stem."),
+    ("blocks.{}.norm1.", "blocks.{}.norm1.", "layers.{}.cross_position.pre."),
+    ("blocks.{}.attn.", "blocks.{}.linear_tokens.", "layers.{}.cross_position.mixer."),
+    ("blocks.{}.gamma_1", "blocks.{}.ls1", "layers.{}.cross_position.post.alpha"),
+    ("blocks.{}.norm2.", "blocks.{}.norm2.", "layers.{}.cross_channel.pre."),
+    ("blocks.{}.mlp.", "blocks.{}.mlp_channels.", "layers.{}.cross_channel.mixer."),
+    ("blocks.{}.gamma_2", "blocks.{}.ls2", "layers.{}.cross_channel.post.alpha"),
+)
+
+
+def rename(name: str, column: int, to: int) -> str:
+    """Translate a parameter's name from one column of ``NAMES`` to another; a name in neither stays."""
+    for row in NAMES:
+        pattern = re.escape(row[column]).replace(r"\{\}", r"(\d+)")
+        if found := re.match(pattern, name):
+            return row[to].format(*found.groups()) + name[found.end() :]
+    return name
+
+
+def from_release(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tensor]:
+    """Fit weights under the release's, timm's or our own names to a model.
+
+    A post-Aff's β, which the release does not have, is zero. A classifier for another number of classes is left as
+    the model has it, and A is resampled when the model's patch grid is another; both are logged.
+
+    Args:
+        weights: a checkpoint's parameters by name.
+        model: gives the shapes.
+
+    Returns:
+        Parameters under the names of ``model.state_dict()``.
+
+    Raises:
+        ValueError: the first parameter that is missing, unknown or of another shape, by name.
+    """
+    column = 0 if "patch_embed.proj.weight" in weights else 1 if any(".ls1" in name for name in weights) else 2
+    own = model.state_dict()
+    fitted = {rename(name, column, 2): value for name, value in weights.items()}
+    for name, value in own.items():
+        if name.endswith("post.beta"):
+            fitted.setdefault(name, torch.zeros_like(value))
+    fitted = {name: value.flatten() if name.endswith((".alpha", ".beta")) else value for name, value in fitted.items()}
+    classes = [weights["head.weight"].size(0) for weights in (fitted, own) if "head.weight" in weights]
+    if len(classes) == 2 and classes[0] != classes[1]:
+        log.warning("the checkpoint has %d classes, the model %d: the classifier is made anew", *classes)
+        fitted |= {name: own[name] for name in ("head.weight", "head.bias")}
+    mixer = "layers.0.cross_position.mixer.weight"
+    if mixer in fitted and mixer in own and fitted[mixer].shape != own[mixer].shape:
+        fitted = resample(fitted, model)
+    for name in sorted(own.keys() | fitted.keys()):
+        if name not in own or name not in fitted:
+            raise ValueError(f"{name} is {'not in the checkpoint' if name in own else 'not in the model'}")
+        if own[name].shape != fitted[name].shape:
+            shapes = tuple(fitted[name].shape), tuple(own[name].shape)
+            raise ValueError(f"{name} has shape {shapes[0]} in the checkpoint and {shapes[1]} in the model")
+    return fitted
+
+
+def resample(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tensor]:
+    """Resample A and its bias from a square patch grid to the model's, in both of A's positions.
+
+    The new A resizes its input to the old grid, applies the old A and resizes the result to the new grid, so that what
+    is constant stays constant, whatever the grids.
+    """
+    new, resampled = model.stem.grid_size, dict(weights)
+    for name, value in weights.items():
+        if name.endswith("cross_position.mixer.weight"):
+            side = math.isqrt(value.size(0))
+            if side**2 != value.size(0):
+                raise ValueError(f"{name} is for {value.size(0)} positions, which are no square grid to resample")
+            log.info("resampling %s from a grid of %dx%d to %dx%d", name, side, side, *new)
+            out, back = resizing((side, side), new).to(value), resizing(new, (side, side)).to(value)
+            resampled[name] = out @ value @ back
+            bias = name.removesuffix("weight") + "bias"
+            resampled[bias] = out @ weights[bias]
+    return resampled
+
+
+def resizing(old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Give the matrix, ``(new positions, old positions)``, that resizes an image on a grid bilinearly."""
+    basis = torch.eye(old[0] * old[1]).view(-1, 1, *old)
+    return F.interpolate(basis, new, mode="bilinear", antialias=True, align_corners=False).flatten(1).t()
+
+
+def to_timm(model: ResMLP) -> dict[str, Tensor]:
+    """Give a model's weights under timm's names, for its ``resmlp_*`` models.
+
+    They have no β in the post position. It adds the same to every position, so it is carried along the residual
+    stream and absorbed, exactly, by the β of every later pre-Aff.
+
+    Raises:
+        ValueError: the model is one of the paper's ablations, which timm does not have.
+    """
+    affine = isinstance(model.norm, Affine)
+    mixers = [module for name, module in model.named_modules() if name.endswith("cross_position.mixer")]
+    linear = len(mixers) == len(model.layers) and all(isinstance(mixer, CrossPositionLinear) for mixer in mixers)
+    if not affine or not linear or model.global_pool != "avg":
+        raise ValueError("timm's resmlp models have Aff, the linear layer over positions and average pooling alone")
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    carried = torch.zeros_like(weights["norm.beta"])
+    for i in range(len(model.layers)):
+        for sublayer in (f"layers.{i}.cross_position", f"layers.{i}.cross_channel"):
+            weights[f"{sublayer}.pre.beta"] += weights[f"{sublayer}.pre.alpha"] * carried
+            carried += weights.pop(f"{sublayer}.post.beta")
+    weights["norm.beta"] += weights["norm.alpha"] * carried
+    named = {rename(name, 2, 1): value for name, value in weights.items()}
+    return {n: v.view(1, 1, -1) if n.endswith((".alpha", ".beta")) else v for n, v in named.items()}
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read the parameters of a checkpoint file, under whatever names it has.
+
+    Raises:
+        ValueError: it is not a file of weights, or carries code, which does not run.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        for key in ("model", "state_dict"):
+            state = state.get(key, state)
+    except (RuntimeError, UnpicklingError, EOFError, AttributeError) as error:
+        raise ValueError(f"{path} is not a file of weights: {str(error).splitlines()[0]}") from None
+    return dict(state)
+
+
+def load_checkpoint(model: ResMLP, path: str | Path) -> None:
+    """Load a file of weights, under the release's, timm's or our own names, into a model.
+
+    Raises:
+        ValueError: it does not fit; the message names the file and the first parameter that does not.
+    """
+    try:
+        model.load_state_dict(from_release(read_weights(path), model))
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit the model: {error}") from None

@@ -1,0 +1,101 @@
+"""Classifying image files by the command line, and what it says of files that are none."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from resmlp_vision import create_model
+from resmlp_vision.images import open_rgb
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A model that is sure of class 1, a goldfish, whatever it sees."""
+    model = create_model("resmlp_s12")
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias[1] = 10.0
+    path = tmp_path_factory.mktemp("checkpoint") / "weights.pth"
+    torch.save({"model": model.state_dict()}, path)
+    return path
+
+
+def classify(checkpoint, *arguments):
+    line = [sys.executable, "-m", "resmlp_vision.classify", *map(str, arguments), "--checkpoint", str(checkpoint)]
+    return subprocess.run([*line, "--model", "resmlp_s12"], capture_output=True, text=True)
+
+
+def noise(mode):
+    shape = (40, 60) if mode == "L" else (40, 60, {"RGB": 3, "CMYK": 4, "RGBA": 4}[mode])
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), mode)
+
+
+def test_images_of_every_kind_get_five_labels_with_probabilities(checkpoint, tmp_path):
+    images = {
+        "rgb.png": noise("RGB"),
+        "grey.jpg": noise("L"),
+        "cmyk.jpg": noise("CMYK"),
+        "alpha.png": noise("RGBA"),
+        "16-bit.png": Image.fromarray(np.full((30, 30), 40000, dtype=np.uint16)),
+        "one-pixel.png": Image.new("RGB", (1, 1)),
+    }
+    for name, image in images.items():
+        image.save(tmp_path / name)
+    done = classify(checkpoint, *(tmp_path / name for name in images))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.rsplit("/")[-1] for line in lines[::6]] == list(images)
+    e = np.exp(10)
+    assert lines[1] == f"  {e / (e + 999):7.2%}  goldfish, Carassius auratus"
+    assert len(lines) == 6 * len(images)
+
+
+def test_sixteen_bits_keep_their_brightness(tmp_path):
+    Image.fromarray(np.full((2, 2), 40000, dtype=np.uint16)).save(tmp_path / "grey.png")
+    assert open_rgb(tmp_path / "grey.png").getpixel((0, 0)) == (155, 155, 155)
+
+
+def test_what_is_no_image_is_named_in_one_line(checkpoint, tmp_path):
+    noise("RGB").save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:500])
+    (tmp_path / "text.png").write_text("not an image")
+    for name in ("cut.jpg", "text.png", "missing.png"):
+        done = classify(checkpoint, tmp_path / name)
+        assert done.returncode == 1
+        assert name in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_checkpoint_of_other_classes_gives_their_numbers(tmp_path):
+    torch.save(create_model("resmlp_s12", num_classes=3).state_dict(), tmp_path / "three.pth")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    done = classify(tmp_path / "three.pth", tmp_path / "a.png")
+    assert sorted(line.split()[-1] for line in done.stdout.splitlines()[1:]) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda: timm.create_model("resmlp_24_224").state_dict(), "does not fit the model: layers.12."),
+        (lambda: {"head.bias": torch.zeros(3)}, "has no classifier"),
+        (lambda: {"head.weight": Path("x")}, "is not a file of weights"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_named_in_one_line(tmp_path, content, message):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    torch.save(content(), tmp_path / "other.pth")
+    done = classify(tmp_path / "other.pth", tmp_path / "a.png")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"classify: {tmp_path}/other.pth {message}") and done.stderr.count("\n") == 1
+
+
+def test_a_model_without_released_weights_is_named(tmp_path):
+    line = [sys.executable, "-m", "resmlp_vision.classify", "a.png", "--model", "resmlp_b24"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("classify: no weights of 'resmlp_b24' were released; give --checkpoint, or one of")

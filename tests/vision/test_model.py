@@ -1,0 +1,245 @@
+"""The classifier: the paper's tables of sizes, timm's logits, timm's tools, and what is refused."""
+
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from resmlp_vision import create_model
+from resmlp_vision.model import ResMLP, StochasticDepth
+from resmlp_vision.weights import from_release, resizing, to_timm
+
+TINY = {"depth": 2, "embed_dim": 16, "img_size": 32, "patch_size": 8, "num_classes": 5}
+# millions of parameters and 10⁹ multiply-adds, as printed by the paper
+PUBLISHED = [
+    ("resmlp_s12", {}, "15.4", "3.0"),
+    ("resmlp_s24", {}, "30.0", "6.0"),
+    ("resmlp_s36", {}, "44.7", "8.9"),
+    ("resmlp_b24", {}, "115.7", "23.0"),
+    ("resmlp_s12_p14", {}, "15.6", "4.0"),
+    ("resmlp_s12_p8", {}, "22.1", "14.0"),
+    ("resmlp_b24_p8", {}, "129.1", "100.2"),
+    ("resmlp_s12", {"norm": "layer_norm"}, "15.4", "3.0"),
+    ("resmlp_s12", {"global_pool": "class_mlp"}, "17.7", "3.0"),
+    ("resmlp_s12", {"position_mixer": "none"}, "14.9", "2.8"),
+    # printed as 4.3 in the paper; the matrix products, which is what is counted here, are 4.249
+    ("resmlp_s12", {"position_mixer": "mlp"}, "18.6", "4.2"),
+    ("resmlp_s12", {"position_mixer": "conv3x3"}, "30.8", "6.0"),
+    ("resmlp_s12", {"position_mixer": "depthwise_conv3x3"}, "14.9", "2.8"),
+    ("resmlp_s12", {"position_mixer": "separable_conv3x3"}, "16.7", "3.2"),
+]
+# The paper counts the released models, which have no β in the post position; with it, these two print one tenth more.
+WITHOUT_POST_BETA = {"resmlp_b24", "resmlp_b24_p8"}
+
+
+@pytest.mark.parametrize(("name", "override", "parameters", "multiply_adds"), PUBLISHED)
+def test_the_papers_tables_of_sizes(name, override, parameters, multiply_adds):
+    with torch.device("meta"):
+        model = create_model(name, **override)
+        images = torch.empty(1, 3, 224, 224)
+    counted = sum(
+        p.numel()
+        for key, p in model.named_parameters()
+        if not (name in WITHOUT_POST_BETA and key.endswith("post.beta"))
+    )
+    with FlopCounterMode(display=False) as counter:
+        model(images)
+    assert f"{counted / 1e6:.1f}" == parameters
+    assert f"{counter.get_total_flops() / 2e9:.1f}" == multiply_adds
+
+
+def randomise(model):
+    """Move every parameter from its start, which hides slips."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn(p.shape, generator=generator), alpha=0.02 if p.dim() > 1 else 0.2)
+    return model.eval()
+
+
+def to_release(weights):
+    """Write timm's names as the release has them."""
+    names = {"stem.": "patch_embed.", "linear_tokens": "attn", "mlp_channels": "mlp", ".ls": ".gamma_"}
+    renamed = {}
+    for name, value in weights.items():
+        for theirs, release in names.items():
+            name = name.replace(theirs, release)
+        renamed[name] = value.flatten() if name.endswith(("alpha", "beta")) else value
+    return renamed
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("resmlp_s12", "resmlp_12_224"),
+        ("resmlp_s24", "resmlp_24_224"),
+        ("resmlp_s36", "resmlp_36_224"),
+        ("resmlp_b24_p8", "resmlp_big_24_224"),
+    ],
+)
+@pytest.mark.parametrize("release", [True, False])
+def test_logits_are_timms_with_the_same_weights(tmp_path, ours, theirs, release):
+    peer = randomise(timm.create_model(theirs, num_classes=11))
+    weights = to_release(peer.state_dict()) if release else peer.state_dict()
+    torch.save({"model": weights}, tmp_path / "weights.pth")
+    model = create_model(ours, tmp_path / "weights.pth", num_classes=11).eval()
+    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = peer(images)
+        torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+def test_weights_go_back_to_timm_with_every_post_beta_absorbed():
+    model = randomise(create_model("resmlp_s12", num_classes=7))
+    peer = timm.create_model("resmlp_12_224", num_classes=7).eval()
+    peer.load_state_dict(to_timm(model))
+    images = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(peer(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("override", [{"norm": "layer_norm"}, {"position_mixer": "mlp"}, {"global_pool": "class_mlp"}])
+def test_an_ablation_does_not_pass_for_timms_model(override):
+    with pytest.raises(ValueError, match="timm's resmlp models have Aff"):
+        to_timm(ResMLP(**TINY, **override))
+
+
+def test_another_number_of_classes_makes_the_classifier_anew_and_says_so(caplog):
+    source, model = randomise(ResMLP(**TINY)), ResMLP(**TINY | {"num_classes": 3})
+    before = model.head.weight.clone()
+    model.load_state_dict(from_release(source.state_dict(), model))
+    assert "has 5 classes, the model 3: the classifier is made anew" in caplog.text
+    assert torch.equal(model.head.weight, before)
+    assert torch.equal(model.stem.proj.weight, source.stem.proj.weight)
+
+
+@settings(max_examples=20)
+@given(st.integers(2, 8), st.integers(2, 8))
+def test_what_is_constant_stays_constant_on_any_grid(old, new):
+    out, back = resizing((old, old), (new, new)), resizing((new, new), (old, old))
+    average = torch.full((old**2, old**2), 1 / old**2)
+    image = torch.full((new**2, 1), 3.0)
+    torch.testing.assert_close(out @ average @ back @ image, image)
+
+
+def test_a_shift_stays_a_shift_on_a_finer_grid():
+    """A that moves an image by one patch of 8 × 8 moves it by two of 16 × 16."""
+    small, large = ResMLP(**TINY | {"img_size": 64}), ResMLP(**TINY | {"img_size": 128})
+    shift = torch.roll(torch.eye(64).view(8, 8, 64), 1, dims=1)  # each patch reads its left neighbour
+    with torch.no_grad():
+        small.layers[0].cross_position.mixer.weight.copy_(shift.view(64, 64))
+    resampled = from_release(small.state_dict(), large)["layers.0.cross_position.mixer.weight"]
+    ramp = torch.arange(16.0).expand(16, 16)  # grows from left to right
+    moved = (resampled @ ramp.reshape(-1)).view(16, 16)
+    torch.testing.assert_close(moved[:, 5:15], ramp[:, 5:15] - 2)  # at the edges resizing itself bends a ramp
+
+
+def test_the_same_grid_needs_no_resampling():
+    torch.testing.assert_close(resizing((3, 5), (3, 5)), torch.eye(15))
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_its_first_mismatch(tmp_path):
+    torch.save(ResMLP(**TINY | {"embed_dim": 24}).state_dict(), tmp_path / "other.pth")
+    sizes = {key: value for key, value in TINY.items() if key not in ("num_classes", "img_size")}
+    with pytest.raises(ValueError, match=r"other.pth does not fit the model: head.weight has shape \(5, 24\)"):
+        create_model("resmlp_s12", tmp_path / "other.pth", num_classes=5, img_size=32, **sizes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("resmlp_s13",), "unknown model 'resmlp_s13'; did you mean 'resmlp_s"),
+        (("resmlp_s12", {"drop_path": 0.1}), "unknown override 'drop_path'; did you mean 'drop_path_rate'"),
+        (("resmlp_s12", {"position_mixer": "conv"}), "position_mixer='conv' is none of 'linear', 'none', 'mlp'"),
+        (("resmlp_s12", {"img_size": 225}), "img_size=225x225 is no multiple of patch_size=16"),
+    ],
+)
+def test_a_mistake_is_named(arguments, message):
+    name, overrides = (*arguments, {})[:2]
+    with pytest.raises(ValueError, match=message):
+        create_model(name, **overrides)
+
+
+@pytest.mark.parametrize(
+    "override", [{}, {"norm": "layer_norm"}, {"position_mixer": "none"}, {"global_pool": "class_mlp"}]
+)
+def test_every_parameter_is_used(override):
+    model = randomise(ResMLP(**TINY, **override)).train()
+    model(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_stochastic_depth_drops_an_images_sublayer_whole_and_keeps_the_mean():
+    dropped = StochasticDepth(0.25).train()(torch.ones(3, 4000, 5))
+    images = dropped[0, :, 0]
+    assert torch.equal(dropped, images.view(1, -1, 1).expand_as(dropped))
+    assert images.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert images.mean().item() == pytest.approx(1, abs=0.05)
+
+
+class TestTimm:
+    """What timm's tools ask of a model."""
+
+    def model(self, **more):
+        torch.manual_seed(0)
+        return randomise(timm.create_model("resmlp_s12", **TINY | more))
+
+    def test_features_and_head_make_the_logits(self):
+        model, images = self.model(), torch.randn(2, 3, 32, 32)
+        features = model.forward_features(images)
+        assert features.shape == (2, 16, 16)
+        torch.testing.assert_close(model.forward_head(features), model(images))
+        assert model.forward_head(features, pre_logits=True).shape == (2, 16)
+
+    @pytest.mark.parametrize("output_fmt", ["NCHW", "NLC"])
+    def test_intermediates_end_in_the_features(self, output_fmt):
+        model, images = self.model(), torch.randn(2, 3, 32, 32)
+        final, outputs = model.forward_intermediates(images, norm=True, output_fmt=output_fmt)
+        last = outputs[-1].flatten(2).transpose(1, 2) if output_fmt == "NCHW" else outputs[-1]
+        torch.testing.assert_close(last, final)
+        torch.testing.assert_close(final, model.forward_features(images))
+        (only,) = model.forward_intermediates(images, 1, norm=True, stop_early=True, intermediates_only=True)
+        assert only.shape == (2, 16, 4, 4)
+
+    def test_pruned_it_still_gives_the_features_of_the_layers_that_are_left(self):
+        model, images = self.model(depth=3), torch.randn(2, 3, 32, 32)
+        expected = model.forward_intermediates(images, [1], intermediates_only=True)
+        model.prune_intermediate_layers([1])
+        assert len(model.layers) == 2
+        torch.testing.assert_close(model.forward_intermediates(images, [1], intermediates_only=True), expected)
+
+    def test_feature_extraction_by_timms_wrapper(self):
+        model = timm.create_model("resmlp_s12", features_only=True, out_indices=(0, 1), **TINY)
+        assert model.feature_info.channels() == [16, 16]
+        assert [tuple(x.shape) for x in model(torch.randn(2, 3, 32, 32))] == [(2, 16, 4, 4)] * 2
+
+    @pytest.mark.parametrize("classes", [0, 9])
+    def test_the_classifier_is_made_anew(self, classes):
+        model = self.model()
+        model.reset_classifier(classes)
+        assert model(torch.randn(2, 3, 32, 32)).shape == (2, classes or 16)
+
+    def test_without_pooling_every_position_is_classified(self):
+        model = self.model(global_pool="")
+        assert model(torch.randn(2, 3, 32, 32)).shape == (16, 2, 5)
+
+    def test_gradient_checkpointing_gives_the_same_gradients(self):
+        images, gradients = torch.randn(2, 3, 32, 32), []
+        for enable in (False, True):
+            model = self.model().train()
+            model.set_grad_checkpointing(enable)
+            model(images).square().sum().backward()
+            gradients.append([p.grad for p in model.parameters()])
+        torch.testing.assert_close(*gradients)
+
+    def test_it_exports(self):
+        model, images = self.model(), torch.randn(2, 3, 32, 32)
+        torch.testing.assert_close(torch.export.export(model, (images,)).module()(images), model(images))
+
+    def test_nothing_of_aff_layer_scale_or_bias_decays(self):
+        model = self.model()
+        decayed = {name for name, _ in model.named_parameters()} - model.no_weight_decay()
+        assert all(name.endswith("weight") for name in decayed)
+        assert {name.rsplit(".", 1)[-1] for name in model.no_weight_decay()} == {"alpha", "beta", "bias"}
