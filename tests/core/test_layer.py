@@ -75,7 +75,9 @@ def test_layer_equals_the_papers_equations(length, batch, causal, seed, data):
     y = channel_mlp_by_loops(y, *(p.tolist() for p in c.mixer.parameters()))
     expected = add(z, affine_by_loops(y, c.post.alpha.tolist(), c.post.beta.tolist()))
 
-    torch.testing.assert_close(layer(x, padding_mask=pad), torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        layer(x, padding_mask=pad), torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-10
+    )
 
 
 def test_affine_starts_as_the_paper_says():
