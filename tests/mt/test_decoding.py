@@ -1,11 +1,12 @@
 """Decoding step by step equals scoring the whole sequence, whatever beam search does to the batch."""
 
 import torch
-from conftest import WORDS, collate, make_dictionary, small_model
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.sequence_scorer import SequenceScorer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from .conftest import WORDS, collate, make_dictionary, small_model
 
 MODEL = small_model()
 DICTIONARY = make_dictionary()

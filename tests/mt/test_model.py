@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_dictionary, make_model, small_model
 from fairseq import options
 from fairseq.modules import FairseqDropout
 from torch import nn
@@ -14,6 +13,8 @@ from torch import nn
 import resmlp_mt
 from resmlp_core import CrossPositionLinear
 from resmlp_mt.model import NOT_IN_RESMLP, ResMLPModel
+
+from .conftest import make_dictionary, make_model, small_model
 
 EOS = make_dictionary().eos()
 

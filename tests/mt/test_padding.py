@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from conftest import WORDS, collate, make_dictionary, small_model
 from fairseq.sequence_generator import SequenceGenerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from .conftest import WORDS, collate, make_dictionary, small_model
 
 MODEL = small_model()
 DICTIONARY = make_dictionary()
