@@ -107,32 +107,26 @@ class ResMLP(nn.Module):
         self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
         self.apply(init_weights)
 
-    def forward_trunk(self, images: Tensor) -> Tensor:
-        """Map images ``(B, channels, height, width)`` to features ``(N, B, C)``."""
-        x = self.stem(images).flatten(2).permute(2, 0, 1).contiguous()
-        x = checkpoint_seq(self.layers, x) if self.grad_checkpointing and self.training else self.layers(x)
-        return self.norm(x)
+    def embed_patches(self, images: Tensor) -> Tensor:
+        """Map images ``(B, channels, height, width)`` to embeddings of their patches, ``(N, B, C)``."""
+        return self.stem(images).flatten(2).permute(2, 0, 1).contiguous()
 
-    def classify(self, x: Tensor) -> Tensor:
-        """Map features ``(N, B, C)`` to logits ``(B, num_classes)``."""
-        return self.head(self.head_drop(self.pool(x)))
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Map images ``(B, channels, height, width)`` to features, in timm's layout ``(B, N, C)``."""
+        x = self.embed_patches(images)
+        x = checkpoint_seq(self.layers, x) if self.grad_checkpointing and self.training else self.layers(x)
+        return self.norm(x).transpose(0, 1)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Map features ``(B, N, C)`` to logits ``(B, num_classes)``, or to what enters the classifier."""
+        if self.global_pool:
+            x = self.pool(x.transpose(0, 1))
+        x = self.head_drop(x)
+        return x if pre_logits else self.head(x)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``(B, channels, height, width)`` to logits ``(B, num_classes)``."""
-        return self.classify(self.forward_trunk(images))
-
-    # What follows are the methods of a timm model, in timm's layout, where the batch comes first.
-
-    def forward_features(self, images: Tensor) -> Tensor:
-        """Map images to features ``(B, N, C)``."""
-        return self.forward_trunk(images).transpose(0, 1)
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Map features ``(B, N, C)`` to logits, or to what enters the classifier."""
-        x = self.head_drop(self.pool(x.transpose(0, 1)))
-        if not self.global_pool:
-            x = x.transpose(0, 1)
-        return x if pre_logits else self.head(x)
+        return self.forward_head(self.forward_features(images))
 
     def forward_intermediates(
         self,
@@ -159,7 +153,7 @@ class ResMLP(nn.Module):
         if output_fmt not in ("NCHW", "NLC"):
             raise ValueError(f"output_fmt={output_fmt!r} is neither NCHW nor NLC")
         wanted, last = feature_take_indices(len(self.layers), indices)
-        x = self.stem(images).flatten(2).permute(2, 0, 1).contiguous()
+        x = self.embed_patches(images)
         intermediates = []
         for i, layer in enumerate(self.layers[: last + 1] if stop_early else self.layers):
             x = layer(x)

@@ -8,10 +8,9 @@ from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from torch import Tensor
 
 from resmlp_vision.model import ResMLP
-from resmlp_vision.weights import from_release, load_checkpoint
+from resmlp_vision.weights import fit_weights, load_checkpoint
 
 # Depth, channels and the start of LayerScale (paper's table of models; the deeper, the smaller).
 SIZES: dict[str, dict[str, Any]] = {
@@ -77,11 +76,6 @@ def check_known(name: str, known: Mapping[str, Any], kind: str) -> None:
         raise ValueError(f"unknown {kind} {name!r}; did you mean {nearest[0]!r}?")
 
 
-def timm_filter(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tensor]:
-    """Fit downloaded weights to the model, as timm asks of its models."""
-    return from_release(weights.get("model", weights), model)  # type: ignore[arg-type]
-
-
 def timm_entry(name: str) -> Callable[..., ResMLP]:
     """Make the function by which ``timm.create_model(name)`` builds the model."""
 
@@ -90,7 +84,7 @@ def timm_entry(name: str) -> Callable[..., ResMLP]:
             ResMLP,
             name,
             pretrained,
-            pretrained_filter_fn=timm_filter,
+            pretrained_filter_fn=fit_weights,
             feature_cfg={"out_indices": 3, "feature_cls": "getter"},
             **{**VARIANTS[name], **kwargs},
         )

@@ -37,21 +37,19 @@ def rename(name: str, column: int, to: int) -> str:
     return name
 
 
-def from_release(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tensor]:
-    """Fit weights under the release's, timm's or our own names to a model.
+def fit_weights(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tensor]:
+    """Rename and resample weights for a model, from the release's, timm's or our own names.
 
-    A post-Aff's β, which the release does not have, is zero. A classifier for another number of classes is left as
-    the model has it, and A is resampled when the model's patch grid is another; both are logged.
+    A post-Aff's β, which the release does not have, is zero. A classifier that the checkpoint lacks, or has for another
+    number of classes, is left as the model has it, and A is resampled when the model's patch grid is another; both are
+    logged.
 
     Args:
         weights: a checkpoint's parameters by name.
         model: gives the shapes.
 
     Returns:
-        Parameters under the names of ``model.state_dict()``.
-
-    Raises:
-        ValueError: the first parameter that is missing, unknown or of another shape, by name.
+        Parameters under the names of ``model.state_dict()``, and whatever else the checkpoint holds.
     """
     column = 0 if "patch_embed.proj.weight" in weights else 1 if any(".ls1" in name for name in weights) else 2
     own = model.state_dict()
@@ -60,19 +58,15 @@ def from_release(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tens
         if name.endswith("post.beta"):
             fitted.setdefault(name, torch.zeros_like(value))
     fitted = {name: value.flatten() if name.endswith((".alpha", ".beta")) else value for name, value in fitted.items()}
-    classes = [weights["head.weight"].size(0) for weights in (fitted, own) if "head.weight" in weights]
-    if len(classes) == 2 and classes[0] != classes[1]:
-        log.warning("the checkpoint has %d classes, the model %d: the classifier is made anew", *classes)
-        fitted |= {name: own[name] for name in ("head.weight", "head.bias")}
+    classes = [len(state["head.weight"]) if "head.weight" in state else 0 for state in (fitted, own)]
+    if classes[0] != classes[1]:
+        if classes[1]:
+            log.warning("the checkpoint has %d classes, the model %d: the classifier is made anew", *classes)
+        fitted = {name: value for name, value in fitted.items() if not name.startswith("head.")}
+        fitted |= {name: value for name, value in own.items() if name.startswith("head.")}
     mixer = "layers.0.cross_position.mixer.weight"
     if mixer in fitted and mixer in own and fitted[mixer].shape != own[mixer].shape:
         fitted = resample(fitted, model)
-    for name in sorted(own.keys() | fitted.keys()):
-        if name not in own or name not in fitted:
-            raise ValueError(f"{name} is {'not in the checkpoint' if name in own else 'not in the model'}")
-        if own[name].shape != fitted[name].shape:
-            shapes = tuple(fitted[name].shape), tuple(own[name].shape)
-            raise ValueError(f"{name} has shape {shapes[0]} in the checkpoint and {shapes[1]} in the model")
     return fitted
 
 
@@ -81,6 +75,9 @@ def resample(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tensor]:
 
     The new A resizes its input to the old grid, applies the old A and resizes the result to the new grid, so that what
     is constant stays constant, whatever the grids.
+
+    Raises:
+        ValueError: the old grid is not square.
     """
     new, resampled = model.stem.grid_size, dict(weights)
     for name, value in weights.items():
@@ -146,9 +143,18 @@ def load_checkpoint(model: ResMLP, path: str | Path) -> None:
     """Load a file of weights, under the release's, timm's or our own names, into a model.
 
     Raises:
-        ValueError: it does not fit; the message names the file and the first parameter that does not.
+        ValueError: it does not fit; the message names the file and the first parameter that is missing, unknown or of
+            another shape.
     """
-    try:
-        model.load_state_dict(from_release(read_weights(path), model))
-    except ValueError as error:
-        raise ValueError(f"{path} does not fit the model: {error}") from None
+    own = model.state_dict()
+    fitted = fit_weights(read_weights(path), model)
+    for name in sorted(own.keys() | fitted.keys()):
+        if name not in own or name not in fitted:
+            problem = f"{name} is {'not in the checkpoint' if name in own else 'not in the model'}"
+        elif own[name].shape != fitted[name].shape:
+            shapes = tuple(fitted[name].shape), tuple(own[name].shape)
+            problem = f"{name} has shape {shapes[0]} in the checkpoint and {shapes[1]} in the model"
+        else:
+            continue
+        raise ValueError(f"{path} does not fit the model: {problem}")
+    model.load_state_dict(fitted)

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from resmlp_vision import create_model
 from resmlp_vision.model import ResMLP, StochasticDepth
-from resmlp_vision.weights import from_release, resizing, to_timm
+from resmlp_vision.weights import fit_weights, resizing, to_timm
 
 TINY = {"depth": 2, "embed_dim": 16, "img_size": 32, "patch_size": 8, "num_classes": 5}
 # millions of parameters and 10⁹ multiply-adds, as printed by the paper
@@ -109,7 +109,7 @@ def test_an_ablation_does_not_pass_for_timms_model(override):
 def test_another_number_of_classes_makes_the_classifier_anew_and_says_so(caplog):
     source, model = randomise(ResMLP(**TINY)), ResMLP(**TINY | {"num_classes": 3})
     before = model.head.weight.clone()
-    model.load_state_dict(from_release(source.state_dict(), model))
+    model.load_state_dict(fit_weights(source.state_dict(), model))
     assert "has 5 classes, the model 3: the classifier is made anew" in caplog.text
     assert torch.equal(model.head.weight, before)
     assert torch.equal(model.stem.proj.weight, source.stem.proj.weight)
@@ -130,7 +130,7 @@ def test_a_shift_stays_a_shift_on_a_finer_grid():
     shift = torch.roll(torch.eye(64).view(8, 8, 64), 1, dims=1)  # each patch reads its left neighbour
     with torch.no_grad():
         small.layers[0].cross_position.mixer.weight.copy_(shift.view(64, 64))
-    resampled = from_release(small.state_dict(), large)["layers.0.cross_position.mixer.weight"]
+    resampled = fit_weights(small.state_dict(), large)["layers.0.cross_position.mixer.weight"]
     ramp = torch.arange(16.0).expand(16, 16)  # grows from left to right
     moved = (resampled @ ramp.reshape(-1)).view(16, 16)
     torch.testing.assert_close(moved[:, 5:15], ramp[:, 5:15] - 2)  # at the edges resizing itself bends a ramp
@@ -216,6 +216,18 @@ class TestTimm:
         assert [tuple(x.shape) for x in model(torch.randn(2, 3, 32, 32))] == [(2, 16, 4, 4)] * 2
 
     @pytest.mark.parametrize("classes", [0, 9])
+    def test_released_weights_serve_any_number_of_classes_and_channels(self, tmp_path, classes):
+        source, small = self.model(), {**TINY, "num_classes": classes}
+        torch.save(source.state_dict(), tmp_path / "weights.pth")
+        released = {"file": str(tmp_path / "weights.pth"), "num_classes": 5}
+        model = timm.create_model("resmlp_s12", pretrained=True, pretrained_cfg_overlay=released, **small).eval()
+        images = torch.randn(2, 3, 32, 32)
+        torch.testing.assert_close(model.forward_features(images), source.forward_features(images))
+        assert model(images).shape == (2, classes or 16)
+        grey = timm.create_model("resmlp_s12", pretrained=True, pretrained_cfg_overlay=released, in_chans=1, **small)
+        assert grey.eval()(torch.randn(2, 1, 32, 32)).shape == (2, classes or 16)
+
+    @pytest.mark.parametrize("classes", [0, 9])
     def test_the_classifier_is_made_anew(self, classes):
         model = self.model()
         model.reset_classifier(classes)
@@ -223,7 +235,7 @@ class TestTimm:
 
     def test_without_pooling_every_position_is_classified(self):
         model = self.model(global_pool="")
-        assert model(torch.randn(2, 3, 32, 32)).shape == (16, 2, 5)
+        assert model(torch.randn(2, 3, 32, 32)).shape == (2, 16, 5)
 
     def test_gradient_checkpointing_gives_the_same_gradients(self):
         images, gradients = torch.randn(2, 3, 32, 32), []
