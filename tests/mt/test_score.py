@@ -28,6 +28,22 @@ def test_a_cut_off_output_is_refused(tmp_path, content):
         read_hypotheses(tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "D-0\t-0.1\t▁Ein ▁Hund\n".encode(),
+            "holds pieces, not words: give fairseq-generate --remove-bpe sentencepiece",
+        ),
+        ("D-0\t-0.1\tKöln\n".encode("latin-1"), "is not UTF-8"),
+    ],
+)
+def test_pieces_and_other_encodings_are_refused(tmp_path, content, message):
+    (tmp_path / "out").write_bytes(content)
+    with pytest.raises(UserError, match=f"out {message}"):
+        read_hypotheses(tmp_path / "out")
+
+
 def test_scores_are_sacrebleus():
     hypotheses = ["Der alte Mann kauft ein rotes Buch.", "die Frau schläft heute im Garten."]
     references = ["Der alte Mann kauft ein Buch.", "Die Frau schläft heute im Garten."]
