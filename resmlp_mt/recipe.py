@@ -170,11 +170,10 @@ def describe_run(folder: Path) -> dict[str, Any]:
     }
 
 
-def show_translations(text: Path, pair: tuple[str, str], hypotheses: Sequence[str], count: int = 5) -> None:
-    """Print translations spread over the test set beside their sources and references."""
-    source, target = (read_lines(text / f"test.{lang}") for lang in pair)
-    for i in range(0, len(hypotheses), max(1, len(hypotheses) // count))[:count]:
-        print(f"\n  source      {source[i]}\n  reference   {target[i]}\n  translation {hypotheses[i]}")
+def show_translations(sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> None:
+    """Print five translations, spread over the test set, beside their sources and references."""
+    for i in range(0, len(hypotheses), max(1, len(hypotheses) // 5))[:5]:
+        print(f"\n  source      {sources[i]}\n  reference   {references[i]}\n  translation {hypotheses[i]}")
 
 
 def show_table(out: Path) -> None:
@@ -208,6 +207,7 @@ def run_recipe(settings: Mapping[str, Any], out: Path) -> dict[str, Any]:
     refuse_long_sentences(data_bin, (source, target), settings["train"])
     folder.mkdir(exist_ok=True)
     trained, model, generated = folder / "trained", folder / "model.pt", folder / "generate.txt"
+    sources, references = (read_lines(out / "text" / f"test.{lang}") for lang in (source, target))
     with alone_in(folder):
         keep_settings(folder, settings)
         if trained.exists():
@@ -221,15 +221,15 @@ def run_recipe(settings: Mapping[str, Any], out: Path) -> dict[str, Any]:
                 torch.save(average_checkpoints(chosen), partial)
             print(f"averaged {', '.join(path.name for path in chosen)} into {model}")
         if not generated.exists():
-            generate(data_bin, model, generated, len(read_lines(out / "text" / f"test.{target}")), settings["generate"])
+            generate(data_bin, model, generated, len(references), settings["generate"])
         draw_learning_curve(folder / "tensorboard", folder / "learning-curve.png", settings["arch"])
         if settings["arch"].startswith("resmlp"):
             weights = torch.load(model, map_location="cpu", weights_only=True)["model"]
             draw_matrices(weights, folder / "matrices.png", settings["shown_positions"])
         hypotheses = read_hypotheses(generated)
-        outcome = score(hypotheses, read_lines(out / "text" / f"test.{target}")) | describe_run(folder)
+        outcome = score(hypotheses, references) | describe_run(folder)
         write_json(folder / "results.json", outcome)
-    show_translations(out / "text", (source, target), hypotheses)
+    show_translations(sources, references, hypotheses)
     show_table(out)
     print(f"\nBLEU {outcome['bleu']:.2f}  {outcome['signature']}\nEverything is in {folder}")
     return outcome
