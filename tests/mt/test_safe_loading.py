@@ -28,6 +28,14 @@ def test_options_come_back(tmp_path):
     assert torch.load(tmp_path / "a.pt")["args"].lr == [0.1]
 
 
+def test_options_come_back_after_another_library_has_let_them_in_for_a_while(tmp_path):
+    """timm does so around its own loading; what it lets in it takes away at the end."""
+    torch.save({"args": argparse.Namespace(lr=[0.1])}, tmp_path / "a.pt")
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        pass
+    assert torch.load(tmp_path / "a.pt", weights_only=True)["args"].lr == [0.1]
+
+
 @pytest.mark.parametrize("kind", [np.int64, np.float64])
 def test_counts_of_eval_bleu_come_back(tmp_path, kind):
     """Doubles are what several processes sum them to. NumPy 1 and 2 name the function that makes an array otherwise."""
