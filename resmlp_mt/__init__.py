@@ -22,7 +22,7 @@ from resmlp_mt.model import ResMLPModel  # noqa: E402
 make_array: Any = np.zeros(0).__reduce__()[0]  # what a pickle calls for an array; NumPy keeps it private
 torch.serialization.add_safe_globals(
     [
-        # with its name beside it, as another library's safe_globals([argparse.Namespace]) takes the bare type away at its end
+        # with its name beside it: another library's safe_globals([argparse.Namespace]) takes the bare type away again
         (argparse.Namespace, "argparse.Namespace"),
         *(np.ndarray, np.dtype, np.dtypes.Int64DType, np.dtypes.Float64DType),
         # by the names that NumPy 1 and NumPy 2 write
