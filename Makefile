@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/ready
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: demo translate test lint clean
+.PHONY: demo translate demo-vision test lint clean
 
 demo: $(READY)  ## write a corpus, train a ResMLP translator on it and score it, offline, in minutes
 	$(BIN)/python recipes/demo/grammar.py build/demo/corpus
@@ -14,6 +14,11 @@ demo: $(READY)  ## write a corpus, train a ResMLP translator on it and score it,
 
 translate: $(READY)  ## translate sentences from the terminal with the demo's model
 	@$(BIN)/python -m resmlp_mt.translate build/demo/run/resmlp_tiny
+
+demo-vision: $(READY)  ## train a tiny ResMLP to read handwritten digits, offline, in two minutes
+	$(BIN)/python recipes/digits/digits.py build/demo-vision/digits
+	$(BIN)/python -m resmlp_vision.train --config recipes/digits/recipe.yaml
+	$(BIN)/python recipes/digits/look.py build/demo-vision/digits build/demo-vision/run
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -14,7 +14,7 @@ class Affine(nn.Module):
 
     def __init__(self, dim: int, scale: float = 1.0) -> None:
         super().__init__()
-        self.alpha = nn.Parameter(torch.full((dim,), scale))
+        self.alpha = nn.Parameter(torch.full((dim,), float(scale)))
         self.beta = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor) -> Tensor:

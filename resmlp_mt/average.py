@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from resmlp_mt.files import UserError, replacing, reporting
+from resmlp_core.files import UserError, replacing, reporting
 
 
 def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:

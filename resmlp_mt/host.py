@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from resmlp_mt.files import DISK_FULL, UserError
+from resmlp_core.files import DISK_FULL, UserError
 
 # A kill of this process must not leave fairseq writing to a folder that the next run works in: our death closes the
 # pipe that is its standard input, and it then ends itself with its workers. It reads by os.read, as its workers are

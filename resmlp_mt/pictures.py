@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from resmlp_mt.files import replacing
+from resmlp_core.files import replacing
 
 
 def read_curve(logdir: Path, key: str) -> dict[int, float]:

@@ -20,8 +20,8 @@ from typing import Any, TextIO
 import sentencepiece
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from resmlp_core.files import UserError, alone_in, remove, replacing, reporting, write_json
 from resmlp_mt.corpus import fingerprint, read_pairs
-from resmlp_mt.files import UserError, alone_in, remove, replacing, reporting, write_json
 from resmlp_mt.host import run_fairseq
 
 SPLITS = ("valid", "test", "train")  # the small ones first, so that what is wrong with the data shows at once

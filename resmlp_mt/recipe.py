@@ -20,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm  # type: ignore[import-untyped]
 from yaml import YAMLError
 
+from resmlp_core.files import UserError, alone_in, remove, replacing, reporting, write_json
 from resmlp_mt.average import average_checkpoints
-from resmlp_mt.files import UserError, alone_in, remove, replacing, reporting, write_json
 from resmlp_mt.host import run_fairseq
 from resmlp_mt.pictures import draw_learning_curve, draw_matrices, read_curve
 from resmlp_mt.prepare import prepare

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sacrebleu.metrics.bleu import BLEU
 
-from resmlp_mt.files import UserError, reporting
+from resmlp_core.files import UserError, reporting
 
 
 def read_hypotheses(path: Path) -> list[str]:

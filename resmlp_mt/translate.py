@@ -7,7 +7,7 @@ from typing import Any
 
 from fairseq.hub_utils import GeneratorHubInterface
 
-from resmlp_mt.files import UserError, reporting
+from resmlp_core.files import UserError, reporting
 from resmlp_mt.model import ResMLPModel
 
 

@@ -63,7 +63,7 @@ def create_model(
     check_known(name, VARIANTS, "model")
     for key in overrides:
         check_known(key, inspect.signature(ResMLP).parameters, "override")
-    model = ResMLP(**{**VARIANTS[name], "num_classes": num_classes, "img_size": img_size, **overrides})
+    model: ResMLP = timm_entry(name)(num_classes=num_classes, img_size=img_size, **overrides)
     if checkpoint_path is not None:
         load_checkpoint(model, checkpoint_path)
     return model
@@ -76,11 +76,11 @@ def check_known(name: str, known: Mapping[str, Any], kind: str) -> None:
         raise ValueError(f"unknown {kind} {name!r}; did you mean {nearest[0]!r}?")
 
 
-def timm_entry(name: str) -> Callable[..., ResMLP]:
+def timm_entry(name: str) -> Callable[..., Any]:
     """Make the function by which ``timm.create_model(name)`` builds the model."""
 
-    def build(pretrained: bool = False, **kwargs: Any) -> ResMLP:
-        return build_model_with_cfg(
+    def build(pretrained: bool = False, **kwargs: Any) -> Any:
+        model = build_model_with_cfg(
             ResMLP,
             name,
             pretrained,
@@ -88,6 +88,9 @@ def timm_entry(name: str) -> Callable[..., ResMLP]:
             feature_cfg={"out_indices": 3, "feature_cls": "getter"},
             **{**VARIANTS[name], **kwargs},
         )
+        if not kwargs.get("features_only"):  # timm's data pipeline shall know what size the model takes
+            model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (model.in_chans, *model.stem.img_size)}
+        return model
 
     build.__name__ = name
     return build

@@ -1,15 +1,17 @@
 """Weights under other names: the authors' release and timm's models, in and out, and A for another patch grid."""
 
+import argparse
 import logging
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from resmlp_core import Affine, CrossPositionLinear
 from resmlp_vision.model import ResMLP
@@ -124,22 +126,28 @@ def to_timm(model: ResMLP) -> dict[str, Tensor]:
     return {n: v.view(1, 1, -1) if n.endswith((".alpha", ".beta")) else v for n, v in named.items()}
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read the parameters of a checkpoint file, under whatever names it has.
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint file: weights, or the state of a training run of ours or of timm's.
 
     Raises:
-        ValueError: it is not a file of weights, or carries code, which does not run.
+        ValueError: it is not a checkpoint, or carries code, which does not run.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        for key in ("model", "state_dict"):
-            state = state.get(key, state)
-    except (RuntimeError, UnpicklingError, EOFError, AttributeError) as error:
+        with torch.serialization.safe_globals([argparse.Namespace]):  # the options of a training run
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        return dict(state)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    except (RuntimeError, UnpicklingError, EOFError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a file of weights: {str(error).splitlines()[0]}") from None
-    return dict(state)
 
 
-def load_checkpoint(model: ResMLP, path: str | Path) -> None:
+def weights_in(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Give the weights in a checkpoint, the averaged ones of a training run where there are some."""
+    return dict(next((state[key] for key in ("state_dict_ema", "state_dict", "model") if state.get(key)), state))
+
+
+def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     """Load a file of weights, under the release's, timm's or our own names, into a model.
 
     Raises:
@@ -147,7 +155,9 @@ def load_checkpoint(model: ResMLP, path: str | Path) -> None:
             another shape.
     """
     own = model.state_dict()
-    fitted = fit_weights(read_weights(path), model)
+    fitted = weights_in(read_checkpoint(path))
+    if isinstance(model, ResMLP):
+        fitted = fit_weights(fitted, model)
     for name in sorted(own.keys() | fitted.keys()):
         if name not in own or name not in fitted:
             problem = f"{name} is {'not in the checkpoint' if name in own else 'not in the model'}"

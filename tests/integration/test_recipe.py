@@ -14,7 +14,7 @@ import torch
 from sacrebleu.metrics.bleu import BLEU
 
 import resmlp_mt  # noqa: F401  lets the options in checkpoints load
-from resmlp_mt.files import alone_in
+from resmlp_core.files import alone_in
 from resmlp_mt.recipe import main, read_recipe
 
 ROOT = Path(__file__).parents[2]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from resmlp_core.files import UserError
 from resmlp_mt.average import average_checkpoints
-from resmlp_mt.files import UserError
 
 
 def save(path, dtype=torch.float32, **weights):

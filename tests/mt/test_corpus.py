@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resmlp_core.files import UserError
 from resmlp_mt.corpus import _columns, _hub, one_line, read_pairs
-from resmlp_mt.files import UserError
 
 PAIRS = [("one dog", "ein Hund"), ("", "leer"), ("two cats", "zwei Katzen")]
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ from fairseq.tokenizer import tokenize_line
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from resmlp_core.files import UserError, alone_in, replacing
 from resmlp_mt import prepare as module
 from resmlp_mt.corpus import one_line
-from resmlp_mt.files import UserError, alone_in, replacing
 from resmlp_mt.prepare import encode, main, prepare
 
 VOCABULARY = 300
@@ -199,7 +200,8 @@ def wait_for(child: subprocess.Popen[Any], path: Path) -> None:
 
 def test_ctrl_c_leaves_nothing_half_written(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    child = subprocess.Popen(command(data, out), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a suite in the background would not hear it
+    child = subprocess.Popen(command(data, out), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     wait_for(child, out / "data-bin.partial" / "dict.en.txt")
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate()

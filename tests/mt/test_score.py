@@ -3,7 +3,7 @@
 import pytest
 from sacrebleu.metrics.bleu import BLEU
 
-from resmlp_mt.files import UserError
+from resmlp_core.files import UserError
 from resmlp_mt.score import read_hypotheses, score
 
 GENERATED = """S-1\tb

@@ -1,0 +1,45 @@
+"""The paper's ablations at the scale of CIFAR-10: each row trains the recipe's model with one thing changed.
+
+    python recipes/cifar10/ablations.py OUT [KEY=VALUE ...]
+
+Rows that are done are skipped, so the command can be run again after a kill; the table is in OUT/ablations.json too.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from resmlp_core.files import write_json
+
+RECIPE = Path(__file__).with_name("recipe.yaml")
+ROWS = {
+    "ResMLP": [],
+    "Aff → LayerNorm": ["model_args.norm=layer_norm"],
+    "average pooling → Class-MLP": ["model_args.global_pool=class_mlp"],
+    "cross-patch linear → none": ["model_args.position_mixer=none"],
+    "cross-patch linear → MLP": ["model_args.position_mixer=mlp"],
+    "cross-patch linear → conv 3×3": ["model_args.position_mixer=conv3x3"],
+    "cross-patch linear → depth-wise conv 3×3": ["model_args.position_mixer=depthwise_conv3x3"],
+    "cross-patch linear → depth-separable conv 3×3": ["model_args.position_mixer=separable_conv3x3"],
+}
+
+
+def run_ablations(out: Path, overrides: list[str]) -> None:
+    """Train every row, then print the table and write it as JSON."""
+    table = []
+    for number, (name, changes) in enumerate(ROWS.items()):
+        folder = out / str(number)
+        print(f"\n{name}", flush=True)
+        line = [sys.executable, "-m", "resmlp_vision.train", "--config", str(RECIPE), f"out={folder}"]
+        subprocess.run([*line, *overrides, *changes], check=True)
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        table.append({"row": name, **{key: results[key] for key in ("parameters", "top1", "images_per_second")}})
+    write_json(out / "ablations.json", table)
+    print(f"\n{'':<48}{'parameters':>12}{'top-1':>8}{'images/s':>10}")
+    for row in table:
+        print(f"{row['row']:<48}{row['parameters']:>12,}{row['top1']:>8.2f}{row['images_per_second']:>10,.0f}")
+
+
+if __name__ == "__main__":
+    run_ablations(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,31 @@
+"""Show what the digits' classifier confuses, and the rows of A that it learned, as pictures in its folder."""
+
+import sys
+from pathlib import Path
+
+import torch
+from timm.data import create_transform, resolve_model_data_config
+
+from resmlp_vision.classifiers import load
+from resmlp_vision.images import open_rgb
+from resmlp_vision.pictures import draw_confusion, draw_filters
+
+
+def look(data: Path, run: Path) -> None:
+    """Classify the test images one by one and draw confusion.png and filters.png."""
+    model = load("", run / "model_best.pth.tar")
+    transform = create_transform(**resolve_model_data_config(model))
+    counts = torch.zeros(10, 10, dtype=torch.long)
+    with torch.inference_mode():
+        for path in sorted((data / "test").glob("*/*.png")):
+            predicted = model(transform(open_rgb(path)).unsqueeze(0)).argmax().item()
+            counts[int(path.parent.name), int(predicted)] += 1
+    draw_confusion(counts, model.classes, run / "confusion.png")
+    first = model.layers[0].cross_position.mixer.weight.detach()
+    draw_filters(first, model.stem.grid_size, run / "filters.png", "The rows of A in the first layer")
+    print(f"{counts.diagonal().sum() / counts.sum():.1%} of {counts.sum()} test digits are read right")
+    print(f"What it confuses: {run / 'confusion.png'}; the rows of A: {run / 'filters.png'}")
+
+
+if __name__ == "__main__":
+    look(Path(sys.argv[1]), Path(sys.argv[2]))

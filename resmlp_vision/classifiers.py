@@ -1,0 +1,79 @@
+"""Classifiers for training and for use: ours and, beside them, any other of timm's."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import timm
+
+from resmlp_core.files import UserError
+from resmlp_vision.config import Config
+from resmlp_vision.variants import RELEASED, VARIANTS, check_known, create_model
+from resmlp_vision.weights import load_checkpoint, read_checkpoint, weights_in
+
+
+def build(config: Config, num_classes: int) -> Any:
+    """Build the model that a run trains, with the weights that it starts from.
+
+    Raises:
+        UserError: there is no such model or no such option of it, or the checkpoint does not fit.
+    """
+    options = {"img_size": config.img_size, "drop_path_rate": config.drop_path, **config.model_args}
+    try:
+        if config.model in VARIANTS and not config.pretrained:
+            return create_model(config.model, config.checkpoint, num_classes, **options)
+        if config.model not in RELEASED:
+            check_known(config.model.split(".")[0], dict.fromkeys(timm.list_models()), "model")
+        return timm.create_model(
+            config.model,
+            config.pretrained,
+            checkpoint_path=config.checkpoint or "",
+            num_classes=num_classes,
+            **options,
+        )
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        raise UserError(f"model={config.model}: {' '.join(str(error).split())}") from None
+
+
+def load(name: str, checkpoint: Path | None) -> Any:
+    """Load a classifier for use: of a training run, from a file of weights, or the authors', which timm downloads once.
+
+    Args:
+        name: a model, or with the tag of released weights behind, such as ``resmlp_s12.fb_distilled_in1k``. A training
+            run's checkpoint says itself which model it is.
+        checkpoint: a training run's, or a file of weights under the release's, timm's or our own names.
+
+    Returns:
+        The model; ``classes`` of it are the names of the classes, where they are known.
+
+    Raises:
+        UserError: there is no such model or no such weights, or the file does not fit.
+    """
+    try:
+        if checkpoint is None:
+            if name not in RELEASED and f"{name}.fb_in1k" not in RELEASED:
+                known = ", ".join(RELEASED)
+                raise UserError(f"no weights of {name!r} were released; give --checkpoint, or one of {known}")
+            return timm.create_model(name, pretrained=True).eval()
+        state = read_checkpoint(checkpoint)
+        if isinstance(state.get("args"), argparse.Namespace):
+            return load_trained(checkpoint, state)
+        weights = weights_in(state)
+        if "head.weight" not in weights:
+            raise UserError(f"{checkpoint} has no classifier")
+        return create_model(name.split(".")[0], checkpoint, num_classes=len(weights["head.weight"])).eval()
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def load_trained(checkpoint: Path, state: dict[str, Any]) -> Any:
+    """Load the model of a training run, with the averaged weights where there are some."""
+    args = vars(state["args"])
+    settings = {key: args[key] for key in Config.__dataclass_fields__}
+    config = Config(**settings | {"pretrained": False, "checkpoint": None})
+    model = build(config, args["num_classes"])
+    load_checkpoint(model, checkpoint)
+    model.classes = args["classes"]
+    model.pretrained_cfg |= {"crop_pct": config.crop_pct, "interpolation": config.interpolation}
+    model.pretrained_cfg |= {"input_size": (3, config.img_size, config.img_size)}
+    return model.eval()

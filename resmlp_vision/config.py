@@ -1,0 +1,125 @@
+"""The settings of a training run: the released recipe is the default (paper, section 3.1)."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from resmlp_core.files import UserError
+
+
+@dataclass
+class Config:
+    """What ``python -m resmlp_vision.train`` reads from a YAML file and from ``key=value`` on its command line."""
+
+    # Data: hfds/NAME for a data set of the hub, hfids/NAME to stream it, or a folder of parquet files or of images
+    data: str = MISSING
+    train_split: str = "train"
+    val_split: str = "validation"
+    image_key: str = "image"
+    label_key: str = "label"
+    max_unreadable: int = 100  # images that are skipped before a run is stopped
+
+    # Model
+    model: str = "resmlp_s12"  # ours, or any other of timm's
+    model_args: dict[str, Any] = field(default_factory=dict)  # such as position_mixer: none
+    num_classes: int | None = None  # as many as the data have
+    img_size: int = 224
+    pretrained: bool = False  # start from the weights that timm downloads for this model
+    checkpoint: str | None = None  # start from this file of weights
+
+    # Hard-label distillation: half of the loss is cross-entropy with the teacher's most likely class
+    teacher: str | None = None  # a model of timm's, with the weights it downloads
+    teacher_args: dict[str, Any] = field(default_factory=dict)
+    teacher_checkpoint: str | None = None  # weights to use in place of the downloaded ones
+
+    # Optimisation
+    epochs: int = 400
+    batch_size: int = 2048  # images an update, over all processes
+    accumulate: int = 1  # parts in which a process computes its share of an update, to spare memory
+    opt: str = "lamb"  # any of timm's
+    opt_args: dict[str, Any] = field(default_factory=dict)  # such as betas: [0.9, 0.98]
+    lr: float = 5e-3
+    weight_decay: float = 0.2  # none on alpha, beta and biases
+    clip_grad: float | None = None  # norm of the whole gradient; LAMB clips at 1 by itself
+    sched: str = "cosine"
+    warmup_epochs: float = 5
+    warmup_lr: float = 1e-6
+    min_lr: float = 1e-5
+    decay_rate: float = 0.1  # of sched: step, every decay_epochs
+    decay_epochs: float = 30
+    ema_decay: float | None = None  # also keep, and validate, an exponential moving average of the weights
+    dtype: str = "float32"  # bfloat16 or float16: automatic mixed precision
+
+    # Augmentation and regularisation
+    drop_path: float = 0.05
+    smoothing: float = 0.1
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    repeated_aug: int = 3  # times that an image appears in an epoch, differently augmented; 0 for plain epochs
+    auto_augment: str | None = "rand-m9-mstd0.5-inc1"
+    color_jitter: float = 0.4  # where auto_augment is null
+    reprob: float = 0.25  # random erasing
+    scale: tuple[float, float] = (0.08, 1.0)  # of the random crop's area
+    hflip: float = 0.5
+    interpolation: str = "bicubic"
+    crop_pct: float = 0.9  # validation resizes to img_size / crop_pct and crops the centre
+
+    # The run
+    out: str = MISSING
+    device: str | None = None  # CUDA where there is one
+    workers: int = 8  # of the data loader, a process
+    val_batch_size: int = 256  # a process
+    val_every: int = 1  # epochs between validations; the last epoch is always validated
+    seed: int = 0
+
+
+# What may change between the parts of an interrupted run: it does not change the weights that come out.
+FREE = {"device", "workers", "val_batch_size", "max_unreadable", "out"}
+
+
+def read_config(path: Path | None, overrides: Sequence[str]) -> Config:
+    """Read a run's settings.
+
+    Args:
+        path: a YAML file with some of the keys, or none.
+        overrides: ``key=value``, which win over the file.
+
+    Raises:
+        UserError: no such file, an unknown key (the nearest is named), a value of another type, or one that is missing.
+    """
+    if path is not None and not path.is_file():
+        raise UserError(f"no recipe {path}")
+    try:
+        given = [OmegaConf.load(path)] if path else []
+        for override in overrides:
+            if "=" not in override:
+                raise UserError(f"{override!r} is not key=value")
+        given.append(OmegaConf.from_dotlist(list(overrides)))
+        for part in given:
+            for key in part:
+                check_key(str(key))
+        config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), *given))  # type: ignore[assignment]
+    except YAMLError as error:
+        raise UserError(f"{path} is not YAML, or an override is not: {' '.join(str(error).split())}") from None
+    except OmegaConfBaseException as error:
+        key = error.full_key or "the settings"
+        missing = "give data=... and out=..." if "???" in str(error) or "issing" in str(error) else ""
+        raise UserError(f"{key}: {missing or str(error.msg).splitlines()[0]}") from None
+    for key, known in (("dtype", ("float32", "bfloat16", "float16")),):
+        if getattr(config, key) not in known:
+            raise UserError(f"{key}={getattr(config, key)} is none of {', '.join(known)}")
+    return config
+
+
+def check_key(key: str) -> None:
+    """Raise a UserError for a key that ``Config`` does not have, with the nearest that it has."""
+    known = Config.__dataclass_fields__
+    if key not in known:
+        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
+        raise UserError(f"unknown key {key!r}; did you mean {nearest!r}?")

@@ -1,0 +1,129 @@
+"""Top-1 and top-5 accuracy: ``python -m resmlp_vision.evaluate --data hfds/ILSVRC/imagenet-1k``.
+
+ImageNet's validation set and ImageNet-V2 are data sets like any other; ``--real`` adds the accuracy on ImageNet-ReaL's
+labels. Images are resized to ``size / 0.9`` and their centre is cut out (paper, section 3.1).
+"""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.data import RealLabelsImagenet, resolve_model_data_config
+from timm.task import ClassificationEvaluator
+from timm.task.evaluator import evaluation_sample_limit
+from torch import Tensor, nn
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from resmlp_core.files import UserError, reporting, write_json
+from resmlp_vision.classifiers import load
+from resmlp_vision.classify import add_model_arguments
+from resmlp_vision.config import Config
+from resmlp_vision.data import Images, count_classes, open_dataset, readable, refuse_unreadable, validation_loader
+from resmlp_vision.processes import join_processes
+
+
+def evaluate(
+    model: nn.Module, loader: Any, device: torch.device, real: RealLabelsImagenet | None = None
+) -> dict[str, float]:
+    """Measure a classifier on all images of a loader, over all processes; those that cannot be read do not count.
+
+    Args:
+        model: maps images ``(B, 3, height, width)`` to logits ``(B, classes)``.
+        loader: timm's, over validation images.
+        device: where the sums are kept.
+        real: collects the logits of ImageNet's validation set, in its order; for one process.
+
+    Returns:
+        ``loss``, the mean cross-entropy, and ``top1`` and ``top5`` in percent.
+    """
+    evaluator = ClassificationEvaluator(device)
+    limit, seen = evaluation_sample_limit(loader), 0
+    model.eval()
+    with torch.inference_mode():
+        for images, labels in tqdm(loader, desc="validation", unit=" batches", disable=None, leave=False):
+            logits: Tensor = model(images)
+            count = len(labels) if limit is None else max(0, min(len(labels), limit - seen))
+            seen += len(labels)
+            logits, labels = logits[:count], labels[:count]  # what is behind fills the last process's batch
+            if real is not None:
+                real.add_result(logits)
+            known = readable(labels)
+            evaluator.update(logits[known], labels[known])
+    return dict(evaluator.compute(distributed=torch.distributed.is_initialized()))
+
+
+def real_labels(dataset: Images) -> RealLabelsImagenet:
+    """Prepare ImageNet-ReaL's labels for the validation set in the order of a data set.
+
+    Raises:
+        UserError: the images are not named as in ImageNet's validation set.
+    """
+    names = [re.search(r"ILSVRC2012_val_\d{8}", str(name)) for name in dataset.filenames(basename=True)]
+    if len(names) != 50_000 or not all(names):
+        raise UserError("--real needs the 50,000 images of ImageNet's validation set under their own names")
+    return RealLabelsImagenet([f"{name[0]}.JPEG" for name in names if name])
+
+
+@reporting("evaluate")
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m resmlp_vision.evaluate", description="Measure a classifier on a data set."
+    )
+    add_model_arguments(parser)
+    parser.add_argument("--data", required=True, help="hfds/NAME, or a folder of parquet files or of images")
+    parser.add_argument("--split", default="validation", help="'' for the folder itself (default: %(default)s)")
+    parser.add_argument("--image-key", default="image")
+    parser.add_argument("--label-key", default="label")
+    parser.add_argument("--crop-pct", type=float, help="share of the side that is cut out (default: the model's, 0.9)")
+    parser.add_argument("--real", action="store_true", help="also on ImageNet-ReaL's labels")
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--max-unreadable", type=int, default=100, help="images, before it gives up")
+    parser.add_argument("--device", help="CUDA where there is one")
+    parser.add_argument("--out", type=Path, metavar="FILE.JSON", help="write the figures there, too")
+    args = parser.parse_args()
+    device = join_processes(args.device)
+    model = load(args.model, args.checkpoint).to(device)
+    norm = resolve_model_data_config(model)
+    config = Config(
+        data=args.data,
+        image_key=args.image_key,
+        label_key=args.label_key,
+        img_size=norm["input_size"][-1],
+        crop_pct=args.crop_pct or norm["crop_pct"],
+        interpolation=norm["interpolation"],
+        val_batch_size=args.batch_size,
+        workers=args.workers,
+        max_unreadable=args.max_unreadable,
+    )
+    dataset = open_dataset(config, args.split, training=False)
+    count_classes(dataset, model.num_classes)
+    real = real_labels(dataset) if args.real else None
+    loader = validation_loader(dataset, config, device, mean=norm["mean"], std=norm["std"])
+    outcome: dict[str, Any] = {
+        "model": str(args.checkpoint or args.model),
+        "data": args.data,
+        "split": args.split,
+        "images": len(dataset),
+    }
+    outcome |= evaluate(model, loader, device, real)
+    refuse_unreadable(dataset, args.max_unreadable)
+    if isinstance(dataset, Images):
+        outcome["unreadable"] = dataset.unreadable.value
+    if real is not None:
+        outcome |= {f"real_top{k}": value for k, value in real.get_accuracy().items()}
+    line = f"top-1 {outcome['top1']:.2f}%  top-5 {outcome['top5']:.2f}%  loss {outcome['loss']:.3f}"
+    if real is not None:
+        line += f"  ReaL top-1 {outcome['real_top1']:.2f}%"
+    if outcome.get("unreadable"):
+        line += f"  without {outcome['unreadable']} images that cannot be read"
+    print(f"{line}  ({len(dataset):,} images of {args.data} {args.split})")
+    if args.out:
+        write_json(args.out, outcome)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Pictures of a training run: its learning curve, what it confuses, and the rows of A that it learned."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # files only: no window, no display needed
+import matplotlib.pyplot as plt
+from torch import Tensor
+
+from resmlp_core.files import replacing
+
+
+def draw_learning_curve(records: Sequence[dict[str, float]], output: Path, title: str) -> None:
+    """Draw loss and accuracy by epoch.
+
+    Args:
+        records: one an epoch, as training logs them.
+        output: the PNG to write.
+        title: of the picture.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for axes, keys in (
+        (left, {"train_loss": "training (augmented)", "val_loss": "validation"}),
+        (right, {"top1": "top-1", "ema_top1": "top-1, averaged weights", "top5": "top-5"}),
+    ):
+        for key, label in keys.items():
+            curve = {record["epoch"]: record[key] for record in records if key in record}
+            if curve:
+                axes.plot(list(curve), list(curve.values()), label=label, marker="." if len(curve) < 30 else None)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    left.set_ylabel("cross-entropy (nats)")
+    right.set_ylabel("accuracy on validation (%)")
+    figure.suptitle(title)
+    save(figure, output)
+
+
+def draw_confusion(counts: Tensor, names: Sequence[str], output: Path) -> None:
+    """Draw a confusion matrix: ``(classes, classes)`` counts, by true class and by predicted class."""
+    figure, axes = plt.subplots(figsize=(5.2, 5), layout="constrained")
+    axes.imshow(counts.float() ** 0.5, cmap="Blues")
+    for i, row in enumerate(counts.tolist()):
+        for j, count in enumerate(row):
+            if count:
+                dark = count > counts.max().item() / 3
+                axes.text(j, i, f"{count}", ha="center", va="center", fontsize=9, color="white" if dark else "black")
+    accuracy = counts.diagonal().sum().item() / counts.sum().item()
+    axes.set(xlabel="predicted", ylabel="true", title=f"{accuracy:.1%} of {int(counts.sum())} test images")
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names)
+    save(figure, output)
+
+
+def draw_filters(matrix: Tensor, grid: tuple[int, int], output: Path, title: str) -> None:
+    """Draw the rows of A as filters on the patch grid, each where the position is that it writes.
+
+    Args:
+        matrix: A, ``(positions, positions)``.
+        grid: height and width of the patch grid, in patches.
+        output: the PNG to write.
+        title: of the picture.
+    """
+    height, width = grid
+    figure, axes = plt.subplots(height, width, figsize=(0.7 * width + 1.4, 0.7 * height + 0.6), layout="constrained")
+    limit = matrix.abs().max().item()
+    for position, ax in enumerate(axes.flat):
+        image = ax.imshow(matrix[position].view(grid), cmap="RdBu", vmin=-limit, vmax=limit)
+        row, column = divmod(position, width)
+        ax.plot(column, row, "k.", markersize=3)  # the position written
+        ax.set(xticks=[], yticks=[])
+    figure.colorbar(image, ax=axes, shrink=0.8, label="weight")
+    figure.suptitle(title)
+    save(figure, output)
+
+
+def save(figure: plt.Figure, output: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    with replacing(output) as partial:
+        figure.savefig(partial, format="png", dpi=120)
+    plt.close(figure)

@@ -1,0 +1,376 @@
+"""Train a classifier: ``python -m resmlp_vision.train --config recipes/imagenet/resmlp_s12.yaml data=... out=...``.
+
+The same command under torchrun uses several GPUs or machines; after a kill, it goes on from the last epoch.
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+import torch.distributed as dist
+from omegaconf import OmegaConf
+from timm.data import Mixup, resolve_model_data_config
+from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.task import ClassificationTask, TrainingTask
+from timm.utils import NativeScaler, dispatch_clip_grad, random_seed
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from resmlp_core.files import UserError, alone_in, reporting, write_json
+from resmlp_vision.checkpoints import Saver, resume
+from resmlp_vision.classifiers import build
+from resmlp_vision.config import FREE, Config, read_config
+from resmlp_vision.data import (
+    Images,
+    count_classes,
+    open_dataset,
+    refuse_unreadable,
+    training_loader,
+    validation_loader,
+)
+from resmlp_vision.distillation import HardDistillationTask
+from resmlp_vision.evaluate import evaluate
+from resmlp_vision.pictures import draw_learning_curve
+from resmlp_vision.processes import join_processes
+
+CHECK_EVERY = 20  # updates between looks at the loss, each of which waits for the GPU
+
+
+def create_task(model: nn.Module, config: Config, device: torch.device) -> TrainingTask:
+    """Make timm's task: the model and its loss, against labels alone or against a teacher's too."""
+    criterion: nn.Module = nn.CrossEntropyLoss()
+    if config.mixup > 0 or config.cutmix > 0:
+        criterion = SoftTargetCrossEntropy()  # mixup smooths the labels itself
+    elif config.smoothing > 0:
+        criterion = LabelSmoothingCrossEntropy(config.smoothing)
+    if config.teacher is None:
+        return ClassificationTask(model, criterion, device=device, verbose=False)
+    try:
+        teacher = timm.create_model(
+            config.teacher,
+            pretrained=config.teacher_checkpoint is None,
+            checkpoint_path=config.teacher_checkpoint or "",
+            num_classes=model.num_classes,
+            **config.teacher_args,
+        )
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        raise UserError(f"teacher={config.teacher}: {' '.join(str(error).split())}") from None
+    teacher.requires_grad_(False)
+    return HardDistillationTask(
+        model, teacher.to(device), criterion, task_loss_weight=0.5, device=device, verbose=False
+    )
+
+
+class Trainer:
+    """One training run: what ``train`` builds from the settings, and the loop over an epoch's batches."""
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        training = open_dataset(config, config.train_split, training=True)
+        self.num_classes = count_classes(training, config.num_classes)
+        model = build(config, self.num_classes)
+        norm = {key: resolve_model_data_config(model)[key] for key in ("mean", "std")}
+        self.loader = training_loader(training, config, device, **norm)
+        validation = open_dataset(config, config.val_split, training=False, classes=training.reader.class_to_idx)
+        count_classes(validation, self.num_classes)
+        self.val_loader = validation_loader(validation, config, device, **norm)
+        self.classes = list(training.reader.class_to_idx)
+        self.parameters = sum(p.numel() for p in model.parameters())
+        self.task = create_task(model.to(device), config, device)
+        self.mixup = None
+        if config.mixup > 0 or config.cutmix > 0:
+            self.mixup = Mixup(
+                config.mixup, config.cutmix, label_smoothing=config.smoothing, num_classes=self.num_classes
+            )
+        try:
+            self.optimizer = create_optimizer_v2(
+                model, config.opt, lr=config.lr, weight_decay=config.weight_decay, **config.opt_args
+            )
+        except (ValueError, TypeError) as error:
+            raise UserError(f"opt={config.opt}: {error}") from None
+        self.scaler = NativeScaler(device.type) if config.dtype == "float16" else None
+        self.updates_per_epoch = len(self.loader) // config.accumulate
+        self.scheduler, _ = create_scheduler_v2(
+            self.optimizer,
+            config.sched,
+            num_epochs=config.epochs,
+            warmup_epochs=config.warmup_epochs,
+            warmup_lr=config.warmup_lr,
+            min_lr=config.min_lr,
+            decay_rate=config.decay_rate,
+            decay_epochs=config.decay_epochs,
+            step_on_epochs=False,
+            updates_per_epoch=self.updates_per_epoch,
+        )
+        if config.ema_decay is not None:
+            self.task.setup_ema(config.ema_decay)
+        if dist.get_world_size() > 1:
+            self.task.prepare_distributed(device_ids=[device] if device.type == "cuda" else None)
+
+    def autocast(self) -> Any:
+        """Give the context of automatic mixed precision, which does nothing for float32."""
+        if self.config.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, self.config.dtype))
+
+    def train_epoch(self, epoch: int) -> dict[str, float]:
+        """Train for one epoch, whose random choices follow from the run's seed and the epoch alone.
+
+        Returns:
+            ``train_loss``, the mean over all images; ``lr`` of the last update; ``images_per_second``, over all
+            processes.
+
+        Raises:
+            UserError: the loss is not finite, or too many images cannot be read.
+        """
+        seed = int(np.random.SeedSequence((self.config.seed, epoch)).generate_state(1)[0]) >> 1
+        random_seed(seed, dist.get_rank())
+        for part in (self.loader.sampler, self.loader.dataset):
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(seed)
+        self.task.train()
+        losses: list[torch.Tensor] = []
+        rates: list[float] = []
+        start = time.perf_counter()
+        with self.progress(epoch) as bar:
+            for i, loss in enumerate(self.updates(epoch * self.updates_per_epoch)):
+                losses.append(loss)
+                rates.append(self.optimizer.param_groups[0]["lr"])
+                bar.update(self.config.batch_size)
+                if (i + 1) % CHECK_EVERY == 0 or i + 1 == self.updates_per_epoch:
+                    first = i - i % CHECK_EVERY
+                    unchecked = torch.stack(losses[first:]).tolist()
+                    for step, value in enumerate(unchecked, first):
+                        if not np.isfinite(value):
+                            raise UserError(
+                                f"the loss is {value} at update {step + 1} of epoch {epoch + 1}, at learning rate "
+                                f"{rates[step]:.3g}; the checkpoint of the epoch before is whole: a lower lr or "
+                                "clip_grad=1 may help"
+                            )
+                    bar.set_postfix(loss=f"{unchecked[-1]:.3f}", lr=f"{rates[-1]:.2g}")
+                    refuse_unreadable(self.loader.dataset, self.config.max_unreadable)
+        mean = torch.stack(losses).mean()
+        dist.all_reduce(mean)
+        seconds = time.perf_counter() - start
+        return {
+            "train_loss": mean.item() / dist.get_world_size(),
+            "lr": rates[-1],
+            "images_per_second": self.updates_per_epoch * self.config.batch_size / seconds,
+        }
+
+    def updates(self, first: int) -> Iterator[torch.Tensor]:
+        """Make the updates of an epoch, the first of which has the number ``first``; yield the loss of each."""
+        batches = iter(self.loader)
+        for update in range(first, first + self.updates_per_epoch):
+            self.scheduler.step_update(update)
+            total = torch.zeros((), device=self.device)
+            for part in range(self.config.accumulate):
+                images, labels = next(batches)
+                if self.mixup is not None:
+                    images, labels = self.mixup(images, labels)
+                last = part + 1 == self.config.accumulate
+                with self.autocast():
+                    loss = self.task(images, labels)["loss"] / self.config.accumulate
+                with nullcontext() if last else self.task.no_sync():
+                    self.backward(loss, last)
+                total += loss.detach()
+            self.optimizer.zero_grad()
+            self.task.update_ema(update + 1)
+            yield total
+
+    def backward(self, loss: torch.Tensor, update: bool) -> None:
+        """Add a loss's gradient, and let the optimiser take a step if asked."""
+        parameters = self.task.get_clip_parameters()
+        if self.scaler is not None:
+            self.scaler(loss, self.optimizer, self.config.clip_grad, parameters=parameters, need_update=update)
+            return
+        loss.backward()
+        if update:
+            if self.config.clip_grad is not None:
+                dispatch_clip_grad(parameters, self.config.clip_grad)
+            self.optimizer.step()
+
+    def progress(self, epoch: int) -> tqdm:
+        """Make the progress bar of an epoch: images, images a second, time left; none where there is no terminal."""
+        return tqdm(
+            desc=f"epoch {epoch + 1}/{self.config.epochs}",
+            total=self.updates_per_epoch * self.config.batch_size,
+            unit=" images",
+            unit_scale=True,
+            disable=None if dist.get_rank() == 0 else True,
+            leave=False,
+        )
+
+    def validate(self) -> dict[str, float]:
+        """Give ``val_loss``, ``top1`` and ``top5`` in percent, and those of the weights' average."""
+        outcome: dict[str, float] = {}
+        for ema, prefix in ((False, ""), (True, "ema_")):
+            if not ema or self.task.has_ema():
+                with self.autocast():
+                    found = evaluate(self.task.get_eval_model(ema=ema), self.val_loader, self.device)
+                refuse_unreadable(self.val_loader.dataset, self.config.max_unreadable)
+                outcome |= {f"{prefix}{'val_loss' if key == 'loss' else key}": value for key, value in found.items()}
+        return outcome
+
+
+def train(config: Config) -> dict[str, Any]:
+    """Train as the settings say, from the last whole epoch if there is one.
+
+    ``out`` gets the settings (config.yaml), the checkpoints (last.pth.tar, model_best.pth.tar), one line of JSON an
+    epoch (log.jsonl), curves (tensorboard/, learning-curve.png) and results.json.
+
+    Returns:
+        The content of results.json.
+
+    Raises:
+        UserError: something in the settings or the data is to be mended; or ``out`` holds a run with other settings.
+    """
+    device = join_processes(config.device)
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    first = dist.get_rank() == 0
+    random_seed(config.seed)  # the start of the weights is the same in all processes
+    with ExitStack() as stack:
+        if first:
+            stack.enter_context(alone_in(out))
+            keep_settings(config, out)
+        trainer = Trainer(config, device)
+        args = argparse.Namespace(
+            **dataclasses.asdict(config) | {"num_classes": trainer.num_classes, "classes": trainer.classes}
+        )
+        saver = Saver(
+            trainer.task.get_trainable_module(),
+            trainer.optimizer,
+            args,
+            amp_scaler=trainer.scaler,
+            checkpoint_dir=str(out),
+            max_history=1,
+            task=trainer.task,
+        )
+        begin = resume(saver, trainer.task, trainer.optimizer, trainer.scaler)
+        if first:
+            where = f"{dist.get_world_size()} processes" if dist.get_world_size() > 1 else str(device)
+            print(
+                f"{config.model}: {trainer.parameters:,} parameters, {trainer.num_classes} classes; "
+                f"{trainer.updates_per_epoch:,} updates an epoch on {where}"
+            )
+            if begin:
+                print(f"going on after epoch {begin}")
+        records = keep_records(out, begin) if first else []
+        for epoch in range(begin, config.epochs):
+            start = time.perf_counter()
+            record: dict[str, float] = {"epoch": epoch + 1, **trainer.train_epoch(epoch)}
+            if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
+                record |= trainer.validate()
+            record["seconds"] = time.perf_counter() - start
+            if first:
+                if isinstance(trainer.loader.dataset, Images):
+                    record["unreadable"] = trainer.loader.dataset.unreadable.value
+                records.append(record)
+                report(record, config, out)
+                saver.save_checkpoint(epoch, record.get("ema_top1", record.get("top1")))
+        return finish(trainer, records, out) if first else {}
+
+
+def keep_settings(config: Config, out: Path) -> None:
+    """Write the settings to ``out``.
+
+    Raises:
+        UserError: it holds a run with other settings.
+    """
+    path = out / "config.yaml"
+    if path.exists():
+        before: Any = OmegaConf.to_container(OmegaConf.load(path))
+        now = json.loads(json.dumps(dataclasses.asdict(config)))
+        for key in now:
+            if key not in FREE and before.get(key) != now[key]:
+                raise UserError(
+                    f"{out} was started with {key}={before.get(key)}, not {now[key]}; give another out, or delete it"
+                )
+    OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), path)
+
+
+def keep_records(out: Path, epochs: int) -> list[dict[str, float]]:
+    """Read the records of the epochs that a run goes on from, and drop those of epochs that are trained anew."""
+    path = out / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()[:epochs] if path.exists() else []
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return [json.loads(line) for line in lines]
+
+
+def report(record: dict[str, float], config: Config, out: Path) -> None:
+    """Tell of an epoch: a line on the screen, a line of JSON, and tensorboard's curves."""
+    line = (
+        f"epoch {record['epoch']:>3}/{config.epochs}  training loss {record['train_loss']:.3f}  "
+        f"learning rate {record['lr']:.2g}  {record['images_per_second']:,.0f} images/s"
+    )
+    if "top1" in record:
+        line += f"  validation loss {record['val_loss']:.3f}  top-1 {record['top1']:.2f}%"
+    if "ema_top1" in record:
+        line += f"  of the average {record['ema_top1']:.2f}%"
+    left = (config.epochs - record["epoch"]) * record["seconds"]
+    print(line + (f"  {left / 60:.0f} min left" if left else ""), flush=True)
+    with open(out / "log.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+    with SummaryWriter(str(out / "tensorboard"), purge_step=int(record["epoch"])) as writer:
+        for key, value in record.items():
+            if key != "epoch" and value is not None:
+                writer.add_scalar(key, value, int(record["epoch"]))
+
+
+def finish(trainer: Trainer, records: list[dict[str, float]], out: Path) -> dict[str, Any]:
+    """Write results.json and the learning curve, and print a summary."""
+    validated = [record for record in records if "top1" in record]
+    best = max(validated, key=lambda record: record.get("ema_top1", record["top1"]))
+    last = validated[-1]
+    outcome = {
+        "model": trainer.config.model,
+        "parameters": trainer.parameters,
+        "epochs": len(records),
+        "hours": sum(record["seconds"] for record in records) / 3600,
+        "images_per_second": float(np.median([record["images_per_second"] for record in records])),
+        **{key: value for key, value in last.items() if key.endswith(("loss", "top1", "top5"))},
+        "best_top1": best.get("ema_top1", best["top1"]),
+        "best_epoch": best["epoch"],
+    }
+    write_json(out / "results.json", outcome)
+    draw_learning_curve(records, out / "learning-curve.png", trainer.config.model)
+    print()
+    for key, value in outcome.items():
+        shown = value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+        print(f"  {key.replace('_', ' '):<18}{shown}")
+    print(f"\nEverything is in {out}")
+    return outcome
+
+
+@reporting("train")
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m resmlp_vision.train", description="Train an image classifier.")
+    parser.add_argument("--config", type=Path, metavar="RECIPE.YAML", help="settings (default: the paper's)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as data=hfds/NAME out=FOLDER lr=0.001")
+    args = parser.parse_intermixed_args()
+    config = read_config(args.config, args.overrides)
+    logging.getLogger("timm").setLevel(logging.WARNING)
+    try:
+        train(config)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

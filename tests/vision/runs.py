@@ -1,0 +1,63 @@
+"""Tiny data sets of images and the training command on them."""
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TINY = (
+    "model_args={depth: 2, embed_dim: 16, patch_size: 4}",
+    *("img_size=8", "epochs=3", "batch_size=8", "opt=adamw", "lr=0.01", "warmup_epochs=1", "workers=0"),
+    *("repeated_aug=0", "mixup=0", "cutmix=0", "reprob=0", "device=cpu"),
+)
+PLAIN = ("auto_augment=null", "color_jitter=0", "hflip=0", "scale=[1,1]", "drop_path=0")  # nothing left to chance
+
+
+def write_images(folder: Path, classes: int = 2, images: int = 12, splits: tuple[str, ...] = ("train", "val")) -> Path:
+    """Write a folder of images whose class is their brightness."""
+    random = np.random.default_rng(0)
+    for split in splits:
+        for label in range(classes):
+            (folder / split / f"class{label}").mkdir(parents=True)
+            for i in range(images):
+                low = 250 * label // classes
+                pixels = random.integers(low, low + 250 // classes, (12, 12, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / f"class{label}" / f"{split}{label}{i}.png")
+    return folder
+
+
+def start(*overrides: object, config: Path | None = None) -> subprocess.Popen:
+    """Start the training command in a process of its own."""
+    line = [sys.executable, "-m", "resmlp_vision.train", *(["--config", str(config)] if config else [])]
+    return subprocess.Popen([*line, *map(str, overrides)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    """Wait for the command to succeed; return what it printed."""
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+    return out
+
+
+def run(main: Callable[[], None], *arguments: object) -> str:
+    """Run a command here, without the seconds that a new process takes to import it; return what it prints."""
+    printed = io.StringIO()
+    with mock.patch("sys.argv", ["command", *map(str, arguments)]), redirect_stdout(printed):
+        main()
+    return printed.getvalue()
+
+
+def fail(main: Callable[[], None], *arguments: object) -> str:
+    """Run a command that is to end with a message, not with a traceback; return that message."""
+    with pytest.raises(SystemExit) as stopped:
+        run(main, *arguments)
+    message = str(stopped.value)
+    assert message not in ("0", "1", "2") and "\n" not in message
+    return message

@@ -1,0 +1,107 @@
+"""What a user can get wrong in training ends in one line that says what to mend, and no traceback."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from resmlp_core.files import UserError
+from resmlp_vision.config import read_config
+from resmlp_vision.train import main
+
+from .runs import TINY, fail, run, write_images
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data=/nowhere/images", "no folder /nowhere/images; a data set of the hub is data=hfds/NAME"),
+        ("train_split=trian", "trian; "),
+        ("img_size=10", "img_size=10x10 is no multiple of patch_size=4"),
+        ("num_classes=1", "num_classes=1, but the data have"),
+        ("model=resmlp_s1", "did you mean 'resmlp_s12'?"),
+        ("model_args.dept=3", "did you mean 'depth'?"),
+        ("opt=adamww", "adamww"),
+        ("batch_size=7 mixup=1", "batch_size=7"),
+        ("batch_size=400", "24 training images are fewer than batch_size=400"),
+        ("checkpoint=/nowhere.pth", "/nowhere.pth"),
+        ("teacher=resnet5", "resnet5"),
+        ("learning_rate=3", "unknown key 'learning_rate'"),
+        ("epochs=many", "epochs: "),
+        ("dtype=int8", "dtype=int8 is none of"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(images, tmp_path, override, message):
+    assert message in fail(main, *TINY, f"data={images}", f"out={tmp_path}", *override.split())
+    assert not (tmp_path / "last.pth.tar").exists()
+
+
+def test_parquet_without_the_split_or_the_column(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.table({"picture": [b""], "label": [0]}), tmp_path / "data" / "train.parquet")
+    settings = (*TINY, f"data={tmp_path / 'data'}", f"out={tmp_path / 'out'}")
+    assert "image" in fail(main, *settings)
+    assert "testing" in fail(main, *settings, "train_split=testing")
+
+
+def test_an_empty_class_and_classes_that_differ(tmp_path):
+    folder = write_images(tmp_path / "images")
+    settings = (*TINY, f"data={folder}", f"out={tmp_path / 'out'}")
+    (folder / "val" / "class9").mkdir()
+    assert "class9 is none of the training split" in fail(main, *settings)
+    (folder / "val" / "class9").rmdir()
+    (folder / "train" / "class2").mkdir()
+    assert "class2 has no images" in fail(main, *settings)
+
+
+def test_a_checkpoint_of_another_model_is_named_with_the_first_mismatch(images, tmp_path):
+    settings = (*TINY, f"data={images}", "epochs=1")
+    run(main, *settings, f"out={tmp_path / 'one'}")
+    other = (f"out={tmp_path / 'two'}", f"checkpoint={tmp_path / 'one' / 'last.pth.tar'}", "model_args.depth=1")
+    message = fail(main, *settings, *other)
+    assert "last.pth.tar does not fit the model: layers.1" in message
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(images, tmp_path):
+    """The limit on a file's size stands for the disk's end."""
+    settings = (*TINY, f"data={images}", f"out={tmp_path}")
+    run(main, *settings, "epochs=3", "sched=cosine")
+    before = (tmp_path / "last.pth.tar").read_bytes()
+    for path in (tmp_path / "config.yaml", tmp_path / "results.json"):
+        path.unlink()
+    line = [sys.executable, "-m", "resmlp_vision.train", *settings, "epochs=4"]
+    limit = len(before) // 2
+    done = subprocess.run(
+        line,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        env=os.environ,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "is the disk full?" in done.stderr and "the checkpoint before it is whole" in done.stderr.lower()
+    assert (tmp_path / "last.pth.tar").read_bytes() == before
+    assert not (tmp_path / "tmp.pth.tar").exists()
+
+
+def test_settings_are_read_from_a_file_and_the_command_line_wins(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("data: here\nlr: 0.1\nmodel_args: {depth: 3}\n")
+    config = read_config(recipe, ["lr=0.2", "out=there", "model_args.embed_dim=8"])
+    assert (config.data, config.lr, config.model_args) == ("here", 0.2, {"depth": 3, "embed_dim": 8})
+    with pytest.raises(UserError, match=r"data: give data=\.\.\."):
+        read_config(None, ["out=there"])
+    with pytest.raises(UserError, match="no recipe"):
+        read_config(tmp_path / "none.yaml", [])
+    with pytest.raises(UserError, match="is not key=value"):
+        read_config(None, ["lr"])

@@ -1,0 +1,184 @@
+"""Measuring a classifier on folders, parquet files and streams, on ImageNet's labels and on ReaL's."""
+
+import json
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from timm.data import RealLabelsImagenet, create_transform
+
+from resmlp_core.files import UserError
+from resmlp_vision import evaluate, train
+from resmlp_vision.classifiers import load
+from resmlp_vision.config import Config
+from resmlp_vision.data import Images, open_dataset
+from resmlp_vision.images import open_rgb
+from resmlp_vision.processes import join_processes
+
+from .runs import TINY, fail, run, start, write_images
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"), classes=3, images=7)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(images, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    run(train.main, *TINY, f"data={images}", f"out={out}", "crop_pct=0.8", "epochs=2")
+    return out / "last.pth.tar"
+
+
+def arguments(checkpoint, *more):
+    return ("--checkpoint", checkpoint, "--workers", 1, "--device", "cpu", *more)
+
+
+def write_parquet(folder, images):
+    """The validation images as the hub has data sets, with a card that tells their number."""
+    folder.mkdir()
+    rows = [
+        {"picture": {"bytes": path.read_bytes(), "path": path.name}, "kind": int(path.parent.name[-1])}
+        for path in sorted((images / "val").rglob("*.png"))
+    ]
+    features = {
+        "picture": {"_type": "Image"},
+        "kind": {"names": ["class0", "class1", "class2"], "_type": "ClassLabel"},
+    }
+    table = pa.Table.from_pylist(rows).replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})}
+    )
+    pq.write_table(table, folder / "validation.parquet")
+    (folder / "README.md").write_text(
+        "---\ndataset_info:\n  features:\n  - name: picture\n    dtype: image\n  - name: kind\n    dtype:\n"
+        "      class_label:\n        names:\n          '0': class0\n          '1': class1\n          '2': class2\n"
+        f"  splits:\n  - name: validation\n    num_bytes: 1\n    num_examples: {len(rows)}\n---\n"
+    )
+    return folder
+
+
+def test_accuracy_is_that_of_one_image_at_a_time_whatever_holds_the_images(checkpoint, images, tmp_path):
+    model = load("", checkpoint)
+    transform = create_transform((3, 8, 8), crop_pct=0.8, interpolation="bicubic")
+    paths = sorted((images / "val").rglob("*.png"))
+    with torch.inference_mode():
+        right = [
+            model(transform(open_rgb(path)).unsqueeze(0)).argmax().item() == int(path.parent.name[-1]) for path in paths
+        ]
+    expected = 100 * sum(right) / len(right)
+    parquet = write_parquet(tmp_path / "parquet", images)
+    keys = ("--image-key", "picture", "--label-key", "kind")
+    for data in (
+        (images,),
+        (images / "val", "--split", ""),
+        (parquet, *keys),
+        (f"hfds/{parquet}", *keys),
+        (f"hfids/{parquet}", *keys),
+    ):
+        line = arguments(checkpoint, "--data", *data, "--batch-size", 4, "--out", tmp_path / "figures.json")
+        printed = run(evaluate.main, *line)
+        figures = json.loads((tmp_path / "figures.json").read_text())
+        assert figures["top1"] == pytest.approx(expected) and figures["images"] == 21
+        assert f"top-1 {expected:.2f}%" in printed
+
+
+def test_images_that_cannot_be_read_are_named_and_left_out(checkpoint, images, tmp_path):
+    broken = write_images(tmp_path / "images", classes=3, images=7)
+    paths = sorted((broken / "val").rglob("*.png"))
+    for path in paths[:2]:
+        path.write_bytes(path.read_bytes()[:60])
+    line = arguments(checkpoint, "--data", broken, "--out", tmp_path / "figures.json")
+    process = subprocess.run(
+        [sys.executable, "-m", "resmlp_vision.evaluate", *map(str, line)], capture_output=True, text=True
+    )
+    assert process.returncode == 0 and "without 2 images that cannot be read" in process.stdout
+    assert all(path.name in process.stderr for path in paths[:2])
+    assert json.loads((tmp_path / "figures.json").read_text())["unreadable"] == 2
+    assert "is the disk whole?" in fail(evaluate.main, *line, "--max-unreadable", 1)
+
+
+def test_real_labels_follow_the_names_of_the_images():
+    class Files:
+        def filenames(self, basename):
+            return [f"ILSVRC2012_val_{i:08d}_n01440764.JPEG" for i in range(50_000, 0, -1)]
+
+    found, own = (
+        evaluate.real_labels(Files()),
+        RealLabelsImagenet([f"ILSVRC2012_val_{i:08d}.JPEG" for i in range(1, 50_001)]),
+    )
+    right = [own.real_labels[f"ILSVRC2012_val_{i:08d}.JPEG"] for i in range(50_000, 0, -1)]
+    logits = torch.zeros(50_000, 1000)
+    for row, labels in enumerate(right):
+        if labels and row % 2:
+            logits[row, labels[-1]] = 1
+        else:
+            logits[row, (labels[0] + 1) % 1000 if labels else 0] = 1
+            logits[row, labels] = -1
+    found.add_result(logits)
+    rated = [row % 2 for row, labels in enumerate(right) if labels]
+    assert found.get_accuracy(1) == pytest.approx(100 * sum(rated) / len(rated))
+
+
+def test_real_labels_need_imagenets_own_names(images):
+    join_processes("cpu")
+    with pytest.raises(UserError, match="under their own names"):
+        evaluate.real_labels(open_dataset(Config(data=str(images)), "val", training=False))
+
+
+def test_each_image_counts_once_whatever_the_batch(images):
+    """The evaluator's figures against a slow count, with a batch that does not divide the images."""
+
+    class Loader(list):
+        sampler = None
+
+    torch.manual_seed(0)
+    logits, labels = torch.randn(11, 6), torch.randint(6, (11,))
+    labels[3] = -1  # unreadable
+    batches = Loader((logits[i : i + 4], labels[i : i + 4]) for i in range(0, 11, 4))
+    found = evaluate.evaluate(torch.nn.Identity(), batches, torch.device("cpu"))
+    ranks = [(logits[i] > logits[i, labels[i]]).sum().item() for i in range(11) if i != 3]
+    assert found["top1"] == pytest.approx(100 * sum(rank < 1 for rank in ranks) / 10)
+    assert found["top5"] == pytest.approx(100 * sum(rank < 5 for rank in ranks) / 10)
+
+
+def test_a_stream_trains(images, tmp_path):
+    parquet = write_parquet(tmp_path / "parquet", images)
+    (parquet / "train.parquet").write_bytes((parquet / "validation.parquet").read_bytes())
+    card = (parquet / "README.md").read_text()
+    (parquet / "README.md").write_text(
+        card.replace("  splits:\n", "  splits:\n  - name: train\n    num_bytes: 1\n    num_examples: 21\n")
+    )
+    keys = ("image_key=picture", "label_key=kind", "workers=1")
+    printed = run(train.main, *TINY, f"data=hfids/{parquet}", f"out={tmp_path / 'out'}", *keys, "batch_size=7")
+    assert "3 classes; 3 updates an epoch" in printed
+
+
+def test_training_replaces_and_counts_what_cannot_be_read(tmp_path):
+    folder = write_images(tmp_path / "images")
+    broken = sorted((folder / "train").rglob("*.png"))[0]
+    broken.write_bytes(b"no image")
+    Image.new("CMYK", (1, 1)).save(folder / "train" / "class0" / "one.jpg")
+    _, errors = (process := start(*TINY, f"data={folder}", f"out={tmp_path / 'out'}", "epochs=2")).communicate()
+    assert process.returncode == 0, errors
+    records = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert broken.name in errors and records[-1]["unreadable"] in (1, 2)
+    for path in (folder / "train").rglob("*.png"):
+        path.write_bytes(b"no image")
+    again = (*TINY, f"data={folder}", f"out={tmp_path / 'again'}", "max_unreadable=3")
+    assert "more than max_unreadable=3 images cannot be read" in fail(train.main, *again)
+
+
+def test_the_next_image_takes_the_place_of_one_that_cannot_be_read(tmp_path):
+    folder = write_images(tmp_path / "images")
+    dataset = open_dataset(Config(data=str(folder)), "train", training=True)
+    assert isinstance(dataset, Images)
+    dataset.transform = lambda image: image
+    paths = [folder / "train" / name for name in dataset.filenames()]
+    expected = open_rgb(paths[1])
+    paths[0].write_bytes(paths[0].read_bytes()[:50])
+    image, label = dataset[0]
+    assert image == expected and label == 0 and dataset.unreadable.value == 1

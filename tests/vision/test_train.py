@@ -1,0 +1,262 @@
+"""The training command: what it leaves, that it resumes exactly, its distillation, its parts over processes."""
+
+import dataclasses
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from timm.data.auto_augment import AugmentOp
+from timm.optim import create_optimizer_v2
+
+from resmlp_vision import create_model
+from resmlp_vision.classifiers import load
+from resmlp_vision.config import read_config
+from resmlp_vision.distillation import HardDistillationTask
+from resmlp_vision.processes import join_processes
+from resmlp_vision.train import Trainer, main
+from resmlp_vision.weights import read_checkpoint
+
+from .runs import PLAIN, TINY, fail, finish, run, start, write_images
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+def config(*overrides):
+    return read_config(None, [*TINY, *map(str, overrides)])
+
+
+def weights(out):
+    return read_checkpoint(out / "last.pth.tar")["state_dict"]
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_it_learns_and_leaves_checkpoints_figures_and_pictures(images, tmp_path):
+    printed = finish(start(*TINY, f"data={images}", f"out={tmp_path}", "epochs=8", "ema_decay=0.5"))
+    assert {"last.pth.tar", "model_best.pth.tar", "config.yaml", "log.jsonl", "results.json", "tensorboard"} < {
+        path.name for path in tmp_path.iterdir()
+    }
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == list(range(1, 9))
+    assert records[-1]["train_loss"] < records[0]["train_loss"]
+    assert all(0 <= record["ema_top1"] <= 100 and record["images_per_second"] > 0 for record in records)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["top1"] == records[-1]["top1"] >= 90
+    assert results["parameters"] == sum(w.numel() for w in weights(tmp_path).values())
+    assert "epoch   8/8" in printed and "images/s" in printed
+    with Image.open(tmp_path / "learning-curve.png") as picture:
+        assert picture.width > 500
+    # the checkpoint says itself what model it is, what its classes are called, and has the average
+    model = load("", tmp_path / "last.pth.tar")
+    assert model.classes == ["class0", "class1"]
+    average = read_checkpoint(tmp_path / "last.pth.tar")["state_dict_ema"]
+    assert same(dict(model.state_dict()), average) and not same(average, weights(tmp_path))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_killed_in_an_epoch_it_ends_with_the_weights_of_an_unbroken_run(images, tmp_path, workers):
+    settings = (
+        f"data={images}",
+        "epochs=6",
+        "auto_augment=rand-m9-mstd0.5-inc1",
+        "mixup=0.8",
+        "cutmix=1",
+        "reprob=0.5",
+    )
+    settings = (*TINY, *settings, "repeated_aug=3", "ema_decay=0.9", f"workers={workers}", "drop_path=0.2")
+    finish(start(*settings, f"out={tmp_path / 'whole'}"))
+    out = tmp_path / "killed"
+    for epochs in (1, 3):
+        process = start(*settings, f"out={out}")
+        while not (out / "log.jsonl").exists() or len((out / "log.jsonl").read_text().splitlines()) < epochs:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert "going on after epoch" in finish(start(*settings, f"out={out}"))
+    assert same(weights(out), weights(tmp_path / "whole"))
+    last, whole = (read_checkpoint(folder / "last.pth.tar") for folder in (out, tmp_path / "whole"))
+    assert same(last["state_dict_ema"], whole["state_dict_ema"])
+    logs = [
+        [{**json.loads(line), "seconds": 0, "images_per_second": 0} for line in path.read_text().splitlines()]
+        for path in (out / "log.jsonl", tmp_path / "whole" / "log.jsonl")
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_run_again_it_trains_nothing_and_other_settings_are_refused(images, tmp_path):
+    settings = (*TINY, f"data={images}", f"out={tmp_path}")
+    run(main, *settings)
+    before = (tmp_path / "last.pth.tar").stat().st_mtime_ns
+    run(main, *settings, "workers=1")
+    assert (tmp_path / "last.pth.tar").stat().st_mtime_ns == before
+    assert "lr=0.01, not 0.02" in fail(main, *settings, "lr=0.02")
+
+
+def test_a_batch_in_parts_and_on_two_processes_trains_like_a_batch_in_one(images, tmp_path):
+    settings = (*TINY, *PLAIN, f"data={images}", "batch_size=8", "opt=sgd", "lr=0.05", "smoothing=0")
+    run(main, *settings, f"out={tmp_path / 'one'}")
+    run(main, *settings, f"out={tmp_path / 'parts'}", "accumulate=2")
+    line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
+    two = [*line, "-m", "resmlp_vision.train", *settings, f"out={tmp_path / 'two'}"]
+    subprocess.run(two, check=True, capture_output=True, timeout=300)
+    one = [json.loads(line) for line in (tmp_path / "one" / "log.jsonl").read_text().splitlines()]
+    for name in ("parts", "two"):
+        other = [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for key in ("train_loss", "val_loss", "top1"):
+            assert [record[key] for record in other] == pytest.approx([record[key] for record in one], rel=1e-4)
+        for key, value in weights(tmp_path / "one").items():
+            torch.testing.assert_close(weights(tmp_path / name)[key], value, rtol=1e-3, atol=1e-5)
+
+
+def test_the_papers_augmentation_takes_every_strength_that_it_draws():
+    """Pillow refuses to posterise to 0 bits, which rand-m9-mstd0.5-inc1 draws for one image in a thousand."""
+    operation = AugmentOp("PosterizeIncreasing", prob=1, magnitude=10)
+    image = Image.effect_noise((8, 8), 50).convert("RGB")
+    assert operation(image).getextrema() == ((0, 0),) * 3
+    kept = AugmentOp("PosterizeIncreasing", prob=1, magnitude=5)(image)  # 4 - 2 bits
+    assert {value % 64 for value in kept.tobytes()} == {0} and kept != image
+
+
+def test_nothing_but_matrices_decays():
+    model = create_model("resmlp_s12", global_pool="class_mlp", norm="layer_norm", num_classes=10)
+    groups = create_optimizer_v2(model, "lamb", lr=1.0, weight_decay=0.2).param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        matrix = name.endswith("weight") and parameter.dim() > 1
+        assert decay[id(parameter)] == (0.2 if matrix else 0), name
+
+
+def test_the_recipe_of_imagenet_is_the_papers():
+    recipe = read_config(RECIPES / "imagenet" / "resmlp_s12.yaml", ["out=x"])
+    assert dataclasses.asdict(recipe).items() >= {
+        **{"epochs": 400, "batch_size": 2048, "opt": "lamb", "lr": 5e-3, "weight_decay": 0.2, "sched": "cosine"},
+        **{"warmup_epochs": 5, "smoothing": 0.1, "repeated_aug": 3, "auto_augment": "rand-m9-mstd0.5-inc1"},
+        **{"reprob": 0.25, "mixup": 0.8, "cutmix": 1.0, "drop_path": 0.05, "dtype": "float32", "crop_pct": 0.9},
+    }.items()  # fmt: skip
+    assert recipe == read_config(None, ["data=hfds/ILSVRC/imagenet-1k", "out=x"]), "the defaults are the recipe"
+
+
+def write_imagenet(folder: Path) -> Path:
+    """Write 16 + 4 images in the schema of the hub's imagenet-1k."""
+    folder.mkdir()
+    for split, count in (("train", 16), ("validation", 4)):
+        rows = []
+        for i in range(count):
+            file = io.BytesIO()
+            Image.effect_noise((90 + i, 120), 60 + i).convert("RGB").save(file, "JPEG")
+            rows.append({"image": {"bytes": file.getvalue(), "path": f"{i}.JPEG"}, "label": 37 * i % 1000})
+        features = {
+            "image": {"_type": "Image"},
+            "label": {"names": [f"n{j}" for j in range(1000)], "_type": "ClassLabel"},
+        }
+        table = pa.Table.from_pylist(rows)
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["parquet", "folder"])
+def test_the_recipe_of_imagenet_takes_its_first_steps_as_written(tmp_path, kind):
+    if kind == "parquet":
+        data = write_imagenet(tmp_path / "imagenet")
+    else:
+        data = write_images(tmp_path / "imagenet", classes=4, images=4)
+    short = (f"data={data}", f"out={tmp_path / 'out'}", "batch_size=8", "epochs=1", "workers=1", "device=cpu")
+    printed = run(main, "--config", RECIPES / "imagenet" / "resmlp_s12.yaml", *short)
+    classes = 1000 if kind == "parquet" else 4
+    assert f"{classes} classes; 2 updates an epoch" in printed
+    record = json.loads((tmp_path / "out" / "log.jsonl").read_text())
+    assert abs(record["val_loss"] - torch.log(torch.tensor(classes))) < 1
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_recipe_can_be_read(path):
+    if path.parent.name in ("cifar10", "digits", "imagenet"):
+        read_config(path, ["data=x", "out=y"])
+
+
+def test_distillation_halves_the_loss_between_the_label_and_the_teachers_decision():
+    torch.manual_seed(0)
+    sizes = {"depth": 1, "embed_dim": 8, "patch_size": 4, "img_size": 8, "num_classes": 3}
+    student, teacher = (create_model("resmlp_s12", **sizes).eval() for _ in range(2))
+    for model in (student, teacher):
+        torch.nn.init.normal_(model.head.weight)
+    images, labels = torch.randn(5, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1])
+    task = HardDistillationTask(student, teacher, torch.nn.CrossEntropyLoss(), task_loss_weight=0.5, verbose=False)
+    logits = student(images).log_softmax(-1)
+    expected = sum(-(logits[i, labels[i]] + logits[i, teacher(images)[i].argmax()]) / 2 for i in range(5)) / 5
+    torch.testing.assert_close(task(images, labels)["loss"], expected)
+    assert not F.cross_entropy(student(images), labels).isclose(expected)
+
+
+def test_a_run_distils_from_a_checkpoint_of_another_run(images, tmp_path):
+    run(main, *TINY, f"data={images}", f"out={tmp_path / 'teacher'}")
+    teacher = ("teacher=resmlp_s12", f"teacher_checkpoint={tmp_path / 'teacher' / 'last.pth.tar'}")
+    same_shape = "teacher_args={depth: 2, embed_dim: 16, patch_size: 4, img_size: 8}"
+    run(main, *TINY, f"data={images}", f"out={tmp_path / 'student'}", *teacher, same_shape, "mixup=0.8")
+    assert not any("teacher" in name for name in weights(tmp_path / "student"))
+
+
+def test_fine_tuning_at_another_size_with_other_classes(images, tmp_path, caplog):
+    run(main, *TINY, f"data={images}", f"out={tmp_path / 'before'}")
+    more = write_images(tmp_path / "three", classes=3)
+    start_from = f"checkpoint={tmp_path / 'before' / 'last.pth.tar'}"
+    frozen = ("img_size=16", "lr=0", "min_lr=0", "warmup_lr=0", "weight_decay=0")
+    run(main, *TINY, f"data={more}", f"out={tmp_path / 'after'}", start_from, *frozen)
+    assert "the checkpoint has 2 classes, the model 3" in caplog.text
+    before, after = (weights(tmp_path / name) for name in ("before", "after"))
+    assert torch.equal(before["stem.proj.weight"], after["stem.proj.weight"])
+    assert after["layers.0.cross_position.mixer.weight"].shape == (16, 16)
+    assert after["head.weight"].shape == (3, 16)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(images, tmp_path):
+    settings = (*TINY, f"data={images}", f"out={tmp_path}", "opt=sgd", "lr=1e18", "warmup_lr=0.001", "sched=cosine")
+    message = fail(main, *settings, "clip_grad=null", "model_args.layer_scale=1")
+    assert "the loss is" in message and "update" in message and "learning rate" in message
+    if (tmp_path / "last.pth.tar").exists():
+        assert all(w.isfinite().all() for w in weights(tmp_path).values())
+
+
+def test_mixed_precision_trains(images, tmp_path):
+    run(main, *TINY, f"data={images}", f"out={tmp_path}", "dtype=bfloat16", "epochs=6")
+    assert weights(tmp_path)["head.weight"].dtype == torch.float32
+    assert json.loads((tmp_path / "results.json").read_text())["top1"] >= 80
+
+
+def test_other_models_of_timm_train_by_the_same_command(images, tmp_path):
+    small = "model_args={embed_dim: 16, depth: 1, num_heads: 2, patch_size: 4}"
+    run(main, *TINY, f"data={images}", f"out={tmp_path}", "model=vit_tiny_patch16_224", small)
+    assert load("", tmp_path / "last.pth.tar").num_classes == 2
+
+
+def test_an_epoch_follows_from_its_number_and_the_weights(images, tmp_path):
+    """Whatever was drawn before it, which is what a resumed run does not know."""
+    frozen = ("lr=0", "warmup_lr=0", "min_lr=0", "weight_decay=0", "mixup=1", "reprob=0.5")
+    losses = []
+    for drawn in (0, 2):
+        torch.manual_seed(0)
+        trainer = Trainer(config(f"data={images}", f"out={tmp_path}", *frozen), join_processes("cpu"))
+        torch.nn.init.normal_(trainer.task.trainable_module.head.weight)
+        for epoch in range(drawn):
+            trainer.train_epoch(epoch)
+        losses.append([trainer.train_epoch(epoch)["train_loss"] for epoch in (5, 6)])
+    assert losses[0] == losses[1] and losses[0][0] != losses[0][1]
