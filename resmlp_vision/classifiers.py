@@ -35,13 +35,13 @@ def build(config: Config, num_classes: int) -> Any:
         raise UserError(f"model={config.model}: {' '.join(str(error).split())}") from None
 
 
-def load(name: str, checkpoint: Path | None) -> Any:
+def load(name: str, checkpoint: str | Path | None) -> Any:
     """Load a classifier for use: of a training run, from a file of weights, or the authors', which timm downloads once.
 
     Args:
         name: a model, or with the tag of released weights behind, such as ``resmlp_s12.fb_distilled_in1k``. A training
             run's checkpoint says itself which model it is.
-        checkpoint: a training run's, or a file of weights under the release's, timm's or our own names.
+        checkpoint: a training run's, or weights under the release's, timm's or our own names: a file or a URL.
 
     Returns:
         The model; ``classes`` of it are the names of the classes, where they are known.
@@ -66,7 +66,7 @@ def load(name: str, checkpoint: Path | None) -> Any:
         raise UserError(str(error)) from None
 
 
-def load_trained(checkpoint: Path, state: dict[str, Any]) -> Any:
+def load_trained(checkpoint: str | Path, state: dict[str, Any]) -> Any:
     """Load the model of a training run, with the averaged weights where there are some."""
     args = vars(state["args"])
     settings = {key: args[key] for key in Config.__dataclass_fields__}

@@ -60,7 +60,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"one of {', '.join(VARIANTS)}, for released weights with their tag (default: %(default)s)",
     )
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="a training run's, or weights to use in place of the released"
+        "--checkpoint", metavar="FILE", help="a training run's, or weights to use in place of the released; or a URL"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from datasets import load_dataset
 from PIL import Image
 from timm.data import ImageDataset, IterableImageDataset, create_dataset, create_loader
 from timm.data.readers import create_reader
@@ -93,7 +94,13 @@ def open_dataset(
         name = config.data.removeprefix("hfds/")
         if name == config.data and not folder.is_dir():
             raise UserError(f"no folder {folder}; a data set of the hub is data=hfds/NAME")
-        if name != config.data or any(folder.rglob("*.parquet")):
+        if name != config.data or any(folder.glob("*.parquet")) or any(folder.glob("*/*.parquet")):
+            columns = load_dataset(name, split=split).column_names
+            for key in ("image_key", "label_key"):
+                if getattr(config, key) not in columns:
+                    raise UserError(
+                        f"data={config.data} has no column {getattr(config, key)!r}; give {key}=... of {columns}"
+                    )
             reader = create_reader(f"hfds/{name}", split=split, input_key=config.image_key, target_key=config.label_key)
         else:
             reader = read_folder(folder, split, classes)
@@ -116,11 +123,8 @@ def read_folder(folder: Path, split: str, classes: Mapping[str, int] | None) -> 
     reader = create_reader("", root=str(root), class_map=dict(classes) if classes else None)
     for path in sorted(root.iterdir()):
         if path.is_dir() and path.name not in reader.class_to_idx:
-            known = classes is not None and path.name not in classes
-            raise UserError(f"the class {path} {'is none of the training split' if known else 'has no images'}")
-    for name in reader.class_to_idx:
-        if not (root / name).is_dir():
-            raise UserError(f"{root} has no folder for the class {name}")
+            unknown = classes is not None and path.name not in classes
+            raise UserError(f"the class {path} {'is none of those trained' if unknown else 'has no images'}")
     return reader
 
 

@@ -99,8 +99,12 @@ def main() -> None:
         workers=args.workers,
         max_unreadable=args.max_unreadable,
     )
-    dataset = open_dataset(config, args.split, training=False)
+    names = {name: i for i, name in enumerate(getattr(model, "classes", []))}
+    dataset = open_dataset(config, args.split, training=False, classes=names)
     count_classes(dataset, model.num_classes)
+    found = len(dataset.reader.class_to_idx)
+    if found not in (0, model.num_classes) and not names:
+        raise UserError(f"data={args.data} has {found} classes, the model {model.num_classes}: which are which?")
     real = real_labels(dataset) if args.real else None
     loader = validation_loader(dataset, config, device, mean=norm["mean"], std=norm["std"])
     outcome: dict[str, Any] = {

@@ -29,7 +29,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.files import UserError, alone_in, reporting, write_json
-from resmlp_vision.checkpoints import Saver, resume
+from resmlp_vision.checkpoints import LAST, Saver, resume
 from resmlp_vision.classifiers import build
 from resmlp_vision.config import FREE, Config, read_config
 from resmlp_vision.data import (
@@ -182,9 +182,9 @@ class Trainer:
                 if self.mixup is not None:
                     images, labels = self.mixup(images, labels)
                 last = part + 1 == self.config.accumulate
-                with self.autocast():
-                    loss = self.task(images, labels)["loss"] / self.config.accumulate
                 with nullcontext() if last else self.task.no_sync():
+                    with self.autocast():
+                        loss = self.task(images, labels)["loss"] / self.config.accumulate
                     self.backward(loss, last)
                 total += loss.detach()
             self.optimizer.zero_grad()
@@ -289,10 +289,10 @@ def keep_settings(config: Config, out: Path) -> None:
     """Write the settings to ``out``.
 
     Raises:
-        UserError: it holds a run with other settings.
+        UserError: it holds a checkpoint of a run with other settings.
     """
     path = out / "config.yaml"
-    if path.exists():
+    if path.exists() and (out / LAST).exists():
         before: Any = OmegaConf.to_container(OmegaConf.load(path))
         now = json.loads(json.dumps(dataclasses.asdict(config)))
         for key in now:

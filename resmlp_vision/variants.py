@@ -52,7 +52,7 @@ def create_model(
     Args:
         name: ``resmlp_s12``, ``resmlp_s24``, ``resmlp_s36`` or ``resmlp_b24``, for patches of 16 pixels, or with
             ``_p14`` or ``_p8`` behind.
-        checkpoint_path: a file of weights to load, under the release's, timm's or our own names.
+        checkpoint_path: a file or URL of weights to load, under the release's, timm's or our own names.
         num_classes: outputs of the classifier.
         img_size: side of an image in pixels, or its height and width.
         overrides: any other argument of ``ResMLP``, such as ``position_mixer="none"``.

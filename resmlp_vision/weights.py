@@ -127,17 +127,22 @@ def to_timm(model: ResMLP) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint file: weights, or the state of a training run of ours or of timm's.
+    """Read a checkpoint: weights, or the state of a training run of ours or of timm's.
+
+    Args:
+        path: a file, or a URL, which PyTorch's hub downloads once; a hash in its name (name-0123abcd.pth) is checked.
 
     Raises:
         ValueError: it is not a checkpoint, or carries code, which does not run.
     """
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # the options of a training run
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        return dict(state)
+            if "://" in str(path):
+                load = torch.hub.load_state_dict_from_url
+                return dict(load(str(path), map_location="cpu", check_hash=True, weights_only=True))
+            return dict(torch.load(path, map_location="cpu", weights_only=True))
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
+        raise ValueError(f"{path}: {error.strerror or error}") from None
     except (RuntimeError, UnpicklingError, EOFError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a file of weights: {str(error).splitlines()[0]}") from None
 

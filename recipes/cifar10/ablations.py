@@ -1,4 +1,4 @@
-"""The paper's ablations at the scale of CIFAR-10: each row trains the recipe's model with one thing changed.
+"""The paper's ablations at the scale of CIFAR-10: each row trains one small model with one thing changed.
 
     python recipes/cifar10/ablations.py OUT [KEY=VALUE ...]
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from resmlp_core.files import write_json
 
-RECIPE = Path(__file__).with_name("recipe.yaml")
+RECIPE = Path(__file__).with_name("ablations.yaml")
 ROWS = {
     "ResMLP": [],
     "Aff → LayerNorm": ["model_args.norm=layer_norm"],

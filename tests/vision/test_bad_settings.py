@@ -50,7 +50,8 @@ def test_parquet_without_the_split_or_the_column(tmp_path):
     (tmp_path / "data").mkdir()
     pq.write_table(pa.table({"picture": [b""], "label": [0]}), tmp_path / "data" / "train.parquet")
     settings = (*TINY, f"data={tmp_path / 'data'}", f"out={tmp_path / 'out'}")
-    assert "image" in fail(main, *settings)
+    assert "no column 'image'; give image_key=... of ['picture', 'label']" in fail(main, *settings)
+    assert "no column 'labels'; give label_key=... of" in fail(main, *settings, "image_key=picture", "label_key=labels")
     assert "testing" in fail(main, *settings, "train_split=testing")
 
 
@@ -58,7 +59,7 @@ def test_an_empty_class_and_classes_that_differ(tmp_path):
     folder = write_images(tmp_path / "images")
     settings = (*TINY, f"data={folder}", f"out={tmp_path / 'out'}")
     (folder / "val" / "class9").mkdir()
-    assert "class9 is none of the training split" in fail(main, *settings)
+    assert "class9 is none of those trained" in fail(main, *settings)
     (folder / "val" / "class9").rmdir()
     (folder / "train" / "class2").mkdir()
     assert "class2 has no images" in fail(main, *settings)

@@ -1,6 +1,7 @@
 """Measuring a classifier on folders, parquet files and streams, on ImageNet's labels and on ReaL's."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from PIL import Image
 from timm.data import RealLabelsImagenet, create_transform
 
 from resmlp_core.files import UserError
-from resmlp_vision import evaluate, train
+from resmlp_vision import create_model, evaluate, train
 from resmlp_vision.classifiers import load
 from resmlp_vision.config import Config
 from resmlp_vision.data import Images, open_dataset
@@ -99,6 +100,22 @@ def test_images_that_cannot_be_read_are_named_and_left_out(checkpoint, images, t
     assert all(path.name in process.stderr for path in paths[:2])
     assert json.loads((tmp_path / "figures.json").read_text())["unreadable"] == 2
     assert "is the disk whole?" in fail(evaluate.main, *line, "--max-unreadable", 1)
+
+
+def test_classes_keep_their_numbers_where_some_have_no_images(checkpoint, images, tmp_path):
+    for name in ("class1", "class2"):
+        shutil.copytree(images / "val" / name, tmp_path / "val" / name)
+    run(evaluate.main, *arguments(checkpoint, "--data", images, "--out", tmp_path / "all.json"))
+    run(evaluate.main, *arguments(checkpoint, "--data", tmp_path, "--out", tmp_path / "two.json"))
+    shutil.rmtree(tmp_path / "val")
+    shutil.copytree(images / "val" / "class0", tmp_path / "val" / "class0")
+    run(evaluate.main, *arguments(checkpoint, "--data", tmp_path, "--out", tmp_path / "one.json"))
+    every, two, one = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("all", "two", "one"))
+    assert every["top1"] == pytest.approx((2 * two["top1"] + one["top1"]) / 3)
+    nameless = tmp_path / "weights.pth"
+    torch.save(create_model("resmlp_s12", num_classes=3).state_dict(), nameless)
+    line = arguments(nameless, "--model", "resmlp_s12", "--data", tmp_path)
+    assert "has 1 classes, the model 3: which are which?" in fail(evaluate.main, *line)
 
 
 def test_real_labels_follow_the_names_of_the_images():

@@ -1,5 +1,8 @@
 """The classifier: the paper's tables of sizes, timm's logits, timm's tools, and what is refused."""
 
+import hashlib
+import shutil
+
 import pytest
 import timm
 import torch
@@ -255,3 +258,26 @@ class TestTimm:
         decayed = {name for name, _ in model.named_parameters()} - model.no_weight_decay()
         assert all(name.endswith("weight") for name in decayed)
         assert {name.rsplit(".", 1)[-1] for name in model.no_weight_decay()} == {"alpha", "beta", "bias"}
+
+
+def test_weights_come_from_a_url_whose_hash_is_checked(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    torch.manual_seed(0)
+    model = create_model("resmlp_s12", depth=1)
+    torch.save({"model": model.state_dict()}, tmp_path / "weights.pth")
+    digest = hashlib.sha256((tmp_path / "weights.pth").read_bytes()).hexdigest()
+    right, wrong = (tmp_path / f"weights-{name[:8]}.pth" for name in (digest, "0" * 8))
+    for path in (right, wrong):
+        shutil.copy(tmp_path / "weights.pth", path)
+    loaded = create_model("resmlp_s12", right.as_uri(), depth=1)
+    assert torch.equal(loaded.stem.proj.weight, model.stem.proj.weight)
+    with pytest.raises(ValueError, match="hash"):
+        create_model("resmlp_s12", wrong.as_uri(), depth=1)
+    assert not list((tmp_path / "hub").rglob(wrong.name))
+
+
+def test_a_url_cannot_bring_code(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    torch.save({"model": print}, tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match="not a file of weights"):
+        create_model("resmlp_s12", (tmp_path / "evil.pth").as_uri())
