@@ -5,12 +5,14 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+PATIENCE = 6.0  # seconds; a data loader's processes notice within five that the one they load for was killed
 
 
 class UserError(Exception):
@@ -87,13 +89,19 @@ def alone_in(folder: Path) -> Iterator[None]:
     """Hold ``folder`` against another process that would write there too; a killed holder lets go of it.
 
     Raises:
-        UserError: when another process holds it.
+        UserError: when another process holds it, and does so for longer than a killed one's children live.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        patience = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > patience:
+                    raise UserError(f"{folder}: another process is at work in this folder") from None
+                time.sleep(0.1)
         yield
-    except BlockingIOError:
-        raise UserError(f"{folder}: another process is at work in this folder") from None
     finally:
         os.close(descriptor)

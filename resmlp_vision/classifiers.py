@@ -9,7 +9,7 @@ import timm
 from resmlp_core.files import UserError
 from resmlp_vision.config import Config
 from resmlp_vision.variants import RELEASED, VARIANTS, check_known, create_model
-from resmlp_vision.weights import load_checkpoint, read_checkpoint, weights_in
+from resmlp_vision.weights import load_weights, read_checkpoint, weights_in
 
 
 def build(config: Config, num_classes: int) -> Any:
@@ -18,12 +18,14 @@ def build(config: Config, num_classes: int) -> Any:
     Raises:
         UserError: there is no such model or no such option of it, or the checkpoint does not fit.
     """
-    options = {"img_size": config.img_size, "drop_path_rate": config.drop_path, **config.model_args}
+    options = {"drop_path_rate": config.drop_path, **config.model_args}
     try:
         if config.model in VARIANTS and not config.pretrained:
-            return create_model(config.model, config.checkpoint, num_classes, **options)
+            return create_model(config.model, config.checkpoint, num_classes, config.img_size, **options)
         if config.model not in RELEASED:
             check_known(config.model.split(".")[0], dict.fromkeys(timm.list_models()), "model")
+        if timm.get_pretrained_cfg_value(config.model, "fixed_input_size"):
+            options["img_size"] = config.img_size
         return timm.create_model(
             config.model,
             config.pretrained,
@@ -54,10 +56,13 @@ def load(name: str, checkpoint: str | Path | None) -> Any:
             if name not in RELEASED and f"{name}.fb_in1k" not in RELEASED:
                 known = ", ".join(RELEASED)
                 raise UserError(f"no weights of {name!r} were released; give --checkpoint, or one of {known}")
-            return timm.create_model(name, pretrained=True).eval()
+            model = timm.create_model(name, pretrained=True)
+            if not model.num_classes:
+                raise UserError(f"the weights of {name!r} are without a classifier")
+            return model.eval()
         state = read_checkpoint(checkpoint)
         if isinstance(state.get("args"), argparse.Namespace):
-            return load_trained(checkpoint, state)
+            return load_trained(checkpoint)
         weights = weights_in(state)
         if "head.weight" not in weights:
             raise UserError(f"{checkpoint} has no classifier")
@@ -66,14 +71,33 @@ def load(name: str, checkpoint: str | Path | None) -> Any:
         raise UserError(str(error)) from None
 
 
-def load_trained(checkpoint: str | Path, state: dict[str, Any]) -> Any:
-    """Load the model of a training run, with the averaged weights where there are some."""
+def load_trained(checkpoint: str | Path) -> Any:
+    """Load the model of a training run's checkpoint, with the averaged weights where there are some.
+
+    Raises:
+        ValueError: it is no such checkpoint.
+    """
+    state = read_checkpoint(checkpoint)
+    if not isinstance(state.get("args"), argparse.Namespace):
+        raise ValueError(f"{checkpoint} is no checkpoint of a training run")
     args = vars(state["args"])
-    settings = {key: args[key] for key in Config.__dataclass_fields__}
+    settings = {key: args[key] for key in Config.__dataclass_fields__ if key in args}
     config = Config(**settings | {"pretrained": False, "checkpoint": None})
     model = build(config, args["num_classes"])
-    load_checkpoint(model, checkpoint)
+    load_weights(model, weights_in(state), str(checkpoint))
     model.classes = args["classes"]
     model.pretrained_cfg |= {"crop_pct": config.crop_pct, "interpolation": config.interpolation}
     model.pretrained_cfg |= {"input_size": (3, config.img_size, config.img_size)}
     return model.eval()
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose a trained model."""
+    parser.add_argument(
+        "--model",
+        default="resmlp_s12.fb_distilled_in1k",
+        help=f"one of {', '.join(VARIANTS)}, for released weights with their tag (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="a training run's, or weights to use in place of the released; or a URL"
+    )

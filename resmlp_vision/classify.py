@@ -9,9 +9,8 @@ import torch
 from timm.data import ImageNetInfo, create_transform, resolve_model_data_config
 
 from resmlp_core.files import UserError, reporting
-from resmlp_vision.classifiers import load
+from resmlp_vision.classifiers import add_model_arguments, load
 from resmlp_vision.images import open_rgb
-from resmlp_vision.variants import VARIANTS
 
 
 def classify(model: Any, paths: Sequence[Path], count: int = 5) -> Iterator[tuple[Path, list[tuple[int, float]]]]:
@@ -43,25 +42,13 @@ def main() -> None:
         for path, best in classify(model, args.images):
             print(path)
             for index, probability in best:
-                if getattr(model, "classes", None):
+                if index < len(getattr(model, "classes", [])):
                     label = model.classes[index]
                 else:
                     label = names.index_to_description(index) if model.num_classes == 1000 else f"class {index}"
                 print(f"  {probability:7.2%}  {label}", flush=True)
     except ValueError as error:
         raise UserError(str(error)) from None
-
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose a trained model."""
-    parser.add_argument(
-        "--model",
-        default="resmlp_s12.fb_distilled_in1k",
-        help=f"one of {', '.join(VARIANTS)}, for released weights with their tag (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--checkpoint", metavar="FILE", help="a training run's, or weights to use in place of the released; or a URL"
-    )
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ class Config:
     # Data: hfds/NAME for a data set of the hub, hfids/NAME to stream it, or a folder of parquet files or of images
     data: str = MISSING
     train_split: str = "train"
-    val_split: str = "validation"
+    val_split: str | None = "validation"  # null: no validation
     image_key: str = "image"
     label_key: str = "label"
-    max_unreadable: int = 100  # images that are skipped before a run is stopped
+    max_unreadable: int = 100  # images that are skipped in a pass over the data before a run is stopped
 
     # Model
     model: str = "resmlp_s12"  # ours, or any other of timm's
@@ -34,9 +34,7 @@ class Config:
     checkpoint: str | None = None  # start from this file of weights
 
     # Hard-label distillation: half of the loss is cross-entropy with the teacher's most likely class
-    teacher: str | None = None  # a model of timm's, with the weights it downloads
-    teacher_args: dict[str, Any] = field(default_factory=dict)
-    teacher_checkpoint: str | None = None  # weights to use in place of the downloaded ones
+    teacher: str | None = None  # a model of timm's, with the weights it downloads, or a training run's checkpoint
 
     # Optimisation
     epochs: int = 400
@@ -47,7 +45,7 @@ class Config:
     lr: float = 5e-3
     weight_decay: float = 0.2  # none on alpha, beta and biases
     clip_grad: float | None = None  # norm of the whole gradient; LAMB clips at 1 by itself
-    sched: str = "cosine"
+    sched: str = "cosine"  # or step, poly, tanh, constant
     warmup_epochs: float = 5
     warmup_lr: float = 1e-6
     min_lr: float = 1e-5
@@ -72,15 +70,21 @@ class Config:
 
     # The run
     out: str = MISSING
-    device: str | None = None  # CUDA where there is one
+    device: str | None = None  # cpu or cuda; cuda where there is one
     workers: int = 8  # of the data loader, a process
     val_batch_size: int = 256  # a process
     val_every: int = 1  # epochs between validations; the last epoch is always validated
     seed: int = 0
 
 
-# What may change between the parts of an interrupted run: it does not change the weights that come out.
-FREE = {"device", "workers", "val_batch_size", "max_unreadable", "out"}
+# What may change between the parts of an interrupted run: it changes the weights that come out by rounding at most.
+FREE = {"device", "workers", "accumulate", "val_batch_size", "val_every", "max_unreadable", "out"}
+CHOICES = {
+    "dtype": ("float32", "bfloat16", "float16"),
+    "sched": ("cosine", "step", "poly", "tanh", "constant"),
+    "interpolation": ("bicubic", "bilinear", "nearest", "random"),
+}
+POSITIVE = ("img_size", "epochs", "batch_size", "accumulate", "val_batch_size", "val_every", "crop_pct")
 
 
 def read_config(path: Path | None, overrides: Sequence[str]) -> Config:
@@ -111,9 +115,12 @@ def read_config(path: Path | None, overrides: Sequence[str]) -> Config:
         key = error.full_key or "the settings"
         missing = "give data=... and out=..." if "???" in str(error) or "issing" in str(error) else ""
         raise UserError(f"{key}: {missing or str(error.msg).splitlines()[0]}") from None
-    for key, known in (("dtype", ("float32", "bfloat16", "float16")),):
+    for key, known in CHOICES.items():
         if getattr(config, key) not in known:
             raise UserError(f"{key}={getattr(config, key)} is none of {', '.join(known)}")
+    for key in POSITIVE:
+        if getattr(config, key) <= 0:
+            raise UserError(f"{key}={getattr(config, key)} must be above 0")
     return config
 
 

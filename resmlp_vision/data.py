@@ -1,17 +1,19 @@
 """Data sets of images, from the hub, from parquet files or from folders, and timm's loaders over them."""
 
+import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from multiprocessing import Value
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 import torch.distributed as dist
-from datasets import load_dataset
 from PIL import Image
-from timm.data import ImageDataset, IterableImageDataset, create_dataset, create_loader
+from timm.data import ImageDataset, IterableImageDataset, create_loader
 from timm.data.readers import create_reader
+from timm.data.readers.reader_hfids import ReaderHfids
 from torch import Tensor
 
 from resmlp_core.files import UserError
@@ -23,112 +25,178 @@ log = logging.getLogger(__name__)
 
 posterize.install()
 
-VALIDATION = ("validation", "valid", "val", "test")  # the names that an image folder's second split goes by
+VALIDATION = ("validation", "valid", "val")  # names that an image folder's validation split goes by
 UNREADABLE = -1  # the label of a validation image that cannot be read
+BLANK = Image.new("RGB", (64, 64))
+
+
+class Unreadable:
+    """Counts the images of a pass over the data that cannot be read, over the loader's processes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.count = Value("q", 0)
+
+    def add(self, name: str, error: Exception) -> None:
+        """Count an image and name it in a warning."""
+        log.warning("skipping %s: %s", name, str(error).rsplit(": ", 1)[-1])
+        with self.count.get_lock():
+            self.count.value += 1
+
+    def beyond(self) -> bool:
+        """Tell whether there were more than the limit."""
+        return bool(self.count.value > self.limit)
+
+    def refuse_more(self) -> None:
+        """Raise a UserError if there were more than the limit."""
+        if self.beyond():
+            raise UserError(f"more than max_unreadable={self.limit} images cannot be read; is the disk whole?")
+
+    def finish(self) -> int:
+        """End a pass: give the count over all processes that train together, and begin anew."""
+        counts = [0] * dist.get_world_size()
+        dist.all_gather_object(counts, self.count.value)
+        self.count.value = 0
+        return sum(counts)
 
 
 class Images(ImageDataset):
     """timm's data set over images of any kind, which survives those that cannot be read.
 
     In training the next image takes the place of one that cannot be read; in validation a blank one does, with the
-    label ``UNREADABLE``. Each is named in a warning and counted.
+    label ``UNREADABLE``. Beyond the limit all are blank, so that a broken disk does not keep a loader for ever.
 
     Args:
         reader: timm's reader of files and labels.
         training: whether the next image is to take an unreadable one's place.
-        limit: count from which on all images are blank, so that a broken disk does not keep a loader for ever.
+        limit: how many may be unreadable.
     """
 
     def __init__(self, reader: Any, training: bool, limit: int) -> None:
         super().__init__(root=None, reader=reader)
         self.training = training
-        self.limit = limit
-        self.unreadable = Value("q", 0)  # shared with the loader's processes
+        self.unreadable = Unreadable(limit)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Give the transformed image and its label."""
         while True:
-            file, label = self.reader[index]
             try:
+                file, label = self.reader[index]
                 with file:
-                    image = open_rgb(file)
-                break
+                    return self.transform(open_rgb(file)), label
+            except (ValueError, OSError) as error:
+                self.unreadable.add(self.reader.filename(index) or f"image {index}", error)
+            if not self.training or self.unreadable.beyond():
+                return self.transform(BLANK), 0 if self.training else UNREADABLE
+            index = (index + 1) % len(self.reader)
+
+
+class EncodedStream(ReaderHfids):
+    """timm's reader of streamed data sets, which leaves it to the data set to decode the images."""
+
+    ds: Any
+
+    def _lazy_init(self) -> None:
+        super()._lazy_init()
+        self.ds = self.ds.cast_column(self.input_key, datasets.Image(decode=False))
+
+
+class StreamedImages(IterableImageDataset):
+    """``Images`` for a stream; in training the image before takes the place of one that cannot be read.
+
+    Args:
+        reader: timm's reader.
+        training: whether the image before is to take an unreadable one's place.
+        limit: how many may be unreadable.
+        files: those of this process; no more loader processes can share them.
+    """
+
+    def __init__(self, reader: EncodedStream, training: bool, limit: int, files: int) -> None:
+        super().__init__(root=None, reader=reader)
+        self.training = training
+        self.files = files
+        self.unreadable = Unreadable(limit)
+
+    def __iter__(self) -> Iterator[tuple[Any, int]]:
+        """Yield transformed images and their labels."""
+        before = BLANK, 0
+        for number, (file, label) in enumerate(self.reader):
+            try:
+                before = open_rgb(io.BytesIO(file["bytes"])), label
             except ValueError as error:
-                name = self.reader.filename(index) or f"image {index}"
-                log.warning("skipping %s: %s", name, str(error).rsplit(": ", 1)[-1])
-                with self.unreadable.get_lock():
-                    self.unreadable.value += 1
-                if not self.training or self.unreadable.value > self.limit:
-                    image, label = Image.new("RGB", (64, 64)), 0 if self.training else UNREADABLE
-                    break
-                index = (index + 1) % len(self.reader)
-        return self.transform(image), label
+                self.unreadable.add(file["path"] or f"image {number} of the stream", error)
+                if not self.training:
+                    before = BLANK, UNREADABLE
+            yield self.transform(before[0]), before[1]
 
 
 def open_dataset(
     config: Config, split: str, training: bool, classes: Mapping[str, int] | None = None
-) -> Images | IterableImageDataset:
+) -> Images | StreamedImages:
     """Open one split of a data set.
 
     Args:
-        config: ``data``, ``image_key``, ``label_key`` and ``max_unreadable`` are read.
+        config: ``data``, ``image_key``, ``label_key``, ``max_unreadable`` and, to stream, ``batch_size`` and ``seed``.
         split: its name; for a folder of images the name of a folder in it, or an empty string for the folder itself.
         training: whether to shuffle what is streamed, and to replace what cannot be read.
         classes: the numbers of the classes by name, for an image folder; sorted by name by default.
 
     Raises:
-        UserError: there is no such data set or split, or a class has no images.
+        UserError: there is no such data set, split or column, or a class has no images.
     """
-    try:
-        if config.data.startswith("hfids/"):
-            return create_dataset(
-                config.data,
-                split=split,
-                is_training=training,
-                batch_size=config.batch_size // dist.get_world_size(),
-                seed=config.seed,
-                input_key=config.image_key,
-                target_key=config.label_key,
-            )
-        folder = Path(config.data)
-        name = config.data.removeprefix("hfds/")
-        if name == config.data and not folder.is_dir():
+    folder = Path(config.data)
+    kind, _, name = config.data.partition("/")
+    if kind not in ("hfds", "hfids"):
+        if not folder.is_dir():
             raise UserError(f"no folder {folder}; a data set of the hub is data=hfds/NAME")
-        if name != config.data or any(folder.glob("*.parquet")) or any(folder.glob("*/*.parquet")):
-            columns = load_dataset(name, split=split).column_names
-            for key in ("image_key", "label_key"):
-                if getattr(config, key) not in columns:
-                    raise UserError(
-                        f"data={config.data} has no column {getattr(config, key)!r}; give {key}=... of {columns}"
-                    )
-            reader = create_reader(f"hfds/{name}", split=split, input_key=config.image_key, target_key=config.label_key)
-        else:
-            reader = read_folder(folder, split, classes)
+        parquet = any(folder.glob("*.parquet")) or any(folder.glob("*/*.parquet"))
+        kind, name = ("hfds" if parquet else "folder"), config.data
+    keys = {"input_key": config.image_key, "target_key": config.label_key}
+    try:
+        if kind == "folder":
+            return Images(read_folder(folder, split, classes), training, config.max_unreadable)
+        source = datasets.load_dataset(name, split=split, streaming=kind == "hfids")
+        for key, column in (("image_key", config.image_key), ("label_key", config.label_key)):
+            if source.column_names and column not in source.column_names:
+                raise UserError(f"data={config.data} has no column {column!r}; give {key}=... of {source.column_names}")
+        if kind == "hfds":
+            return Images(create_reader(f"hfds/{name}", split=split, **keys), training, config.max_unreadable)
+        reader = EncodedStream(
+            name,
+            split=split,
+            is_training=training,
+            batch_size=config.batch_size // dist.get_world_size(),
+            seed=config.seed,
+            input_img_mode="",
+            **keys,
+        )
+        files = max(1, source.num_shards // dist.get_world_size())
+        return StreamedImages(reader, training, config.max_unreadable, files)
     except (ValueError, OSError, KeyError, RuntimeError) as error:
         raise UserError(f"data={config.data}, split {split!r}: {' '.join(str(error).split())}") from None
-    return Images(reader, training, config.max_unreadable)
 
 
 def read_folder(folder: Path, split: str, classes: Mapping[str, int] | None) -> Any:
     """Open a folder of images, with one folder a class.
 
     Raises:
-        UserError: there is no folder of that split, or a class has no images.
+        UserError: there is no folder of that split, or a class has no images or is none of ``classes``.
     """
     names = (split, *VALIDATION) if split in VALIDATION else (split,)
     root = next((folder / name for name in names if (folder / name).is_dir()), None)
     if root is None:
         found = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
         raise UserError(f"no folder {folder / split}; {folder} has {found or 'no folders'}")
+    found_classes = {path.name for path in root.iterdir() if path.is_dir()}
+    if classes and not found_classes & classes.keys() and len(found_classes) == len(classes):
+        classes = None  # all of them by other names, such as ImageNet-V2's 0 to 999: their order counts
     reader = create_reader("", root=str(root), class_map=dict(classes) if classes else None)
-    for path in sorted(root.iterdir()):
-        if path.is_dir() and path.name not in reader.class_to_idx:
-            unknown = classes is not None and path.name not in classes
-            raise UserError(f"the class {path} {'is none of those trained' if unknown else 'has no images'}")
+    for name in sorted(found_classes - reader.class_to_idx.keys()):
+        raise UserError(f"the class {root / name} {'is none of those trained' if classes else 'has no images'}")
     return reader
 
 
-def count_classes(dataset: Images | IterableImageDataset, num_classes: int | None) -> int:
+def count_classes(dataset: Images | StreamedImages, num_classes: int | None) -> int:
     """Give the number of classes of a data set, or check that its labels fit into ``num_classes``.
 
     Raises:
@@ -136,9 +204,11 @@ def count_classes(dataset: Images | IterableImageDataset, num_classes: int | Non
     """
     reader = dataset.reader
     names = len(reader.class_to_idx)
-    if isinstance(dataset, IterableImageDataset):
+    if isinstance(dataset, StreamedImages):
         if not (num_classes or names):
             raise UserError("a streamed data set does not say how many classes it has; give num_classes=...")
+        if num_classes and names > num_classes:
+            raise UserError(f"num_classes={num_classes}, but the data have {names} classes")
         return num_classes or names
     labels = reader.dataset.unique(reader.label_key) if hasattr(reader, "dataset") else range(names)
     if not all(isinstance(label, int) for label in labels) or min(labels) < 0:
@@ -148,7 +218,7 @@ def count_classes(dataset: Images | IterableImageDataset, num_classes: int | Non
     return num_classes or max(names, max(labels) + 1)
 
 
-def training_loader(dataset: Images | IterableImageDataset, config: Config, device: torch.device, **norm: Any) -> Any:
+def training_loader(dataset: Images | StreamedImages, config: Config, device: torch.device, **norm: Any) -> Any:
     """Make timm's loader of augmented training batches, ``config.batch_size`` images over all processes and parts.
 
     Args:
@@ -158,7 +228,7 @@ def training_loader(dataset: Images | IterableImageDataset, config: Config, devi
         norm: mean and standard deviation of the model's input.
 
     Raises:
-        UserError: the batch cannot be divided, or is larger than the data set.
+        UserError: the batch cannot be divided or is larger than the data set, or timm knows no such augmentation.
     """
     parts = dist.get_world_size() * config.accumulate
     batch_size, rest = divmod(config.batch_size, parts)
@@ -166,34 +236,37 @@ def training_loader(dataset: Images | IterableImageDataset, config: Config, devi
     if rest or not batch_size or (mixes and batch_size % 2):
         even = " into even parts, as mixup pairs images" if mixes else ""
         raise UserError(f"batch_size={config.batch_size} cannot be divided by {parts} (processes x accumulate){even}")
-    if isinstance(dataset, IterableImageDataset) and config.repeated_aug:
+    if isinstance(dataset, StreamedImages) and config.repeated_aug:
         raise UserError("a streamed data set cannot repeat its images; give repeated_aug=0")
-    loader = create_loader(
-        dataset,
-        input_size=(3, config.img_size, config.img_size),
-        batch_size=batch_size,
-        is_training=True,
-        re_prob=config.reprob,
-        re_mode="pixel",
-        scale=config.scale,
-        hflip=config.hflip,
-        color_jitter=config.color_jitter,
-        auto_augment=config.auto_augment,
-        num_aug_repeats=config.repeated_aug,
-        interpolation=config.interpolation,
-        num_workers=config.workers,
-        distributed=True,
-        pin_memory=device.type == "cuda",
-        device=device,
-        persistent_workers=False,  # each epoch's augmentation follows from its seed alone
-        **norm,
-    )
+    try:
+        loader = create_loader(
+            dataset,
+            input_size=(3, config.img_size, config.img_size),
+            batch_size=batch_size,
+            is_training=True,
+            re_prob=config.reprob,
+            re_mode="pixel",
+            scale=config.scale,
+            hflip=config.hflip,
+            color_jitter=config.color_jitter,
+            auto_augment=config.auto_augment,
+            num_aug_repeats=config.repeated_aug,
+            interpolation=config.interpolation,
+            num_workers=min(config.workers, getattr(dataset, "files", config.workers)),
+            distributed=True,
+            pin_memory=device.type == "cuda",
+            device=device,
+            persistent_workers=False,  # each epoch's augmentation follows from its seed alone
+            **norm,
+        )
+    except (AssertionError, KeyError, ValueError) as error:
+        raise UserError(f"auto_augment={config.auto_augment} is no policy of timm's: {error}") from None
     if len(loader) < config.accumulate:
         raise UserError(f"{len(dataset)} training images are fewer than batch_size={config.batch_size}")
     return loader
 
 
-def validation_loader(dataset: Images | IterableImageDataset, config: Config, device: torch.device, **norm: Any) -> Any:
+def validation_loader(dataset: Images | StreamedImages, config: Config, device: torch.device, **norm: Any) -> Any:
     """Make timm's loader of whole validation images: resized to ``img_size / crop_pct``, the centre cut out."""
     return create_loader(
         dataset,
@@ -201,19 +274,13 @@ def validation_loader(dataset: Images | IterableImageDataset, config: Config, de
         batch_size=config.val_batch_size,
         interpolation=config.interpolation,
         crop_pct=config.crop_pct,
-        num_workers=config.workers,
+        num_workers=min(config.workers, getattr(dataset, "files", config.workers)),
         distributed=True,
         pin_memory=device.type == "cuda",
         device=device,
         persistent_workers=False,
         **norm,
     )
-
-
-def refuse_unreadable(dataset: Any, limit: int) -> None:
-    """Raise a UserError when more images than ``limit`` could not be read."""
-    if isinstance(dataset, Images) and dataset.unreadable.value > limit:
-        raise UserError(f"more than max_unreadable={limit} images cannot be read; is the disk whole?")
 
 
 def readable(labels: Tensor) -> Tensor:

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.files import UserError, reporting, write_json
-from resmlp_vision.classifiers import load
-from resmlp_vision.classify import add_model_arguments
+from resmlp_vision.classifiers import add_model_arguments, load
 from resmlp_vision.config import Config
-from resmlp_vision.data import Images, count_classes, open_dataset, readable, refuse_unreadable, validation_loader
+from resmlp_vision.data import Images, StreamedImages, count_classes, open_dataset, readable, validation_loader
 from resmlp_vision.processes import join_processes
 
 
@@ -36,13 +35,19 @@ def evaluate(
         real: collects the logits of ImageNet's validation set, in its order; for one process.
 
     Returns:
-        ``loss``, the mean cross-entropy, and ``top1`` and ``top5`` in percent.
+        ``loss``, the mean cross-entropy; ``top1`` and ``top5`` in percent; ``unreadable``, a number of images.
+
+    Raises:
+        UserError: more images than the data set's limit cannot be read.
     """
     evaluator = ClassificationEvaluator(device)
     limit, seen = evaluation_sample_limit(loader), 0
+    unreadable = loader.dataset.unreadable
+    quiet = None if torch.distributed.get_rank() == 0 else True
     model.eval()
     with torch.inference_mode():
-        for images, labels in tqdm(loader, desc="validation", unit=" batches", disable=None, leave=False):
+        for images, labels in tqdm(loader, desc="validation", unit=" batches", disable=quiet, leave=False):
+            unreadable.refuse_more()
             logits: Tensor = model(images)
             count = len(labels) if limit is None else max(0, min(len(labels), limit - seen))
             seen += len(labels)
@@ -51,15 +56,18 @@ def evaluate(
                 real.add_result(logits)
             known = readable(labels)
             evaluator.update(logits[known], labels[known])
-    return dict(evaluator.compute(distributed=torch.distributed.is_initialized()))
+    unreadable.refuse_more()
+    return {**evaluator.compute(distributed=True), "unreadable": unreadable.finish()}
 
 
-def real_labels(dataset: Images) -> RealLabelsImagenet:
+def real_labels(dataset: Images | StreamedImages) -> RealLabelsImagenet:
     """Prepare ImageNet-ReaL's labels for the validation set in the order of a data set.
 
     Raises:
-        UserError: the images are not named as in ImageNet's validation set.
+        UserError: the images are not named as in ImageNet's validation set, or do not come in order.
     """
+    if isinstance(dataset, StreamedImages) or torch.distributed.get_world_size() > 1:
+        raise UserError("--real needs the images in order: one process, and no stream")
     names = [re.search(r"ILSVRC2012_val_\d{8}", str(name)) for name in dataset.filenames(basename=True)]
     if len(names) != 50_000 or not all(names):
         raise UserError("--real needs the 50,000 images of ImageNet's validation set under their own names")
@@ -114,15 +122,16 @@ def main() -> None:
         "images": len(dataset),
     }
     outcome |= evaluate(model, loader, device, real)
-    refuse_unreadable(dataset, args.max_unreadable)
-    if isinstance(dataset, Images):
-        outcome["unreadable"] = dataset.unreadable.value
+    if torch.distributed.get_rank() > 0:
+        return
     if real is not None:
+        if outcome["unreadable"]:
+            raise UserError(f"--real needs all images, and {outcome['unreadable']} of them cannot be read")
         outcome |= {f"real_top{k}": value for k, value in real.get_accuracy().items()}
     line = f"top-1 {outcome['top1']:.2f}%  top-5 {outcome['top5']:.2f}%  loss {outcome['loss']:.3f}"
     if real is not None:
         line += f"  ReaL top-1 {outcome['real_top1']:.2f}%"
-    if outcome.get("unreadable"):
+    if outcome["unreadable"]:
         line += f"  without {outcome['unreadable']} images that cannot be read"
     print(f"{line}  ({len(dataset):,} images of {args.data} {args.split})")
     if args.out:

@@ -1,5 +1,6 @@
 """Image files of any kind as RGB."""
 
+import struct
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,6 @@ def open_rgb(file: str | Path | BinaryIO) -> Image.Image:
             return image.convert("RGB")
     except FileNotFoundError:
         raise ValueError(f"no image {file}") from None
-    except (OSError, SyntaxError) as error:  # Pillow's, for what it cannot read
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         name = file if isinstance(file, str | Path) else getattr(file, "name", "the image")
         raise ValueError(f"{name} cannot be read as an image: {error}") from None

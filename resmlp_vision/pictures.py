@@ -31,7 +31,8 @@ def draw_learning_curve(records: Sequence[dict[str, float]], output: Path, title
                 axes.plot(list(curve), list(curve.values()), label=label, marker="." if len(curve) < 30 else None)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     left.set_ylabel("cross-entropy (nats)")
     right.set_ylabel("accuracy on validation (%)")
     figure.suptitle(title)

@@ -6,20 +6,28 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from resmlp_core.files import UserError
+
 
 def join_processes(device: str | None = None) -> torch.device:
     """Join the processes that torchrun started, or be the only one of its group.
 
     Args:
-        device: where to compute; by default a GPU each, or the CPU where there is none.
+        device: ``cuda``, a GPU for each process, or ``cpu``; by default the CPU where there is no GPU.
 
     Returns:
         This process's device.
+
+    Raises:
+        UserError: another device, or ``cuda`` where there is none.
     """
-    if device is None:
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
-    if chosen.type == "cuda":
+    if device not in (None, "cpu", "cuda"):
+        raise UserError(f"device={device} is neither cpu nor cuda; CUDA_VISIBLE_DEVICES chooses among GPUs")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda, but PyTorch finds no GPU")
+    chosen = torch.device("cpu")
+    if device != "cpu" and torch.cuda.is_available():
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(chosen)
     if not dist.is_initialized():
         alone: dict[str, Any] = {"store": dist.HashStore(), "rank": 0, "world_size": 1}

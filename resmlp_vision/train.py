@@ -5,7 +5,6 @@ The same command under torchrun uses several GPUs or machines; after a kill, it 
 
 import argparse
 import dataclasses
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -14,63 +13,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 import torch.distributed as dist
 from omegaconf import OmegaConf
 from timm.data import Mixup, resolve_model_data_config
-from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
-from timm.task import ClassificationTask, TrainingTask
 from timm.utils import NativeScaler, dispatch_clip_grad, random_seed
-from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from resmlp_core.files import UserError, alone_in, reporting, write_json
+from resmlp_core.files import UserError, alone_in, replacing, reporting
 from resmlp_vision.checkpoints import LAST, Saver, resume
 from resmlp_vision.classifiers import build
 from resmlp_vision.config import FREE, Config, read_config
 from resmlp_vision.data import (
-    Images,
     count_classes,
     open_dataset,
-    refuse_unreadable,
     training_loader,
     validation_loader,
 )
-from resmlp_vision.distillation import HardDistillationTask
 from resmlp_vision.evaluate import evaluate
-from resmlp_vision.pictures import draw_learning_curve
 from resmlp_vision.processes import join_processes
+from resmlp_vision.records import Record, Records, score
+from resmlp_vision.tasks import create_task
 
 CHECK_EVERY = 20  # updates between looks at the loss, each of which waits for the GPU
-
-
-def create_task(model: nn.Module, config: Config, device: torch.device) -> TrainingTask:
-    """Make timm's task: the model and its loss, against labels alone or against a teacher's too."""
-    criterion: nn.Module = nn.CrossEntropyLoss()
-    if config.mixup > 0 or config.cutmix > 0:
-        criterion = SoftTargetCrossEntropy()  # mixup smooths the labels itself
-    elif config.smoothing > 0:
-        criterion = LabelSmoothingCrossEntropy(config.smoothing)
-    if config.teacher is None:
-        return ClassificationTask(model, criterion, device=device, verbose=False)
-    try:
-        teacher = timm.create_model(
-            config.teacher,
-            pretrained=config.teacher_checkpoint is None,
-            checkpoint_path=config.teacher_checkpoint or "",
-            num_classes=model.num_classes,
-            **config.teacher_args,
-        )
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        raise UserError(f"teacher={config.teacher}: {' '.join(str(error).split())}") from None
-    teacher.requires_grad_(False)
-    return HardDistillationTask(
-        model, teacher.to(device), criterion, task_loss_weight=0.5, device=device, verbose=False
-    )
 
 
 class Trainer:
@@ -84,9 +51,11 @@ class Trainer:
         model = build(config, self.num_classes)
         norm = {key: resolve_model_data_config(model)[key] for key in ("mean", "std")}
         self.loader = training_loader(training, config, device, **norm)
-        validation = open_dataset(config, config.val_split, training=False, classes=training.reader.class_to_idx)
-        count_classes(validation, self.num_classes)
-        self.val_loader = validation_loader(validation, config, device, **norm)
+        self.val_loader = None
+        if config.val_split is not None:
+            validation = open_dataset(config, config.val_split, training=False, classes=training.reader.class_to_idx)
+            count_classes(validation, self.num_classes)
+            self.val_loader = validation_loader(validation, config, device, **norm)
         self.classes = list(training.reader.class_to_idx)
         self.parameters = sum(p.numel() for p in model.parameters())
         self.task = create_task(model.to(device), config, device)
@@ -161,7 +130,12 @@ class Trainer:
                                 "clip_grad=1 may help"
                             )
                     bar.set_postfix(loss=f"{unchecked[-1]:.3f}", lr=f"{rates[-1]:.2g}")
-                    refuse_unreadable(self.loader.dataset, self.config.max_unreadable)
+                    self.loader.dataset.unreadable.refuse_more()
+        if not all(p.isfinite().all() for p in self.task.get_trainable_module().parameters()):
+            raise UserError(
+                f"the weights are not finite after epoch {epoch + 1}; the checkpoint of the epoch before is whole: a "
+                "lower lr or clip_grad=1 may help"
+            )
         mean = torch.stack(losses).mean()
         dist.all_reduce(mean)
         seconds = time.perf_counter() - start
@@ -169,6 +143,7 @@ class Trainer:
             "train_loss": mean.item() / dist.get_world_size(),
             "lr": rates[-1],
             "images_per_second": self.updates_per_epoch * self.config.batch_size / seconds,
+            "unreadable": self.loader.dataset.unreadable.finish(),
         }
 
     def updates(self, first: int) -> Iterator[torch.Tensor]:
@@ -217,11 +192,13 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Give ``val_loss``, ``top1`` and ``top5`` in percent, and those of the weights' average."""
         outcome: dict[str, float] = {}
+        if self.val_loader is None:
+            return outcome
         for ema, prefix in ((False, ""), (True, "ema_")):
             if not ema or self.task.has_ema():
                 with self.autocast():
                     found = evaluate(self.task.get_eval_model(ema=ema), self.val_loader, self.device)
-                refuse_unreadable(self.val_loader.dataset, self.config.max_unreadable)
+                del found["unreadable"]
                 outcome |= {f"{prefix}{'val_loss' if key == 'loss' else key}": value for key, value in found.items()}
         return outcome
 
@@ -269,20 +246,17 @@ def train(config: Config) -> dict[str, Any]:
             )
             if begin:
                 print(f"going on after epoch {begin}")
-        records = keep_records(out, begin) if first else []
+        records = Records(out, begin, config.epochs) if first else None
         for epoch in range(begin, config.epochs):
             start = time.perf_counter()
-            record: dict[str, float] = {"epoch": epoch + 1, **trainer.train_epoch(epoch)}
+            record: Record = {"epoch": epoch + 1, **trainer.train_epoch(epoch)}
             if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
                 record |= trainer.validate()
             record["seconds"] = time.perf_counter() - start
-            if first:
-                if isinstance(trainer.loader.dataset, Images):
-                    record["unreadable"] = trainer.loader.dataset.unreadable.value
-                records.append(record)
-                report(record, config, out)
-                saver.save_checkpoint(epoch, record.get("ema_top1", record.get("top1")))
-        return finish(trainer, records, out) if first else {}
+            if records is not None:
+                records.add(record)
+                saver.save_checkpoint(epoch, score(record))
+        return records.summarise(config.model, trainer.parameters) if records is not None else {}
 
 
 def keep_settings(config: Config, out: Path) -> None:
@@ -292,68 +266,16 @@ def keep_settings(config: Config, out: Path) -> None:
         UserError: it holds a checkpoint of a run with other settings.
     """
     path = out / "config.yaml"
-    if path.exists() and (out / LAST).exists():
-        before: Any = OmegaConf.to_container(OmegaConf.load(path))
-        now = json.loads(json.dumps(dataclasses.asdict(config)))
-        for key in now:
-            if key not in FREE and before.get(key) != now[key]:
-                raise UserError(
-                    f"{out} was started with {key}={before.get(key)}, not {now[key]}; give another out, or delete it"
-                )
-    OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), path)
-
-
-def keep_records(out: Path, epochs: int) -> list[dict[str, float]]:
-    """Read the records of the epochs that a run goes on from, and drop those of epochs that are trained anew."""
-    path = out / "log.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines()[:epochs] if path.exists() else []
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    return [json.loads(line) for line in lines]
-
-
-def report(record: dict[str, float], config: Config, out: Path) -> None:
-    """Tell of an epoch: a line on the screen, a line of JSON, and tensorboard's curves."""
-    line = (
-        f"epoch {record['epoch']:>3}/{config.epochs}  training loss {record['train_loss']:.3f}  "
-        f"learning rate {record['lr']:.2g}  {record['images_per_second']:,.0f} images/s"
-    )
-    if "top1" in record:
-        line += f"  validation loss {record['val_loss']:.3f}  top-1 {record['top1']:.2f}%"
-    if "ema_top1" in record:
-        line += f"  of the average {record['ema_top1']:.2f}%"
-    left = (config.epochs - record["epoch"]) * record["seconds"]
-    print(line + (f"  {left / 60:.0f} min left" if left else ""), flush=True)
-    with open(out / "log.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
-    with SummaryWriter(str(out / "tensorboard"), purge_step=int(record["epoch"])) as writer:
-        for key, value in record.items():
-            if key != "epoch" and value is not None:
-                writer.add_scalar(key, value, int(record["epoch"]))
-
-
-def finish(trainer: Trainer, records: list[dict[str, float]], out: Path) -> dict[str, Any]:
-    """Write results.json and the learning curve, and print a summary."""
-    validated = [record for record in records if "top1" in record]
-    best = max(validated, key=lambda record: record.get("ema_top1", record["top1"]))
-    last = validated[-1]
-    outcome = {
-        "model": trainer.config.model,
-        "parameters": trainer.parameters,
-        "epochs": len(records),
-        "hours": sum(record["seconds"] for record in records) / 3600,
-        "images_per_second": float(np.median([record["images_per_second"] for record in records])),
-        **{key: value for key, value in last.items() if key.endswith(("loss", "top1", "top5"))},
-        "best_top1": best.get("ema_top1", best["top1"]),
-        "best_epoch": best["epoch"],
-    }
-    write_json(out / "results.json", outcome)
-    draw_learning_curve(records, out / "learning-curve.png", trainer.config.model)
-    print()
-    for key, value in outcome.items():
-        shown = value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
-        print(f"  {key.replace('_', ' '):<18}{shown}")
-    print(f"\nEverything is in {out}")
-    return outcome
+    if not (out / LAST).exists():
+        with replacing(path) as partial:
+            OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), partial)
+        return
+    before, now = dataclasses.asdict(read_config(path, [])), dataclasses.asdict(config)
+    for key in now:
+        if key not in FREE and before[key] != now[key]:
+            raise UserError(
+                f"{out} was started with {key}={before[key]}, not {now[key]}; give another out, or delete it"
+            )
 
 
 @reporting("train")

@@ -68,6 +68,9 @@ def fit_weights(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tenso
         fitted |= {name: value for name, value in own.items() if name.startswith("head.")}
     mixer = "layers.0.cross_position.mixer.weight"
     if mixer in fitted and mixer in own and fitted[mixer].shape != own[mixer].shape:
+        log.warning(
+            "the checkpoint is for %d patches, the model for %d: A is resampled", len(fitted[mixer]), len(own[mixer])
+        )
         fitted = resample(fitted, model)
     return fitted
 
@@ -87,7 +90,6 @@ def resample(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tensor]:
             side = math.isqrt(value.size(0))
             if side**2 != value.size(0):
                 raise ValueError(f"{name} is for {value.size(0)} positions, which are no square grid to resample")
-            log.info("resampling %s from a grid of %dx%d to %dx%d", name, side, side, *new)
             out, back = resizing((side, side), new).to(value), resizing(new, (side, side)).to(value)
             resampled[name] = out @ value @ back
             bias = name.removesuffix("weight") + "bias"
@@ -159,8 +161,12 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
         ValueError: it does not fit; the message names the file and the first parameter that is missing, unknown or of
             another shape.
     """
-    own = model.state_dict()
-    fitted = weights_in(read_checkpoint(path))
+    load_weights(model, weights_in(read_checkpoint(path)), str(path))
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> None:
+    """Load weights into a model; what ``load_checkpoint`` raises names ``path``."""
+    own, fitted = model.state_dict(), dict(weights)
     if isinstance(model, ResMLP):
         fitted = fit_weights(fitted, model)
     for name in sorted(own.keys() | fitted.keys()):

@@ -5,6 +5,7 @@
 Rows that are done are skipped, so the command can be run again after a kill; the table is in OUT/ablations.json too.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -42,4 +43,7 @@ def run_ablations(out: Path, overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_ablations(Path(sys.argv[1]), sys.argv[2:])
+    parser = argparse.ArgumentParser(description="Train every ablation and print their table.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as data=FOLDER image_key=image")
+    run_ablations(**vars(parser.parse_args()))

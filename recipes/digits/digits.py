@@ -1,6 +1,6 @@
 """Write scikit-learn's digits, 1,797 grey images of 8 x 8 pixels, as a folder of images: train/3/0042.png."""
 
-import sys
+import argparse
 from pathlib import Path
 
 from PIL import Image
@@ -23,7 +23,9 @@ def write_digits(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
     if not folder.exists():
         write_digits(folder)
     print(f"the digits are in {folder}")

@@ -1,19 +1,19 @@
 """Show what the digits' classifier confuses, and the rows of A that it learned, as pictures in its folder."""
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
 from timm.data import create_transform, resolve_model_data_config
 
-from resmlp_vision.classifiers import load
+from resmlp_vision.classifiers import load_trained
 from resmlp_vision.images import open_rgb
 from resmlp_vision.pictures import draw_confusion, draw_filters
 
 
 def look(data: Path, run: Path) -> None:
     """Classify the test images one by one and draw confusion.png and filters.png."""
-    model = load("", run / "model_best.pth.tar")
+    model = load_trained(run / "last.pth.tar")
     transform = create_transform(**resolve_model_data_config(model))
     counts = torch.zeros(10, 10, dtype=torch.long)
     with torch.inference_mode():
@@ -28,4 +28,7 @@ def look(data: Path, run: Path) -> None:
 
 
 if __name__ == "__main__":
-    look(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path, help="the folder that digits.py wrote")
+    parser.add_argument("run", type=Path, help="the folder that training wrote")
+    look(**vars(parser.parse_args()))

@@ -1,0 +1,57 @@
+"""What is minimised: timm's tasks, against the labels alone or against a teacher's decisions too."""
+
+from pathlib import Path
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.task import ClassificationTask, LogitDistillationTask, TrainingTask
+from torch import Tensor, nn
+
+from resmlp_core.files import UserError
+from resmlp_vision.classifiers import load_trained
+from resmlp_vision.config import Config
+
+
+class HardDistillationTask(LogitDistillationTask):
+    """Hard-label distillation (paper, section 3.2): the teacher's most likely class is a second label.
+
+    timm's distillation with the teacher's decision in place of its probabilities, through one classifier.
+    """
+
+    def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Compute the loss of images ``(B, 3, height, width)`` with labels ``(B,)`` or ``(B, classes)``."""
+        logits = self.trainable_module(input)
+        with torch.no_grad():
+            decision = self.teacher(self.teacher.normalize_input(input, self.student_mean, self.student_std)).argmax(1)
+        task_loss = self.criterion(logits, target)
+        teacher_loss = F.cross_entropy(logits, decision)
+        loss = self.task_loss_weight * task_loss + self.distill_loss_weight * teacher_loss
+        return {"loss": loss, "output": logits}
+
+
+def create_task(model: nn.Module, config: Config, device: torch.device) -> TrainingTask:
+    """Make timm's task: the model and its loss.
+
+    Raises:
+        UserError: the teacher is unknown, or knows other classes.
+    """
+    criterion: nn.Module = nn.CrossEntropyLoss()
+    if config.mixup > 0 or config.cutmix > 0:
+        criterion = SoftTargetCrossEntropy()  # mixup smooths the labels itself
+    elif config.smoothing > 0:
+        criterion = LabelSmoothingCrossEntropy(config.smoothing)
+    if config.teacher is None:
+        return ClassificationTask(model, criterion, device=device, verbose=False)
+    try:
+        path = Path(config.teacher)
+        teacher = load_trained(path) if path.is_file() else timm.create_model(config.teacher, pretrained=True)
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        raise UserError(f"teacher={config.teacher}: {' '.join(str(error).split())}") from None
+    if teacher.num_classes != model.num_classes:
+        raise UserError(f"teacher={config.teacher} knows {teacher.num_classes} classes, the model {model.num_classes}")
+    teacher.requires_grad_(False)
+    return HardDistillationTask(
+        model, teacher.to(device), criterion, task_loss_weight=0.5, device=device, verbose=False
+    )
