@@ -241,7 +241,6 @@ def training_loader(dataset: Images | StreamedImages, config: Config, device: to
     try:
         loader = create_loader(
             dataset,
-            input_size=(3, config.img_size, config.img_size),
             batch_size=batch_size,
             is_training=True,
             re_prob=config.reprob,
@@ -251,12 +250,7 @@ def training_loader(dataset: Images | StreamedImages, config: Config, device: to
             color_jitter=config.color_jitter,
             auto_augment=config.auto_augment,
             num_aug_repeats=config.repeated_aug,
-            interpolation=config.interpolation,
-            num_workers=min(config.workers, getattr(dataset, "files", config.workers)),
-            distributed=True,
-            pin_memory=device.type == "cuda",
-            device=device,
-            persistent_workers=False,  # each epoch's augmentation follows from its seed alone
+            **loading(dataset, config, device),
             **norm,
         )
     except (AssertionError, KeyError, ValueError) as error:
@@ -270,17 +264,24 @@ def validation_loader(dataset: Images | StreamedImages, config: Config, device: 
     """Make timm's loader of whole validation images: resized to ``img_size / crop_pct``, the centre cut out."""
     return create_loader(
         dataset,
-        input_size=(3, config.img_size, config.img_size),
         batch_size=config.val_batch_size,
-        interpolation=config.interpolation,
         crop_pct=config.crop_pct,
-        num_workers=min(config.workers, getattr(dataset, "files", config.workers)),
-        distributed=True,
-        pin_memory=device.type == "cuda",
-        device=device,
-        persistent_workers=False,
+        **loading(dataset, config, device),
         **norm,
     )
+
+
+def loading(dataset: Images | StreamedImages, config: Config, device: torch.device) -> dict[str, Any]:
+    """Give the options that timm's loaders for training and validation have in common."""
+    return {
+        "input_size": (3, config.img_size, config.img_size),
+        "interpolation": config.interpolation,
+        "num_workers": min(config.workers, getattr(dataset, "files", config.workers)),
+        "distributed": True,
+        "pin_memory": device.type == "cuda",
+        "device": device,
+        "persistent_workers": False,  # each epoch's augmentation follows from its seed alone
+    }
 
 
 def readable(labels: Tensor) -> Tensor:

@@ -26,12 +26,7 @@ from resmlp_core.files import UserError, alone_in, replacing, reporting
 from resmlp_vision.checkpoints import LAST, Saver, resume
 from resmlp_vision.classifiers import build
 from resmlp_vision.config import FREE, Config, read_config
-from resmlp_vision.data import (
-    count_classes,
-    open_dataset,
-    training_loader,
-    validation_loader,
-)
+from resmlp_vision.data import count_classes, open_dataset, training_loader, validation_loader
 from resmlp_vision.evaluate import evaluate
 from resmlp_vision.processes import join_processes
 from resmlp_vision.records import Record, Records, score
@@ -100,10 +95,10 @@ class Trainer:
 
         Returns:
             ``train_loss``, the mean over all images; ``lr`` of the last update; ``images_per_second``, over all
-            processes.
+            processes; ``unreadable``, images that were replaced.
 
         Raises:
-            UserError: the loss is not finite, or too many images cannot be read.
+            UserError: the loss or a weight is not finite, or too many images cannot be read.
         """
         seed = int(np.random.SeedSequence((self.config.seed, epoch)).generate_state(1)[0]) >> 1
         random_seed(seed, dist.get_rank())

@@ -92,8 +92,11 @@ def test_accuracy_is_that_of_one_image_at_a_time_whatever_holds_the_images(check
 def test_images_that_cannot_be_read_are_named_and_left_out(checkpoint, images, tmp_path):
     broken = write_images(tmp_path / "images", classes=3, images=7)
     paths = sorted((broken / "val").rglob("*.png"))
-    for path in paths[:2]:
-        path.write_bytes(path.read_bytes()[:60])
+    for i in (0, 1):
+        Image.effect_noise((64, 64), 50).save(paths[i].with_suffix(".jpg"))
+        paths[i].unlink()
+        paths[i] = paths[i].with_suffix(".jpg")
+        paths[i].write_bytes(paths[i].read_bytes()[:-500])
     line = arguments(checkpoint, "--data", broken, "--out", tmp_path / "figures.json")
     process = subprocess.run(
         [sys.executable, "-m", "resmlp_vision.evaluate", *map(str, line)], capture_output=True, text=True

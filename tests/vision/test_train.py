@@ -17,6 +17,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from timm.data.auto_augment import AugmentOp
 from timm.optim import create_optimizer_v2
 
@@ -63,6 +64,8 @@ def test_it_learns_and_leaves_checkpoints_figures_and_pictures(images, tmp_path)
     assert results["top1"] == records[-1]["top1"] >= 90
     assert results["parameters"] == sum(w.numel() for w in weights(tmp_path).values())
     assert "epoch   8/8" in printed and "images/s" in printed
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.value for event in events.Scalars("top1")] == pytest.approx([record["top1"] for record in records])
     with Image.open(tmp_path / "learning-curve.png") as picture:
         assert picture.width > 500
     # the checkpoint says itself what model it is, what its classes are called, and has the average
