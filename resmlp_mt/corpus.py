@@ -1,8 +1,12 @@
-"""Parallel sentences, streamed from text files, from parquet files or from the Hugging Face hub."""
+"""Parallel sentences, streamed from text, TSV, JSON lines or parquet files, or from the Hugging Face hub."""
 
+import gzip
 import hashlib
+import json
 import logging
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -16,33 +20,62 @@ from resmlp_core.files import UserError
 SPLITS = {"train": ("train",), "valid": ("valid", "validation"), "test": ("test",)}  # and what files may call them
 
 
-def read_pairs(data: str | Path, source_lang: str, target_lang: str, split: str) -> Iterator[tuple[str, str]]:
+def read_pairs(
+    data: str | Path, source_lang: str, target_lang: str, split: str, mend_encoding: bool = False
+) -> Iterator[tuple[str, str]]:
     """Yield the sentence pairs of one split, in order, never holding more than a batch of them.
 
     A sentence comes without white space around it; a line break within it is a space. It may be empty.
 
     Args:
-        data: a folder with ``{split}.{language}`` text files or ``{split}.parquet`` (or its shards as on the hub,
-            ``{split}-00000-of-00003.parquet``), directly or in a sub-folder ``en-de`` or ``de-en``; otherwise the
-            name of a data set on the hub, ``owner/name`` or ``owner/name:config``. Parquet files and the hub's data
-            sets have a column ``translation``, a struct with a field per language, or a text column per language.
+        data: a folder with files of one of these kinds, directly or in a sub-folder ``en-de`` or ``de-en``; otherwise
+            the name of a data set on the hub, ``owner/name`` or ``owner/name:config``.
+
+            - ``{split}.{language}``: text, a sentence a line;
+            - ``{split}.tsv``: a header line that names the languages, then a pair a line;
+            - ``{split}.jsonl``: an object a line, with a text for each language, or with those in ``translation``;
+            - ``{split}.parquet``, or its shards as on the hub, ``{split}-00000-of-00003.parquet``: a text column for
+              each language, or a column ``translation``, a struct of those. The hub's data sets are alike.
+
+            Any but parquet may end in ``.gz``.
         source_lang: the language of the first of each pair, as the files, fields or columns call it.
         target_lang: the language of the second.
         split: train, valid or test; ``valid`` is also found under the name ``validation``.
+        mend_encoding: read U+FFFD for what is not UTF-8, in place of the error.
 
     Raises:
         UserError: what is missing, empty, of unequal length, not UTF-8 or not reachable, and where.
     """
     root = _folder(data, source_lang, target_lang)
     if root is None:
-        return (
-            yield from _columns(_hub(str(data), source_lang, target_lang, split), source_lang, target_lang, str(data))
-        )
+        batches = _hub(str(data), source_lang, target_lang, split)
+        return (yield from _columns(batches, source_lang, target_lang, str(data)))
+    files = _files(root, source_lang, target_lang, split)
+    kind = files[0].name.removesuffix(".gz").rpartition(".")[2]
+    errors = "replace" if mend_encoding else "strict"
+    if kind == "parquet":
+        yield from _columns(_parquet(files), source_lang, target_lang, str(files[0]))
+    elif kind == "tsv":
+        yield from _tsv(files[0], source_lang, target_lang, errors)
+    elif kind == "jsonl":
+        yield from _jsonl(files[0], source_lang, target_lang, errors)
+    else:
+        yield from _texts(files[0], files[1], errors)
+
+
+def count_pairs(data: str | Path, source_lang: str, target_lang: str, split: str) -> int | None:
+    """Tell how many pairs ``read_pairs`` will yield, for a progress bar; None where only reading them would tell."""
+    root = _folder(data, source_lang, target_lang)
+    if root is None:
+        return None
     files = _files(root, source_lang, target_lang, split)
     if files[0].suffix == ".parquet":
-        yield from _columns(_parquet(files), source_lang, target_lang, str(files[0]))
-    else:
-        yield from _texts(*files)
+        return sum(pq.ParquetFile(path).metadata.num_rows for path in files)
+    if files[0].suffix == ".gz":
+        return None
+    with files[0].open("rb") as file:
+        lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    return lines - (files[0].suffix == ".tsv")
 
 
 def fingerprint(data: str | Path, source_lang: str, target_lang: str) -> str | None:
@@ -83,9 +116,13 @@ def _folder(data: str | Path, source: str, target: str) -> Path | None:
 def _files(folder: Path, source: str, target: str, split: str) -> list[Path]:
     """List a split's files: its two texts, or its parquet shards."""
     for name in SPLITS[split]:
-        texts = [folder / f"{name}.{source}", folder / f"{name}.{target}"]
-        if all(path.exists() for path in texts):
-            return texts
+        for end in ("", ".gz"):
+            texts = [folder / f"{name}.{source}{end}", folder / f"{name}.{target}{end}"]
+            if all(path.exists() for path in texts):
+                return texts
+            for kind in ("tsv", "jsonl"):
+                if (file := folder / f"{name}.{kind}{end}").exists():
+                    return [file]
         if shards := _shards(folder, name):
             return shards
     raise UserError(_why_nothing(folder, source, target, split))
@@ -111,25 +148,54 @@ def _why_nothing(folder: Path, source: str, target: str, split: str) -> str:
     )
 
 
-def _texts(source: Path, target: Path) -> Iterator[tuple[str, str]]:
+def _texts(source: Path, target: Path, errors: str) -> Iterator[tuple[str, str]]:
     for path in (source, target):
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty")
-    for one, other in zip_longest(_lines(source), _lines(target)):
+    for one, other in zip_longest(_lines(source, errors), _lines(target, errors)):
         if one is None or other is None:
-            counts = (f"{path} has {sum(1 for _ in path.open('rb'))} lines" for path in (source, target))
+            counts = (f"{path} has {sum(1 for _ in _lines(path, 'replace'))} lines" for path in (source, target))
             raise UserError(f"{' and '.join(counts)}: they must be the same sentences in the same order")
-        yield one, other
+        yield one_line(one), one_line(other)
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _tsv(path: Path, source: str, target: str, errors: str) -> Iterator[tuple[str, str]]:
+    lines = _lines(path, errors)
+    header = next(lines, "").rstrip("\r").split("\t")
+    if source not in header or target not in header:
+        raise UserError(f"{path}: the first line must name the columns, {source} and {target} among them")
+    first, second = header.index(source), header.index(target)
+    for number, line in enumerate(lines, start=2):
+        cells = line.split("\t")
+        if len(cells) != len(header):
+            raise UserError(f"{path}, line {number}: {len(cells)} columns where the first line has {len(header)}")
+        yield one_line(cells[first]), one_line(cells[second])
+
+
+def _jsonl(path: Path, source: str, target: str, errors: str) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(_lines(path, errors), start=1):
+        try:
+            row = json.loads(line)
+            row = row.get("translation", row)
+            yield one_line(row[source] or ""), one_line(row[target] or "")
+        except (ValueError, AttributeError, KeyError, TypeError):
+            raise UserError(
+                f"{path}, line {number}: no JSON object with a text for {source} and for {target}"
+            ) from None
+
+
+def _lines(path: Path, errors: str) -> Iterator[str]:
     # Bytes end a line at \n alone; str.splitlines and text mode also would at \r or U+2028 and so shift the pairs.
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield one_line(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except UnicodeDecodeError:
-                raise UserError(f"{path}, line {number}: not UTF-8") from None
+    open_binary: Callable[[Path], Any] = gzip.open if path.suffix == ".gz" else partial(open, mode="rb")
+    with open_binary(path) as file:
+        number = 0
+        try:
+            for number, line in enumerate(file, start=1):
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8", errors).removesuffix("\n")
+        except UnicodeDecodeError:
+            raise UserError(f"{path}, line {number}: not UTF-8") from None
+        except (EOFError, gzip.BadGzipFile, zlib.error):
+            raise UserError(f"{path}: not a whole gzip file") from None
 
 
 def _shards(folder: Path, name: str) -> list[Path]:

@@ -7,36 +7,42 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from itertools import islice
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, fields
+from itertools import compress, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 import sentencepiece
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.files import UserError, alone_in, remove, replacing, reporting, write_json
-from resmlp_mt.corpus import fingerprint, read_pairs
-from resmlp_mt.host import run_fairseq
+from resmlp_mt.binary import write_dataset
+from resmlp_mt.clean import Duplicates, Rules
+from resmlp_mt.corpus import count_pairs, fingerprint, read_pairs
 
 SPLITS = ("valid", "test", "train")  # the small ones first, so that what is wrong with the data shows at once
-VOCABULARY_SENTENCES = 10_000_000  # a larger corpus is sampled: memory stays bounded, and more would change little
+VOCABULARY_SENTENCES = 1_000_000  # a larger corpus is sampled: memory stays bounded, and more would change little
+EMPTY_SIDES = Rules()  # a pair with an empty side is left out under any rules, and under these no other
+BATCH = 10_000  # sentences encoded at a time
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What decides the content of a prepared folder."""
+@dataclass(frozen=True, kw_only=True)
+class Settings(Rules):
+    """What decides the content of a prepared folder, the rules for its training pairs included."""
 
     data: str
     source_lang: str
     target_lang: str
     vocab_size: int
-    seed: int
+    seed: int = 1
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ def prepare(
     vocab_size: int,
     out: str | Path,
     *,
+    rules: Rules = EMPTY_SIDES,
     seed: int = 1,
     workers: int | None = None,
 ) -> dict[str, Any]:
@@ -69,11 +76,13 @@ def prepare(
         target_lang: the language to translate to.
         vocab_size: entries of the joint vocabulary, counting fairseq's four special ones.
         out: the folder to make or to complete.
-        seed: picks the sentences that the vocabulary is learned from when there are more than ten million.
-        workers: threads and processes to use; as many as there are processors when None.
+        rules: which training pairs to leave out; validation and test stay as they are.
+        seed: picks the sentences that the vocabulary is learned from when there are more than a million.
+        workers: threads to encode with; as many as there are processors when None.
 
     Returns:
-        The content of prepare.json: the settings and, by stage, the pairs per split, the vocabulary and the tokens.
+        The content of prepare.json: the settings and, by stage, the pairs per split, read, kept and dropped by rule,
+        the vocabulary and the tokens.
 
     Raises:
         UserError: for data that cannot be used, or when ``out`` was prepared with other settings or other data.
@@ -83,7 +92,14 @@ def prepare(
     if workers < 1:
         raise UserError(f"--workers {workers} is less than 1")
     where = str(Path(data).resolve()) if Path(data).exists() else str(data)
-    settings = Settings(where, source_lang, target_lang, vocab_size, seed)
+    settings = Settings(
+        data=where,
+        source_lang=source_lang,
+        target_lang=target_lang,
+        vocab_size=vocab_size,
+        seed=seed,
+        **asdict(rules),
+    )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with alone_in(out):
@@ -130,32 +146,49 @@ def _earlier_report(out: Path, settings: Settings) -> dict[str, Any]:
 
 
 def _text(settings: Settings, out: Path, workers: int, report: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """Write the pairs as text/{split}.{language}, less the train pairs that have an empty side."""
-    counts: dict[str, Any] = {}
+    """Write the pairs as text/{split}.{language}, less the train pairs that break a rule."""
     sha256 = fingerprint(settings.data, settings.source_lang, settings.target_lang)
     with replacing(out / "text") as partial:
         partial.mkdir()
-        for split in SPLITS:
-            pairs = read_pairs(settings.data, settings.source_lang, settings.target_lang, split)
-            read = kept = 0
-            with (
-                _create(partial / f"{split}.{settings.source_lang}") as sources,
-                _create(partial / f"{split}.{settings.target_lang}") as targets,
-            ):
-                for source, target in tqdm(pairs, f"reading {split}", unit=" pairs", disable=None, leave=False):
-                    read += 1
-                    # The references of valid and test stay as they are: a score is over all of them.
-                    if split != "train" or (source and target):
-                        kept += 1
-                        sources.write(source + "\n")
-                        targets.write(target + "\n")
-            if not kept:
-                raise UserError(f"--data {settings.data}: {split} has no pair with text on both sides")
-            counts[split] = {"read": read, "kept": kept, "dropped": read - kept}
+        counts: dict[str, Any] = {split: _write_split(settings, split, partial) for split in SPLITS}
     sizes = ", ".join(f"{split} {counts[split]['kept']}" for split in ("train", "valid", "test"))
-    return counts | {
-        "sha256": sha256
-    }, f"{sizes} pairs; left out of train for an empty side: {counts['train']['dropped']}"
+    dropped = ", ".join(f"{number} {rule}" for rule, number in counts["train"]["dropped"].items())
+    return counts | {"sha256": sha256}, f"{sizes} pairs; left out of train: {dropped or 'none'}"
+
+
+def _write_split(settings: Settings, split: str, folder: Path) -> dict[str, Any]:
+    corpus = (settings.data, settings.source_lang, settings.target_lang, split)
+    paths = [folder / f"{split}.{language}" for language in (settings.source_lang, settings.target_lang)]
+    cleaned = split == "train"  # the references of valid and test stay as they are: a score is over all of them
+    dropped: Counter[str] = Counter()
+    read = 0
+    with ExitStack() as stack:
+        duplicates = None
+        if cleaned and settings.drop_duplicates:
+            digests = TemporaryDirectory(dir=folder, prefix="digests")
+            duplicates = Duplicates(Path(stack.enter_context(digests)))
+        pairs = read_pairs(*corpus, mend_encoding=cleaned and settings.drop_bad_encoding)
+        bar = tqdm(pairs, f"reading {split}", count_pairs(*corpus), unit=" pairs", disable=None, leave=False)
+        with _create(paths[0]) as sources, _create(paths[1]) as targets:
+            for source, target in bar:
+                read += 1
+                if cleaned and (rule := settings.broken_by(source, target)):
+                    dropped[rule] += 1
+                    continue
+                if duplicates:
+                    duplicates.add(source, target)
+                sources.write(source + "\n")
+                targets.write(target + "\n")
+        if duplicates:
+            again = duplicates.find()
+            dropped["duplicates"] = int(again.sum())
+            for path in paths:
+                with replacing(path) as partial, _create(partial) as file, _open(path) as lines:
+                    file.writelines(compress(lines, ~again))
+    kept = read - dropped.total()
+    if not kept:
+        raise UserError(f"--data {settings.data}: {split} has no pair with text on both sides, or none that is kept")
+    return {"read": read, "kept": kept, "dropped": dict(dropped)}
 
 
 def _sentencepiece(settings: Settings, out: Path, workers: int, report: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -217,25 +250,60 @@ def _vocabulary_error(size: int, message: str) -> str:
 
 
 def _data_bin(settings: Settings, out: Path, workers: int, report: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """Encode the text and run fairseq-preprocess on it."""
+    """Encode the text into what fairseq-train and fairseq-generate read."""
     languages = (settings.source_lang, settings.target_lang)
     processor = sentencepiece.SentencePieceProcessor(model_file=str(out / "sentencepiece.model"))
     sentences = 2 * sum(report["text"][split]["kept"] for split in SPLITS)
-    with replacing(out / "data-bin") as partial:
-        encoded = partial / "encoded"
-        encoded.mkdir(parents=True)
-        with _create(encoded / "dict.txt") as file:  # fairseq's format: piece, count; it adds the special ones itself
-            file.writelines(f"{piece} 1\n" for piece in _pieces(processor)[4:])
-        with tqdm(total=sentences, desc="encoding", unit=" sentences", disable=None, leave=False) as bar:
-            for name in (f"{split}.{language}" for split in SPLITS for language in languages):
-                with _open(out / "text" / name) as text, _create(encoded / name) as file:
-                    for line in encode(processor, text, workers):
-                        file.write(line + "\n")
-                        bar.update()
-        tokens = _run_fairseq_preprocess(partial, languages, workers, sentences)
-        remove(encoded)
-        remove(partial / "preprocess.log")  # it has the time of day in it
+    tokens = {}
+    with (
+        replacing(out / "data-bin") as partial,
+        tqdm(total=sentences, desc="encoding", unit=" sentences", disable=None, leave=False) as bar,
+    ):
+        partial.mkdir()
+        for language in languages:  # fairseq's format: piece, count; it adds the special ones itself
+            with _create(partial / f"dict.{language}.txt") as file:
+                file.writelines(f"{piece} 1\n" for piece in _pieces(processor)[4:])
+        for split in SPLITS:
+            for language in languages:
+                prefix = partial / f"{split}.{'-'.join(languages)}.{language}"
+                with _open(out / "text" / f"{split}.{language}") as text:
+                    batches = _encoded_batches(processor, text, workers, bar)
+                    tokens[f"{split}.{language}"] = write_dataset(prefix, batches, len(processor))
     return {"tokens": tokens}, f"{sum(tokens.values())} tokens"
+
+
+def _encoded_batches(
+    processor: sentencepiece.SentencePieceProcessor, text: Iterable[str], workers: int, bar: tqdm
+) -> Iterator[list[list[int]]]:
+    lines = iter(text)
+    while batch := [line.removesuffix("\n") for line in islice(lines, BATCH)]:
+        yield processor.encode(batch, out_type=int, num_threads=workers, add_eos=True)
+        bar.update(len(batch))
+
+
+def replace_train_targets(prepared: Path, targets: Sequence[str], out: Path, workers: int | None = None) -> Path:
+    """Make a data-bin like that of a prepared folder, with other targets in its training set.
+
+    Args:
+        prepared: a folder that ``prepare`` has made.
+        targets: one for each training pair, in order; distillation gives a model's translations.
+        out: the folder to make; what is there and whole is kept.
+        workers: as for ``prepare``.
+
+    Returns:
+        The data-bin; its vocabulary, sources, validation and test set are those of ``prepared``.
+    """
+    data_bin = out / "data-bin"
+    if not data_bin.exists():
+        report = json.loads((prepared / "prepare.json").read_text(encoding="utf-8"))
+        settings = Settings(**report["settings"])
+        remove(out / "text")
+        shutil.copytree(prepared / "text", out / "text")
+        shutil.copy(prepared / "sentencepiece.model", out)
+        with _create(out / "text" / f"train.{settings.target_lang}") as file:
+            file.writelines(target + "\n" for target in targets)
+        _data_bin(settings, out, workers or os.cpu_count() or 1, report)
+    return data_bin
 
 
 def encode(
@@ -250,29 +318,11 @@ def encode(
     """
     pieces = _pieces(processor)
     lines = iter(sentences)
-    while batch := [sentence.removesuffix("\n") for sentence in islice(lines, 10_000)]:
+    while batch := [sentence.removesuffix("\n") for sentence in islice(lines, BATCH)]:
         # By id: for what it does not know sentencepiece gives the text itself as the piece, and text such as ``</s>``
         # would then be fairseq's end of sentence.
         for ids in processor.encode(batch, out_type=int, num_threads=workers):
             yield " ".join(pieces[i] for i in ids)
-
-
-def _run_fairseq_preprocess(folder: Path, languages: Sequence[str], workers: int, sentences: int) -> dict[str, int]:
-    """Make folder/encoded/{split}.{language} binary in folder. Return each file's tokens, ends of sentence included."""
-    command = ["--source-lang", languages[0], "--target-lang", languages[1], "--joined-dictionary"]
-    command += ["--srcdict", "encoded/dict.txt", "--destdir", ".", "--workers", str(workers)]
-    for split in SPLITS:
-        command += [f"--{split}pref", f"encoded/{split}"]  # relative, as fairseq splits these at commas
-    tokens = {}
-    with tqdm(total=sentences, desc="fairseq-preprocess", unit=" sentences", disable=None, leave=False) as bar:
-
-        def follow(line: str) -> None:
-            if found := re.search(r"encoded/(\S+): (\d+) sents, (\d+) tokens", line):
-                tokens[found[1]] = int(found[3])
-                bar.update(int(found[2]))
-
-        run_fairseq("preprocess", command, follow, cwd=folder)
-    return tokens
 
 
 def _pieces(processor: sentencepiece.SentencePieceProcessor) -> list[str]:
@@ -287,8 +337,9 @@ def _create(path: Path) -> TextIO:
     return path.open("w", encoding="utf-8", newline="\n")
 
 
+RULES = tuple(field.name for field in fields(Rules))
 STAGES = {
-    "text": Stage(("data", "source_lang", "target_lang"), ("text",), _text),
+    "text": Stage(("data", "source_lang", "target_lang", *RULES), ("text",), _text),
     "sentencepiece": Stage(("vocab_size", "seed"), ("sentencepiece.model", "sentencepiece.vocab"), _sentencepiece),
     "data-bin": Stage((), ("data-bin",), _data_bin),
 }
@@ -305,8 +356,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--data",
         required=True,
-        help="folder with {train,valid,test}.{LANG} text or {train,validation,test}.parquet, or a name on the hub: "
-        "owner/name or owner/name:config",
+        help="folder with {train,valid,test} as .{LANG} text, .tsv, .jsonl or .parquet, all but the last also .gz; "
+        "or a data set of the hub: owner/name or owner/name:config",
     )
     parser.add_argument("--source-lang", required=True, metavar="LANG", help="language to translate from")
     parser.add_argument("--target-lang", required=True, metavar="LANG", help="language to translate to")
@@ -319,11 +370,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="N",
         help=f"picks the sentences to learn the vocabulary from, when over {VOCABULARY_SENTENCES} (default: 1)",
     )
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="threads and processes to use (default: one a processor)"
+    parser.add_argument("--workers", type=int, metavar="N", help="threads to encode with (default: one a processor)")
+    cleaning = parser.add_argument_group("cleaning", "train pairs to leave out, beside those with an empty side")
+    cleaning.add_argument("--max-words", type=int, metavar="N", help="with a side of more words")
+    cleaning.add_argument(
+        "--max-ratio", type=float, metavar="R", help="with a side of more words for each of the other"
     )
-    args = parser.parse_args(argv)
-    prepare(**vars(args))
+    for name, what in (
+        ("identical", "whose sides are equal but for their case"),
+        ("bad-encoding", "with U+FFFD, control characters, or UTF-8 that was read as Windows-1252"),
+        ("duplicates", "that an earlier one equals"),
+    ):
+        cleaning.add_argument(f"--drop-{name}", action="store_true", help=what)
+    args = vars(parser.parse_args(argv))
+    rules = Rules(**{name: args.pop(name) for name in RULES})
+    prepare(**args, rules=rules)
 
 
 if __name__ == "__main__":

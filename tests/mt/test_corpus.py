@@ -1,5 +1,7 @@
 """Reading parallel text: what comes out of each kind of source, and what is said of a bad one."""
 
+import gzip
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resmlp_core.files import UserError
-from resmlp_mt.corpus import _columns, _hub, one_line, read_pairs
+from resmlp_mt.corpus import _columns, _hub, count_pairs, one_line, read_pairs
 
 PAIRS = [("one dog", "ein Hund"), ("", "leer"), ("two cats", "zwei Katzen")]
 
@@ -75,6 +77,36 @@ def test_parquet_shards_are_read_in_order_and_must_all_be_there(tmp_path: Path) 
     (tmp_path / "train-00001-of-00003.parquet").unlink()
     with pytest.raises(UserError, match="2 of the train shards"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+@pytest.mark.parametrize("kind", ["tsv", "jsonl", "jsonl of translation", "text"])
+def test_text_in_other_files(tmp_path: Path, kind: str, end: str) -> None:
+    pairs = [("a b", "ä"), ("", "x"), ("c\u2028d", "y")]
+    write = gzip.open if end else open
+    contents: dict[str, str] = {}
+    if kind == "text":
+        contents["train.en"] = "".join(source + "\n" for source, _ in pairs)
+        contents["train.de"] = "".join(target + "\n" for _, target in pairs)
+    elif kind == "tsv":
+        rows_of_text = "".join(f"{target}\t0.5\t{source}\n" for source, target in pairs)
+        contents["train.tsv"] = "de\tscore\ten\n" + rows_of_text
+    else:
+        rows = [{"de": target, "en": source} for source, target in pairs]
+        rows = [{"translation": row} for row in rows] if "translation" in kind else rows
+        contents["train.jsonl"] = "".join(json.dumps(row) + "\n" for row in rows)
+    for name, content in contents.items():
+        with write(tmp_path / (name + end), "wt", encoding="utf-8") as file:
+            file.write(content)
+    assert read(tmp_path) == [("a b", "ä"), ("", "x"), ("c d", "y")]
+    assert count_pairs(tmp_path, "en", "de", "train") == (None if end else 3)
+
+
+def test_what_is_not_utf8_can_be_read_as_such(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    (tmp_path / "train.de").write_bytes(b"ok\n\xe4h\n")
+    (tmp_path / "train.en").write_text("a\nb\n")
+    assert list(read_pairs(tmp_path, "en", "de", "train", mend_encoding=True)) == [("a", "ok"), ("b", "\ufffdh")]
 
 
 def test_the_pairs_folder_is_chosen(tmp_path: Path) -> None:
@@ -150,9 +182,33 @@ def torn(folder: Path) -> None:
     (folder / "train.parquet").write_bytes(whole[: len(whole) // 2])
 
 
+def tsv_without_header(folder: Path) -> None:
+    (folder / "train.tsv").write_text("a\tx\nb\ty\n")
+
+
+def tsv_of_unequal_rows(folder: Path) -> None:
+    (folder / "train.tsv").write_text("en\tde\na\tx\nb\n")
+
+
+def jsonl_without_a_language(folder: Path) -> None:
+    (folder / "train.jsonl").write_text('{"en": "a", "de": "b"}\n{"en": "c"}\n')
+
+
+def torn_gzip(folder: Path) -> None:
+    write_text(folder)
+    for lang in ("en", "de"):
+        whole = gzip.compress((folder / f"train.{lang}").read_bytes())
+        (folder / f"train.{lang}").unlink()
+        (folder / f"train.{lang}.gz").write_bytes(whole[: len(whole) - 9])
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
+        (tsv_without_header, ["train.tsv: the first line must name the columns, en and de among them"]),
+        (tsv_of_unequal_rows, ["train.tsv, line 3: 1 columns where the first line has 2"]),
+        (jsonl_without_a_language, ["train.jsonl, line 2: no JSON object with a text for en and for de"]),
+        (torn_gzip, ["train.en.gz: not a whole gzip file"]),
         (unequal, ["train.en has 3 lines", "train.de has 2 lines"]),
         (empty, ["train.de is empty"]),
         (latin1, ["train.de, line 3: not UTF-8"]),

@@ -71,6 +71,11 @@ def prepared(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def settings_for(data: Path | str, **options: Any) -> module.Settings:
+    languages = {"source_lang": "en", "target_lang": "de"}
+    return module.Settings(**{"data": str(data), **languages, "vocab_size": VOCABULARY, "seed": 1, **options})
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -96,8 +101,8 @@ def test_the_outputs(prepared: Path) -> None:
         *("sentencepiece.model", "sentencepiece.vocab", "prepare.json"),
     }
     report = json.loads((prepared / "prepare.json").read_text())
-    assert report["text"]["train"] == {"read": 2031, "kept": 2030, "dropped": 1}
-    assert report["text"]["valid"] == {"read": 21, "kept": 21, "dropped": 0}  # its empty line has to be kept
+    assert report["text"]["train"] == {"read": 2031, "kept": 2030, "dropped": {"empty": 1}}
+    assert report["text"]["valid"] == {"read": 21, "kept": 21, "dropped": {}}  # its empty line has to be kept
     assert report["sentencepiece"]["vocabulary"] == VOCABULARY
     assert (prepared / "text" / "valid.de").read_text() == "".join(s.upper() + "\n" for s in [*sentences(20, 2), ""])
 
@@ -160,7 +165,7 @@ def test_parquet_gives_the_bytes_that_text_gives(data: Path, prepared: Path, tmp
         sides = {lang: (data / f"{split}.{lang}").read_bytes().decode().split("\n")[:-1] for lang in ("en", "de")}
         pairs = [{"de": target, "en": source} for source, target in zip(sides["en"], sides["de"], strict=True)]
         pq.write_table(pa.table({"translation": pairs}), tmp_path / f"{name}.parquet")
-    settings = module.Settings(str(tmp_path), "en", "de", VOCABULARY, 1)
+    settings = settings_for(tmp_path)
     module.STAGES["text"].run(settings, tmp_path, 1, {})
     assert contents(tmp_path / "text") == contents(prepared / "text")
 
@@ -180,7 +185,13 @@ def test_a_stage_whose_output_is_gone_is_done_again_with_those_after_it(prepared
 
 @pytest.mark.parametrize(
     "appears",
-    ["text.partial", "text", "sentencepiece.model", "data-bin.partial/encoded", "data-bin.partial/dict.en.txt"],
+    [
+        "text.partial",
+        "text",
+        "sentencepiece.model",
+        "data-bin.partial/dict.en.txt",
+        "data-bin.partial/train.en-de.en.bin",
+    ],
 )
 def test_a_killed_run_goes_on(data: Path, prepared: Path, tmp_path: Path, appears: str) -> None:
     out = tmp_path / "out"
@@ -274,7 +285,7 @@ def test_a_vocabulary_that_the_corpus_cannot_give(data: Path, tmp_path: Path, si
     with pytest.raises(UserError, match=said) as caught:
         prepare(data, "en", "de", size, tmp_path / "out", workers=1)
     if size:  # what it advises is right, and can be used in the same folder
-        settings = module.Settings(str(data), "en", "de", int(str(caught.value).split()[-1]), 1)
+        settings = settings_for(data, vocab_size=int(str(caught.value).split()[-1]))
         report = json.loads((tmp_path / "out" / "prepare.json").read_text())
         made, _ = module.STAGES["sentencepiece"].run(settings, tmp_path / "out", 1, report)
         assert made["vocabulary"] == settings.vocab_size
@@ -327,7 +338,7 @@ def test_no_workers(data: Path, tmp_path: Path) -> None:
 
 def test_a_large_corpus_is_sampled_by_the_seed(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def sample(seed: int) -> list[str]:
-        settings = module.Settings("", "en", "de", VOCABULARY, seed)
+        settings = settings_for("", seed=seed)
         return list(module._vocabulary_sentences(settings, prepared, 2030))
 
     assert len(sample(1)) == 2 * 2030

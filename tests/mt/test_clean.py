@@ -1,0 +1,95 @@
+"""Cleaning: which training pairs each rule leaves out, and what the report says of it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resmlp_mt.clean import Duplicates, Rules, badly_encoded
+from resmlp_mt.prepare import main
+
+
+@pytest.mark.parametrize(
+    ("rules", "source", "target", "broken"),
+    [
+        (Rules(), "a", "", "empty"),
+        (Rules(), "a b c", "x", None),
+        (Rules(max_words=2), "a b", "x y", None),
+        (Rules(max_words=2), "a b", "x y z", "max_words"),
+        (Rules(max_ratio=1.5), "a b c", "x y", None),
+        (Rules(max_ratio=1.5), "a b c d", "x y", "max_ratio"),
+        (Rules(max_ratio=1.5), "a b", "w x y z", "max_ratio"),
+        (Rules(drop_identical=True), "Berlin", "BERLIN", "identical"),
+        (Rules(), "Berlin", "Berlin", None),
+        (Rules(drop_bad_encoding=True), "fine", "sch\ufffdn", "bad_encoding"),
+        (Rules(), "fine", "sch\ufffdn", None),
+    ],
+)
+def test_each_rule(rules: Rules, source: str, target: str, broken: str | None) -> None:
+    assert rules.broken_by(source, target) == broken
+
+
+@given(st.text("äöüßÖÜéèêàâçœôîïûÉ", min_size=1), st.text("–—„“”‘’«»…€", min_size=1))
+def test_utf8_that_was_read_as_windows_1252_is_known_by_its_looks(letters: str, signs: str) -> None:
+    assert not badly_encoded(f"so {letters} {signs} geht")
+    for character in letters + signs:
+        try:
+            mangled = character.encode().decode("cp1252")
+        except UnicodeDecodeError:
+            continue  # five bytes stand for nothing there
+        assert badly_encoded(f"so {mangled} geht")
+
+
+@pytest.mark.parametrize(
+    "text", ["l'œil à l’été", "jusqu'à\xa0» puis", "ÉTÉ «", "日本語", "ab\tcd", "Здравствуйте", "İstanbul"]
+)
+def test_what_is_rightly_encoded_stays(text: str) -> None:
+    assert not badly_encoded(text)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["", "x", "y\nz"]))))
+def test_duplicates_are_those_of_a_set(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]) -> None:
+    duplicates, seen, expected = Duplicates(tmp_path_factory.mktemp("digests")), set(), []
+    for pair in pairs:
+        duplicates.add(*pair)
+        expected.append(pair in seen)
+        seen.add(pair)
+    assert np.array_equal(duplicates.find(), expected)
+
+
+def test_the_command_cleans_train_alone_and_reports_each_rule(tmp_path: Path) -> None:
+    words = [f"word{i} of sentence {i}" for i in range(300)]
+    pairs = [(line, line[::-1]) for line in words]
+    bad = [
+        ("", "x"),
+        ("a b c d e f g", "x"),
+        ("same", "Same"),
+        ("Ã¤", "x"),
+        pairs[7],
+        pairs[7],
+        (" ".join("abcdefghijk"), "x"),
+    ]
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, rows in (("train", [*pairs, *bad]), ("valid", bad), ("test", bad)):
+        for lang, side in zip(("en", "de"), zip(*rows, strict=True), strict=True):
+            (data / f"{name}.{lang}").write_text("".join(line + "\n" for line in side))
+    with (data / "train.en").open("ab") as source, (data / "train.de").open("a") as target:
+        source.write("verr\xfcckt\n".encode("latin-1"))
+        target.write("crazy\n")
+    out = tmp_path / "out"
+    line = ["--data", str(data), "--source-lang", "en", "--target-lang", "de", "--vocab-size", "60", "--out", str(out)]
+    with pytest.raises(SystemExit, match=r"train.en, line 308: not UTF-8"):
+        main(line)
+    rules = ["--max-words", "10", "--max-ratio", "4", "--drop-identical", "--drop-bad-encoding", "--drop-duplicates"]
+    main([*line, *rules])
+    report = json.loads((out / "prepare.json").read_text())["text"]
+    dropped = {"empty": 1, "max_words": 1, "max_ratio": 1, "identical": 1, "bad_encoding": 2, "duplicates": 2}
+    assert report["train"] == {"read": 308, "kept": 300, "dropped": dropped}
+    assert report["valid"] == {"read": 7, "kept": 7, "dropped": {}}
+    assert (out / "text" / "train.en").read_text().splitlines() == words
+    with pytest.raises(SystemExit, match="was prepared with --max-words 10, not None"):
+        main(line)
