@@ -1,14 +1,22 @@
-"""BLEU of fairseq-generate's output: ``python -m resmlp_mt.score GENERATED --references FILE``."""
+"""Scores of fairseq-generate's output: ``python -m resmlp_mt.score GENERATED --references FILE``."""
 
 import argparse
+import importlib
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
 
+import torch
 from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.significance import PairedTest
 
 from resmlp_core.files import UserError, reporting
+
+COMET = "Unbabel/wmt22-comet-da"
 
 
 def read_hypotheses(path: Path) -> list[str]:
@@ -32,22 +40,159 @@ def score(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, flo
     """Score detokenised hypotheses against raw references, one for each.
 
     Returns:
-        ``bleu``, sacreBLEU's with its ``signature``, and ``bleu_lowercase``, the same on lower-cased text, which is
-        near the "tokenised, lower-cased BLEU" that papers report on Multi30k, with its own signature.
+        From 0 to 100, ``bleu``, sacreBLEU's with its ``signature``; ``bleu_lowercase``, the same on lower-cased text,
+        which is near the "tokenised, lower-cased BLEU" that papers report on Multi30k; and ``chrf``, sacreBLEU's chrF2.
+        The signatures of the latter two are ``signature_lowercase`` and ``signature_chrf``.
 
     Raises:
         UserError: the numbers of hypotheses and references differ.
     """
-    if len(hypotheses) != len(references):
-        raise UserError(f"{len(hypotheses)} hypotheses but {len(references)} references")
-    cased, lowercase = BLEU(), BLEU(lowercase=True)
-    result: dict[str, float | str] = {
+    check_number("hypotheses", hypotheses, references)
+    cased, lowercase, chrf = BLEU(), BLEU(lowercase=True), CHRF()
+    return {
         "bleu": cased.corpus_score(hypotheses, [references]).score,
         "bleu_lowercase": lowercase.corpus_score(hypotheses, [references]).score,
+        "chrf": chrf.corpus_score(hypotheses, [references]).score,
+        "signature": str(cased.get_signature()),
+        "signature_lowercase": str(lowercase.get_signature()),
+        "signature_chrf": str(chrf.get_signature()),
     }
-    result["signature"] = str(cased.get_signature())
-    result["signature_lowercase"] = str(lowercase.get_signature())
+
+
+def score_tokenized(
+    hypotheses: Sequence[str], references: Sequence[str], language: str, split_compounds: bool = False
+) -> dict[str, float | str]:
+    """Score as papers did before sacreBLEU: BLEU on Moses's tokens, not to be compared with ``bleu``.
+
+    The steps are those of tensor2tensor's ``get_ende_bleu.sh``, here on the references too: Moses's ``tokenizer.perl``
+    without ``-a``, as sacremoses ports it; where asked for, the compounds put apart; then ``multi-bleu.perl``'s
+    case-sensitive BLEU-4 without smoothing.
+
+    Args:
+        hypotheses: detokenised text.
+        references: raw text, one for each hypothesis.
+        language: the code of their language, such as ``de``.
+        split_compounds: also score with the compounds put apart, as papers do on WMT'14 English-German.
+
+    Returns:
+        From 0 to 100, ``bleu_tokenized`` and, if asked for, ``bleu_tokenized_split``. Each has a signature in
+        sacreBLEU's form, whose ``tok`` names the steps: ``signature_tokenized``, ``signature_tokenized_split``.
+
+    Raises:
+        UserError: the numbers of hypotheses and references differ, Moses does not know the language, or sacremoses is
+            not installed.
+    """
+    check_number("hypotheses", hypotheses, references)
+    sacremoses = installed("sacremoses", "--tokenized", "sacremoses")
+    known = sorted(set(sacremoses.corpus.NonbreakingPrefixes().available_langs.values()))
+    if language not in known:  # sacremoses would take it for English, and not say so
+        raise UserError(f"--tokenized: Moses does not know the language {language}, only {', '.join(known)}")
+    tokenizer = sacremoses.MosesTokenizer(language)
+    steps = f"moses-{language}-sacremoses-{sacremoses.__version__}"
+    tokens = [[tokenizer.tokenize(line, return_str=True) for line in lines] for lines in (hypotheses, references)]
+    variants = [("tokenized", steps, tokens)]
+    if split_compounds:
+        variants.append(("tokenized_split", f"{steps}-atat", [[split(line) for line in lines] for lines in tokens]))
+
+    result: dict[str, float | str] = {}
+    for name, tok, (system, reference) in variants:
+        metric = BLEU(tokenize="none", smooth_method="none", force=True)  # what multi-bleu.perl computes
+        result[f"bleu_{name}"] = metric.corpus_score(system, [reference]).score
+        signature = metric.get_signature()
+        signature.update("tok", tok)
+        result[f"signature_{name}"] = str(signature)
     return result
+
+
+def split(line: str) -> str:
+    r"""Put the compounds of a tokenised line apart: ``rich-text format`` becomes ``rich ##AT##-##AT## text format``.
+
+    This is perl's ``s{(\S)-(\S)}{$1 ##AT##-##AT## $2}g`` of ``get_ende_bleu.sh`` and of fairseq's
+    ``compound_split_bleu.sh``, with what it leaves together: matches do not overlap, and ``A-B-C`` keeps its ``B-C``.
+    """
+    # on bytes, as perl does it: the Ö of A-Ö-C has two of them, one for each match, and does not stay with the C
+    return re.sub(rb"(\S)-(\S)", rb"\1 ##AT##-##AT## \2", line.encode()).decode()
+
+
+def score_comet(
+    hypotheses: Sequence[str], references: Sequence[str], sources: Sequence[str], model: str = COMET
+) -> dict[str, float | str]:
+    """Score with COMET, on the GPU where there is one.
+
+    Args:
+        hypotheses: detokenised text.
+        references: raw text, one for each hypothesis.
+        sources: raw text, one for each hypothesis.
+        model: the name of a model for unbabel-comet to download, or the path of a checkpoint.
+
+    Returns:
+        ``comet``, the mean of the model's scores, most of which lie between 0 and 1, and ``comet_model``.
+
+    Raises:
+        UserError: the numbers of sentences differ, unbabel-comet is not installed, or it cannot load the model.
+    """
+    check_number("hypotheses", hypotheses, references)
+    check_number("sources", sources, references)
+    comet = installed("comet", "--comet", "unbabel-comet 'setuptools<81'")  # for its pkg_resources
+    try:
+        scorer = comet.load_from_checkpoint(model if Path(model).is_file() else comet.download_model(model))
+    except Exception as error:  # of no narrower type
+        raise UserError(f"--comet: {model} cannot be downloaded or loaded: {' '.join(str(error).split())}") from None
+    triples = zip(sources, hypotheses, references, strict=True)
+    samples = [{"src": source, "mt": hypothesis, "ref": reference} for source, hypothesis, reference in triples]
+    prediction = scorer.predict(samples, gpus=int(torch.cuda.is_available()), progress_bar=False)
+    return {"comet": float(prediction.system_score), "comet_model": model}
+
+
+def compare(hypotheses: Sequence[str], against: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+    """Tell whether two systems differ by more than chance: sacreBLEU's paired bootstrap resampling.
+
+    Returns:
+        How many ``samples`` were drawn, with which ``seed``: sacreBLEU's, or the environment variable SACREBLEU_SEED.
+        For ``bleu`` and for ``chrf`` the ``p_value`` of there being no difference, and for both systems, ``generated``
+        and ``against``, the ``score`` and its 95% confidence interval, ``mean`` ± ``ci95``.
+
+    Raises:
+        UserError: the numbers of sentences differ, or both systems wrote the same.
+    """
+    check_number("hypotheses", hypotheses, references)
+    check_number("hypotheses of --against", against, references)
+    if list(hypotheses) == list(against):  # the p-value would come out at its lowest, as if they differed
+        raise UserError("--against: both outputs hold the same hypotheses")
+    systems = [("against", against), ("generated", hypotheses)]
+    test = PairedTest(systems, {"bleu": BLEU(), "chrf": CHRF()}, [references], test_type="bs")
+    signatures, results = test()
+    comparison: dict[str, Any] = {"samples": test.n_samples, "seed": signatures["BLEU"].info["seed"]}
+    for name, key in ("bleu", "BLEU"), ("chrf", "chrF2"):
+        baseline, system = cast(list[Any], results[key])
+        comparison[name] = {
+            "p_value": system.p_value,
+            "generated": {"score": system.score, "mean": float(system.mean), "ci95": float(system.ci)},
+            "against": {"score": baseline.score, "mean": float(baseline.mean), "ci95": float(baseline.ci)},
+        }
+    return comparison
+
+
+def installed(module: str, option: str, package: str) -> ModuleType:
+    """Import what only ``option`` needs, and which takes seconds to import.
+
+    Raises:
+        UserError: it cannot be imported; the message names the package to install.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"{option}: {error}: pip install {package}") from None
+
+
+def check_number(name: str, lines: Sequence[str], references: Sequence[str]) -> None:
+    """Refuse other than one line for each reference.
+
+    Raises:
+        UserError: the numbers differ.
+    """
+    if len(lines) != len(references):
+        raise UserError(f"{len(lines)} {name} but {len(references)} references")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -65,11 +210,38 @@ def read_lines(path: Path) -> list[str]:
 @reporting("score")
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m resmlp_mt.score", description="BLEU of fairseq-generate's output.")
+    parser = argparse.ArgumentParser(prog="python -m resmlp_mt.score", description="Score fairseq-generate's output.")
     parser.add_argument("generated", type=Path, help="what fairseq-generate printed")
     parser.add_argument("--references", required=True, type=Path, metavar="FILE", help="raw text, a sentence a line")
+    parser.add_argument(
+        "--tokenized", metavar="LANG", help="add BLEU on Moses's tokens of this language, as older papers report it"
+    )
+    parser.add_argument(
+        "--split-compounds", action="store_true", help="with --tokenized: add the same with compounds put apart"
+    )
+    parser.add_argument(
+        "--against", type=Path, metavar="GENERATED", help="test whether another output differs by more than chance"
+    )
+    parser.add_argument(
+        "--comet", nargs="?", const=COMET, metavar="MODEL", help=f"add COMET, with this model or checkpoint ({COMET})"
+    )
+    parser.add_argument("--sources", type=Path, metavar="FILE", help="with --comet: raw text, a sentence a line")
     args = parser.parse_args()
-    print(json.dumps(score(read_hypotheses(args.generated), read_lines(args.references)), indent=2))
+    if args.split_compounds and not args.tokenized:
+        raise UserError("--split-compounds needs --tokenized LANG")
+    if (args.comet is None) != (args.sources is None):
+        raise UserError("--comet and --sources need each other")
+
+    hypotheses, references = read_hypotheses(args.generated), read_lines(args.references)
+    result: dict[str, Any] = {**score(hypotheses, references)}
+    if args.tokenized:
+        result |= score_tokenized(hypotheses, references, args.tokenized, args.split_compounds)
+    if args.comet:
+        result |= score_comet(hypotheses, references, read_lines(args.sources), args.comet)
+    if args.against:
+        against = compare(hypotheses, read_hypotheses(args.against), references)
+        result["against"] = {"file": str(args.against), **against}
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
 """Reading fairseq-generate's output and scoring it."""
 
+import json
+import sys
+from types import SimpleNamespace
+
 import pytest
 from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
 
 from resmlp_core.files import UserError
-from resmlp_mt.score import read_hypotheses, score
+from resmlp_mt.score import compare, main, read_hypotheses, score, score_comet, score_tokenized, split
 
 GENERATED = """S-1\tb
 D-1\t-0.5\tZwei Hunde .
@@ -14,6 +19,19 @@ H-0\t-0.1\t▁Ein Hund
 D-0\t-0.1\tEin Hund.
 D-2\t-0.2\t
 """
+
+SYSTEM = [
+    "Die Nord-Süd-Bahn fährt z. B. um 7.30 Uhr, sagt Dr. Weber.",
+    'Das "E-Mail-Programm" läuft nicht: 50% der Nutzer (etwa 1,5 Mio.) warten...',
+    "Er hat's gesagt & sie glaubt's ihm – oder?",
+    "Der alte, müde Hund liegt auf der A-B-C-Matte.",
+]
+REFERENCES = [
+    "Die Nord-Süd-Strecke fährt z. B. um 7.30 Uhr ab, sagt Dr. Weber.",
+    'Das "E-Mail-Programm" läuft nicht: 50 % der Nutzer (etwa 1,5 Mio.) warten …',
+    "Er hat's gesagt & sie glaubt's ihm - oder nicht?",
+    "Der alte, müde Hund schläft auf der A-B-C-Matte.",
+]
 
 
 def test_hypotheses_come_in_the_corpuss_order_and_are_the_best(tmp_path):
@@ -53,8 +71,125 @@ def test_scores_are_sacrebleus():
     assert result["bleu_lowercase"] == pytest.approx(BLEU().corpus_score(lowered[0], [lowered[1]]).score)
     assert result["bleu"] < result["bleu_lowercase"]
     assert "case:mixed" in result["signature"] and "case:lc" in result["signature_lowercase"]
+    chrf = CHRF()
+    assert result["chrf"] == chrf.corpus_score(hypotheses, [references]).score
+    assert result["signature_chrf"] == str(chrf.get_signature())
 
 
 def test_a_missing_reference_is_refused_with_both_counts():
     with pytest.raises(UserError, match="2 hypotheses but 1 references"):
         score(["a", "b"], ["a"])
+
+
+def test_tokenized_bleu_is_what_the_historic_scripts_print():
+    result = score_tokenized(SYSTEM, REFERENCES, "de", split_compounds=True)
+    # tokenizer.perl 1.1 -l de on both, the second with perl's s{(\S)-(\S)}{$1 ##AT##-##AT## $2}g too, multi-bleu.perl
+    assert result["bleu_tokenized"] == pytest.approx(77.071442, abs=1e-6)
+    assert result["bleu_tokenized_split"] == pytest.approx(80.232719, abs=1e-6)
+    assert "|tok:moses-de-sacremoses-" in result["signature_tokenized"]
+    assert "-atat|smooth:none" in result["signature_tokenized_split"]
+    assert "bleu_tokenized_split" not in score_tokenized(SYSTEM, REFERENCES, "de")
+
+
+def test_tokenized_bleu_on_an_example_worked_by_hand():
+    result = score_tokenized(["ein E-Mail-Programm ist da"], ["das E-Mail-Programm ist da"], "de", split_compounds=True)
+    assert result["bleu_tokenized"] == pytest.approx(0, abs=1e-9)  # 3/4, 2/3, 1/2, 0/1, and nothing is smoothed
+    assert result["bleu_tokenized_split"] == pytest.approx(100 * (7 / 8 * 6 / 7 * 5 / 6 * 4 / 5) ** (1 / 4))
+
+
+def test_the_languages_abbreviations_count():
+    english, german = (
+        score_tokenized(["Wien bzw. Rom im Mai"], ["Wien bzw . Rom im Mai"], language) for language in ("en", "de")
+    )
+    assert english["bleu_tokenized"] == pytest.approx(100)
+    assert german["bleu_tokenized"] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("line", "apart"),
+    [
+        ("rich-text format", "rich ##AT##-##AT## text format"),
+        ("Nord-Süd-Bahn", "Nord ##AT##-##AT## Süd ##AT##-##AT## Bahn"),
+        ("A-B-C-Matte", "A ##AT##-##AT## B-C ##AT##-##AT## Matte"),  # perl's matches do not overlap
+        ("A-Ö-C", "A ##AT##-##AT## Ö ##AT##-##AT## C"),  # and are of bytes
+        ("a--b", "a ##AT##-##AT## -b"),
+        ("- 5 -3 x- @-@", "- 5 -3 x- @ ##AT##-##AT## @"),
+    ],
+)
+def test_compounds_come_apart_as_perl_does_it(line, apart):
+    assert split(line) == apart
+
+
+def test_two_systems_are_compared_in_their_order():
+    better = [*REFERENCES[:3], SYSTEM[3]]
+    comparison = compare(better, SYSTEM, REFERENCES)
+    assert (comparison["samples"], comparison["seed"]) == (1000, "12345")
+    for name in "bleu", "chrf":
+        assert comparison[name]["generated"]["score"] == score(better, REFERENCES)[name]
+        assert comparison[name]["against"]["score"] == score(SYSTEM, REFERENCES)[name]
+
+
+def test_a_system_is_not_compared_with_itself():
+    with pytest.raises(UserError, match="--against: both outputs hold the same hypotheses"):
+        compare(SYSTEM, SYSTEM, REFERENCES)
+
+
+def test_comet_gets_sources_hypotheses_and_references(monkeypatch):
+    """unbabel-comet's models are too large for a test: this one's score is the share of its samples that are right."""
+    right = {"src": "a cat", "mt": "eine Katz", "ref": "eine Katze"}
+    model = SimpleNamespace(predict=lambda samples, **_: SimpleNamespace(system_score=samples.count(right) / 2))
+    comet = SimpleNamespace(download_model=lambda name: f"{name}.ckpt", load_from_checkpoint={"tiny.ckpt": model}.get)
+    monkeypatch.setitem(sys.modules, "comet", comet)
+    result = score_comet(["eine Katz", "Hund"], ["eine Katze", "ein Hund"], ["a cat", "a dog"], "tiny")
+    assert result == {"comet": 0.5, "comet_model": "tiny"}
+
+
+def test_a_comet_model_that_cannot_be_had_is_told_in_one_line(monkeypatch):
+    def download_model(name):
+        raise KeyError(f"Model '{name}' not\nsupported")
+
+    comet = SimpleNamespace(download_model=download_model, load_from_checkpoint=None)
+    monkeypatch.setitem(sys.modules, "comet", comet)
+    with pytest.raises(UserError, match=r"^--comet: none cannot be downloaded or loaded: .*'none' not.*supported.$"):
+        score_comet(["a"], ["a"], ["a"], "none")
+
+
+def test_the_command_prints_every_score_that_was_asked_for(tmp_path, monkeypatch, capsys):
+    for name, lines in (("out", SYSTEM), ("other", REFERENCES)):
+        (tmp_path / name).write_text("".join(f"D-{i}\t-0.1\t{line}\n" for i, line in enumerate(lines)))
+    (tmp_path / "ref").write_text("\n".join(REFERENCES))
+    monkeypatch.chdir(tmp_path)
+    options = ["--tokenized", "de", "--split-compounds", "--against", "other"]
+    monkeypatch.setattr("sys.argv", ["score", "out", "--references", "ref", *options])
+    main()
+    result = json.loads(capsys.readouterr().out)
+    against = result.pop("against")
+    assert result == score(SYSTEM, REFERENCES) | score_tokenized(SYSTEM, REFERENCES, "de", split_compounds=True)
+    assert against == {"file": "other", **compare(SYSTEM, REFERENCES, REFERENCES)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tokenized", "german"], "--tokenized: Moses does not know the language german, only as, .*"),
+        (["--tokenized", "de"], "--tokenized: .*sacremoses.*: pip install sacremoses"),
+        (["--split-compounds"], "--split-compounds needs --tokenized LANG"),
+        (["--comet"], "--comet and --sources need each other"),
+        (["--sources", "ref"], "--comet and --sources need each other"),
+        (["--comet", "--sources", "ref"], "--comet: .*comet.*: pip install unbabel-comet .*"),
+        (["--comet", "--sources", "short"], "1 sources but 3 references"),
+        (["--against", "short"], "short is not a whole output of fairseq-generate: 0 sentences have a D- line"),
+        (["--against", "other"], "1 hypotheses of --against but 3 references"),
+    ],
+)
+def test_options_that_cannot_be_served_are_refused(tmp_path, monkeypatch, options, message):
+    contents = {"out": GENERATED, "ref": "a\nb\nc\n", "short": "a\n", "other": "D-0\t-0.1\tEin Hund.\n"}
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "comet", None)  # as if it were not installed
+    if options == ["--tokenized", "de"]:
+        monkeypatch.setitem(sys.modules, "sacremoses", None)
+    monkeypatch.setattr("sys.argv", ["score", "out", "--references", "ref", *options])
+    with pytest.raises(SystemExit, match=f"^score: {message}$"):
+        main()
