@@ -6,7 +6,20 @@ encoder, the translation decoder and the image trunk.
 
 from resmlp_core.affine import Affine
 from resmlp_core.channel_mlp import ChannelMLP
+from resmlp_core.convolution import ConvolvedMixer
 from resmlp_core.cross_position import CrossPositionLinear, PositionCache
+from resmlp_core.gate import GatedMixer
 from resmlp_core.layer import ResidualSublayer, ResMLPLayer
+from resmlp_core.toeplitz import ToeplitzLinear
 
-__all__ = ["Affine", "ChannelMLP", "CrossPositionLinear", "PositionCache", "ResMLPLayer", "ResidualSublayer"]
+__all__ = [
+    "Affine",
+    "ChannelMLP",
+    "ConvolvedMixer",
+    "CrossPositionLinear",
+    "GatedMixer",
+    "PositionCache",
+    "ResMLPLayer",
+    "ResidualSublayer",
+    "ToeplitzLinear",
+]

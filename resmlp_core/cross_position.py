@@ -14,6 +14,11 @@ class PositionCache:
         self.length = 0
         self._buffer: Tensor | None = None
 
+    def last(self, count: int) -> Tensor:
+        """Return the newest positions, at most ``count`` of them."""
+        assert self._buffer is not None
+        return self._buffer[max(0, self.length - count) : self.length]
+
     def append(self, x: Tensor) -> Tensor:
         """Append one position, ``(1, B, C)``, and return all of them, ``(length, B, C)``."""
         if self._buffer is None or self.length == self._buffer.size(0):
@@ -46,16 +51,35 @@ class CrossPositionLinear(nn.Module):
         causal: use the lower triangle alone.
         bias: learn b ∈ R^N, one number a position.
         init_std: standard deviation of A's entries at the start (the released image models use 0.02).
+        heads: number of equal groups of channels, each with an A and a b of its own; the paper has one.
     """
 
-    def __init__(self, max_positions: int, causal: bool = False, bias: bool = True, init_std: float = 0.02) -> None:
+    def __init__(
+        self, max_positions: int, causal: bool = False, bias: bool = True, init_std: float = 0.02, heads: int = 1
+    ) -> None:
         super().__init__()
         self.max_positions = max_positions
         self.causal = causal
-        weight = torch.empty(max_positions, max_positions)
+        self.heads = heads
+        groups = () if heads == 1 else (heads,)
+        weight = torch.empty(*groups, max_positions, max_positions)
         nn.init.trunc_normal_(weight, std=init_std)
         self.weight = nn.Parameter(weight.tril() if causal else weight)
-        self.bias = nn.Parameter(torch.zeros(max_positions)) if bias else None
+        self.bias = nn.Parameter(torch.zeros(*groups, max_positions)) if bias else None
+
+    def matrix(self, first: int, total: int) -> Tensor:
+        """Rows ``first`` to ``total`` of A for ``total`` positions, ``(total - first, total)``, heads before them.
+
+        Raises:
+            ValueError: A is smaller than that.
+        """
+        if total > self.max_positions:
+            raise ValueError(
+                f"a sequence of {total} positions does not fit a matrix A of {self.max_positions}; raise max_positions "
+                "(--max-source-positions or --max-target-positions in fairseq) and train with it"
+            )
+        weight = self.weight[..., first:total, :total]
+        return weight.tril() if self.causal and first == 0 else weight
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
         """Mix the positions of ``x``.
@@ -76,21 +100,19 @@ class CrossPositionLinear(nn.Module):
             raise ValueError("a cache serves a causal CrossPositionLinear, one position at a time")
         first = 0 if cache is None else cache.length
         total = first + x.size(0)
-        if total > self.max_positions:
-            raise ValueError(
-                f"a sequence of {total} positions does not fit a matrix A of {self.max_positions}; raise max_positions "
-                "(--max-source-positions or --max-target-positions in fairseq) and train with it"
-            )
+        matrix = self.matrix(first, total)
         if padding_mask is not None:
             x = x.masked_fill(padding_mask.t().unsqueeze(-1), 0.0)
         inputs = x if cache is None else cache.append(x)
-        weight = self.weight[first:total, :total]
-        if self.causal and first == 0:
-            weight = weight.tril()
-        columns = inputs.reshape(total, -1)
-        if self.bias is None:
-            return (weight @ columns).view_as(x)
-        return torch.addmm(self.bias[first:total].unsqueeze(1), weight, columns).view_as(x)
+        bias = None if self.bias is None else self.bias[..., first:total].unsqueeze(-1)
+        if self.heads == 1:
+            columns = inputs.reshape(total, -1)
+            return (matrix @ columns if bias is None else torch.addmm(bias, matrix, columns)).view_as(x)
+        columns = (
+            inputs.unflatten(2, (self.heads, -1)).permute(2, 0, 1, 3).flatten(2)
+        )  # (heads, positions, B · C/heads)
+        mixed = matrix @ columns if bias is None else torch.baddbmm(bias, matrix, columns)
+        return mixed.unflatten(2, (x.size(1), -1)).permute(1, 2, 0, 3).reshape(x.shape)
 
     def extra_repr(self) -> str:
-        return f"{self.max_positions}, causal={self.causal}, bias={self.bias is not None}"
+        return f"{self.max_positions}, causal={self.causal}, bias={self.bias is not None}, heads={self.heads}"

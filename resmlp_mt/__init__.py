@@ -1,6 +1,6 @@
 """ResMLP for translation, as a fairseq plugin: ``fairseq-train --user-dir resmlp_mt --arch resmlp ...``.
 
-Importing the package registers the model ``resmlp`` and its architectures with fairseq.
+Importing the package registers the model ``resmlp``, its architectures and the optimiser ``muon`` with fairseq.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import torch
 # Importing fairseq configures logging, down to DEBUG, unless that is done already, as in fairseq's own commands.
 logging.basicConfig(level=logging.WARNING)
 
-from resmlp_mt import replace_unk, whole_corpus  # noqa: E402
+from resmlp_mt import muon, replace_unk, whole_corpus  # noqa: E402, F401
 from resmlp_mt.model import ResMLPModel  # noqa: E402
 
 # torch.load(weights_only=True) refuses types that it has not been told are harmless. fairseq keeps two in its

@@ -7,8 +7,8 @@ from fairseq.models.transformer import TransformerConfig, TransformerDecoderBase
 from fairseq.modules import FairseqDropout, MultiheadAttention
 from torch import Tensor, nn
 
-from resmlp_core import Affine, CrossPositionLinear, PositionCache, ResMLPLayer
-from resmlp_mt.encoder import build_channel_mlp, wrap_layer
+from resmlp_core import Affine, PositionCache, ResMLPLayer
+from resmlp_mt.encoder import NORMS, build_channel_mlp, build_cross_position, wrap_layer
 from resmlp_mt.left_padding import left_padding, rotate
 
 
@@ -24,16 +24,17 @@ class ResMLPDecoderLayer(ResMLPLayer):
         name = type(self).__name__
         super().__init__(
             dim,
-            CrossPositionLinear(cfg.max_target_positions, causal=True),
+            build_cross_position(dim, cfg.max_target_positions, cfg, causal=True),
             build_channel_mlp(dim, cfg.decoder.ffn_embed_dim, cfg, name),
             cfg.layer_scale,
             FairseqDropout(cfg.dropout, module_name=name),
+            NORMS[cfg.pre_norm],
         )
         self.need_attn = True
         self._cache_key = f"{uuid.uuid4()}.cross_position"  # the host keeps all layers' states in one dictionary
         self.encoder_attn: nn.Module | None = None
         if not no_encoder_attn:
-            self.encoder_attn_pre = Affine(dim)
+            self.encoder_attn_pre = NORMS[cfg.pre_norm](dim)
             self.encoder_attn = MultiheadAttention(
                 dim,
                 cfg.decoder.attention_heads,
@@ -112,7 +113,11 @@ class ResMLPDecoder(TransformerDecoderBase):
         super().__init__(cfg, dictionary, embed_tokens, no_encoder_attn, output_projection)
         # The host applies this after its last layer. The residual stream still carries the input embedding there, of
         # variance 1 a channel; d^-1/2 makes the first logits small, tied to that embedding or not.
-        self.layer_norm = Affine(cfg.decoder.embed_dim, scale=cfg.decoder.embed_dim**-0.5)
+        self.layer_norm = (
+            Affine(cfg.decoder.embed_dim, scale=cfg.decoder.embed_dim**-0.5)
+            if cfg.pre_norm == "affine"
+            else nn.LayerNorm(cfg.decoder.embed_dim)
+        )
 
     def build_decoder_layer(self, cfg: TransformerConfig, no_encoder_attn: bool = False) -> nn.Module:
         """Build one layer; called by the host for each."""

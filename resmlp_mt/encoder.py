@@ -10,8 +10,18 @@ from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from fairseq.modules.quant_noise import quant_noise
 from torch import Tensor, nn
 
-from resmlp_core import Affine, ChannelMLP, CrossPositionLinear, ResMLPLayer
+from resmlp_core import (
+    Affine,
+    ChannelMLP,
+    ConvolvedMixer,
+    CrossPositionLinear,
+    GatedMixer,
+    ResMLPLayer,
+    ToeplitzLinear,
+)
 from resmlp_mt.left_padding import left_padding, rotate
+
+NORMS = {"affine": Affine, "layer_norm": nn.LayerNorm}  # by the name that --pre-norm takes
 
 
 def build_channel_mlp(dim: int, hidden_dim: int, cfg: TransformerConfig, module_name: str) -> ChannelMLP:
@@ -26,6 +36,15 @@ def build_channel_mlp(dim: int, hidden_dim: int, cfg: TransformerConfig, module_
     quant_noise(mlp.fc1, cfg.quant_noise.pq, cfg.quant_noise.pq_block_size)
     quant_noise(mlp.fc2, cfg.quant_noise.pq, cfg.quant_noise.pq_block_size)
     return mlp
+
+
+def build_cross_position(dim: int, max_positions: int, cfg: TransformerConfig, causal: bool = False) -> nn.Module:
+    """Build what mixes positions: A, in the form and with the company that the options ask for."""
+    form = ToeplitzLinear if cfg.toeplitz else CrossPositionLinear
+    mixer: nn.Module = form(max_positions, causal, init_std=cfg.position_init_std, heads=cfg.position_heads)
+    if cfg.position_convolution:
+        mixer = ConvolvedMixer(mixer, dim, cfg.position_convolution, causal)
+    return GatedMixer(mixer, dim) if cfg.position_gate else mixer
 
 
 def wrap_layer(layer: nn.Module, cfg: TransformerConfig) -> nn.Module:
@@ -44,10 +63,11 @@ class ResMLPEncoderLayer(ResMLPLayer):
         name = type(self).__name__
         super().__init__(
             dim,
-            CrossPositionLinear(cfg.max_source_positions),
+            build_cross_position(dim, cfg.max_source_positions, cfg),
             build_channel_mlp(dim, cfg.encoder.ffn_embed_dim, cfg, name),
             cfg.layer_scale,
             FairseqDropout(cfg.dropout, module_name=name),
+            NORMS[cfg.pre_norm],
         )
 
     def forward(  # type: ignore[override]
@@ -66,7 +86,7 @@ class ResMLPEncoder(TransformerEncoderBase):
 
     def __init__(self, cfg: TransformerConfig, dictionary: Any, embed_tokens: nn.Embedding, return_fc: bool = False):
         super().__init__(cfg, dictionary, embed_tokens, return_fc=return_fc)
-        self.layer_norm = Affine(cfg.encoder.embed_dim)  # the host applies this after its last layer
+        self.layer_norm = NORMS[cfg.pre_norm](cfg.encoder.embed_dim)  # the host applies this after its last layer
 
     def build_encoder_layer(self, cfg: TransformerConfig) -> nn.Module:
         """Build one layer; called by the host for each."""

@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 from resmlp_core.files import DISK_FULL, UserError
 
@@ -23,9 +22,16 @@ threading.Thread(target=follow, daemon=True).start()
 runpy.run_module("fairseq_cli." + sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
 
+# For the C library's allocator, where training is on a CPU: keep what an update frees for the next one. By default the
+# hundred megabytes of its logits go back to the kernel, which then hands them out again page by page, zeroed.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+
 
 def run_fairseq(
-    program: str, arguments: Sequence[str], on_line: Callable[[str], None], cwd: Path | None = None
+    program: str,
+    arguments: Sequence[str],
+    on_line: Callable[[str], None],
+    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run one of fairseq's programs to its end.
 
@@ -33,7 +39,7 @@ def run_fairseq(
         program: ``train``, ``generate``, ``preprocess`` and so on.
         arguments: its command line.
         on_line: called with every line that it prints, on standard output or error, as it comes.
-        cwd: the folder to run it in.
+        environment: variables to set for it.
 
     Raises:
         UserError: it ended with another status than 0; the message ends with its last lines.
@@ -41,8 +47,7 @@ def run_fairseq(
     """
     child = subprocess.Popen(
         [sys.executable, "-c", FOLLOWER, program, *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, **(environment or {}), "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from resmlp_mt.decoder import ResMLPDecoder
-from resmlp_mt.encoder import ResMLPEncoder
+from resmlp_mt.encoder import NORMS, ResMLPEncoder
 
 # Options of the host's that ask for something that ResMLP does not have, with what to say of each.
 NOT_IN_RESMLP = {
@@ -39,11 +39,27 @@ class ResMLPModel(TransformerModel):
     def add_args(cls, parser: argparse.ArgumentParser) -> None:
         """Add the Transformer's options and ResMLP's own."""
         super().add_args(parser)
+        for option, kind, metavar, text in (
+            (
+                "layer-scale",
+                float,
+                "ALPHA",
+                "start of LayerScale, the scale of every sublayer's output (default: 0.2, the paper's)",
+            ),
+            ("position-init-std", float, "STD", "standard deviation of A's entries at the start (default: 0.02)"),
+            ("position-heads", int, "N", "groups of channels that have an A of their own (default: 1, the paper's)"),
+            ("position-convolution", int, "K", "add a depth-wise convolution over K positions to A (default: none)"),
+        ):
+            parser.add_argument(f"--{option}", type=kind, metavar=metavar, help=text)
         parser.add_argument(
-            "--layer-scale",
-            type=float,
-            metavar="ALPHA",
-            help="start of LayerScale, the scale of every sublayer's output, a factor (default: 0.2, the paper's)",
+            "--position-gate", action="store_true", help="gate what A mixes by the position's own channels"
+        )
+        parser.add_argument("--toeplitz", action="store_true", help="one weight of A a distance: it serves any length")
+        parser.add_argument("--positional-embeddings", action="store_true", help="add the Transformer's, sinusoidal")
+        parser.add_argument(
+            "--pre-norm",
+            choices=tuple(NORMS),
+            help="before every mixer, and after the last layer: affine, the paper's and the default, or layer_norm",
         )
 
     @classmethod
@@ -101,12 +117,19 @@ def resmlp(args: Any) -> None:
     set_defaults(
         args,
         layer_scale=0.2,
+        position_init_std=0.02,
         activation_fn="gelu",
         # A has max_positions² weights a layer, so the limit is no longer than sentences are
         max_source_positions=256,
         max_target_positions=256,
+        position_heads=1,
+        position_convolution=0,
+        position_gate=False,
+        toeplitz=False,
+        positional_embeddings=False,
+        pre_norm="affine",
     )
-    args.no_token_positional_embeddings = True
+    args.no_token_positional_embeddings = not args.positional_embeddings
     base_architecture(args)
 
 
@@ -119,9 +142,11 @@ def resmlp_12(args: Any) -> None:
 
 @register_model_architecture("resmlp", "resmlp_tiny")
 def resmlp_tiny(args: Any) -> None:
-    """For Multi30k and the demo: 4 + 4 layers, dimension 128, hidden 256, 4 heads."""
+    """For Multi30k and the demo: 4 + 4 layers, dimension 128, hidden 256, 4 heads; starts that were measured there."""
     set_defaults(
         args,
+        layer_scale=1.0,
+        position_init_std=0.1,
         encoder_embed_dim=128,
         encoder_ffn_embed_dim=256,
         encoder_layers=4,

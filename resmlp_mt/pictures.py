@@ -26,14 +26,22 @@ def read_curve(logdir: Path, key: str) -> dict[int, float]:
 
 
 def draw_learning_curve(logdir: Path, output: Path, title: str) -> None:
-    """Draw training loss (under dropout) and validation loss, in bits a token, from fairseq's tensorboard log."""
+    """Draw training loss (under dropout) and validation loss, in bits a token, from fairseq's tensorboard log.
+
+    Validation BLEU joins them where --eval-bleu has logged it.
+    """
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for folder, label in (("train_inner", "training"), ("valid", "validation")):
         curve = read_curve(logdir / folder, "loss")
         axes.plot(list(curve), list(curve.values()), label=label, marker="." if folder == "valid" else None)
     axes.set(xlabel="updates", ylabel="loss (bits a token)", title=title)
     axes.grid(alpha=0.3)
-    axes.legend()
+    handles = axes.get_lines()
+    if bleu := read_curve(logdir / "valid", "bleu"):
+        right = axes.twinx()
+        handles += right.plot(list(bleu), list(bleu.values()), label="validation BLEU", color="tab:green", marker="x")
+        right.set(ylabel="BLEU")
+    axes.legend(handles=handles)
     save(figure, output)
 
 

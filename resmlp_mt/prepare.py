@@ -281,20 +281,16 @@ def _encoded_batches(
         bar.update(len(batch))
 
 
-def replace_train_targets(prepared: Path, targets: Sequence[str], out: Path, workers: int | None = None) -> Path:
-    """Make a data-bin like that of a prepared folder, with other targets in its training set.
+def replace_train_targets(prepared: Path, targets: Sequence[str], out: Path, workers: int | None = None) -> None:
+    """Make ``out/data-bin`` like that of a prepared folder, with other targets in its training set.
 
     Args:
         prepared: a folder that ``prepare`` has made.
         targets: one for each training pair, in order; distillation gives a model's translations.
         out: the folder to make; what is there and whole is kept.
         workers: as for ``prepare``.
-
-    Returns:
-        The data-bin; its vocabulary, sources, validation and test set are those of ``prepared``.
     """
-    data_bin = out / "data-bin"
-    if not data_bin.exists():
+    if not (out / "data-bin").exists():
         report = json.loads((prepared / "prepare.json").read_text(encoding="utf-8"))
         settings = Settings(**report["settings"])
         remove(out / "text")
@@ -303,7 +299,6 @@ def replace_train_targets(prepared: Path, targets: Sequence[str], out: Path, wor
         with _create(out / "text" / f"train.{settings.target_lang}") as file:
             file.writelines(target + "\n" for target in targets)
         _data_bin(settings, out, workers or os.cpu_count() or 1, report)
-    return data_bin
 
 
 def encode(

@@ -15,6 +15,7 @@ OPTIONS = {
     "activation checkpointing": ("--checkpoint-activations",),
     "adaptive softmax": ADAPTIVE,
     "adagrad": ("--optimizer", "adagrad", "--lr", 0.1),
+    "muon": ("--optimizer", "muon", "--adam-betas", "(0.9, 0.98)", "--lr", 0.01),
     "layerdrop": ("--encoder-layers", 3, "--decoder-layers", 3, "--encoder-layerdrop", 0.3, "--decoder-layerdrop", 0.3),
     "moving average": ("--store-ema", "--ema-decay", 0.9),
     "several A sizes": ("--max-source-positions", 90, "--max-target-positions", 80, "--weight-decay", 0.1),

@@ -2,7 +2,9 @@
 
 import json
 import os
+import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,11 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sacrebleu.metrics.bleu import BLEU
 
 import resmlp_mt  # noqa: F401  lets the options in checkpoints load
 from resmlp_core.files import alone_in
+from resmlp_mt.average import average_checkpoints
 from resmlp_mt.recipe import main, read_recipe
+from resmlp_mt.score import read_hypotheses
+from resmlp_mt.stages import share_batch
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -111,7 +118,7 @@ def test_other_settings_of_decoding_decode_anew_and_train_nothing(recipe, unbrok
     checkpoints = out / "resmlp_tiny" / "checkpoints"
     before = {path: path.stat().st_mtime_ns for path in checkpoints.iterdir()}
     again = run(recipe, "--out", out, "generate.beam=1", "average=1")
-    assert "--beam 1" in again.stdout and "averaged checkpoint3.pt into" in again.stdout
+    assert "--beam 1" in again.stdout and "averaged checkpoint3.pt: validation BLEU" in again.stdout
     run(recipe, "--out", out)  # for the tests to come
     assert before == {path: path.stat().st_mtime_ns for path in checkpoints.iterdir()}
 
@@ -129,26 +136,49 @@ def test_a_second_run_in_the_same_folder_is_refused(recipe, unbroken, monkeypatc
         main()
 
 
-def test_killed_in_training_it_goes_on_and_ends_where_the_unbroken_run_does(recipe, unbroken):
-    out = recipe.parent / "killed"
-    process = subprocess.Popen(
-        command(recipe, "--out", out), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    first = out / "resmlp_tiny" / "checkpoints" / "checkpoint1.pt"
-    deadline = time.monotonic() + 120
-    while not first.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert first.exists() and not (out / "resmlp_tiny" / "results.json").exists()
-    # the worst moment: fairseq was copying the last checkpoint
-    (first.parent / "checkpoint_last.pt").write_bytes(first.read_bytes()[:1000])
+MOMENTS = (
+    "text.partial",
+    "sentencepiece.model",
+    "data-bin.partial",
+    "resmlp_tiny/train.log",
+    "resmlp_tiny/checkpoints/checkpoint1.pt",
+    "resmlp_tiny/checkpoints/checkpoint3.pt",
+    "resmlp_tiny/candidate.pt",
+    "resmlp_tiny/valid-2.txt.partial",
+    "resmlp_tiny/model.pt",
+    "resmlp_tiny/generate.txt.partial",
+)
+
+
+def test_killed_ten_times_in_every_stage_it_ends_where_the_unbroken_run_does(recipe, unbroken):
+    out, draw = recipe.parent / "killed", random.Random(1)
+    for moment in MOMENTS:
+        process = subprocess.Popen(
+            command(recipe, "--out", out), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while not (out / moment).exists() and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(draw.random() / 2)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if moment.endswith("checkpoint1.pt"):  # the worst moment: fairseq was copying the last checkpoint
+            (out / moment).with_name("checkpoint_last.pt").write_bytes((out / moment).read_bytes()[:1000])
+    assert not (out / "resmlp_tiny" / "results.json").exists()
 
     run(recipe, "--out", out)
+    for path in sorted((unbroken[0] / "data-bin").iterdir()):
+        assert (out / "data-bin" / path.name).read_bytes() == path.read_bytes()
     name = Path("resmlp_tiny", "checkpoints", "checkpoint_last.pt")
     resumed, whole = (torch.load(folder / name, weights_only=True)["model"] for folder in (out, unbroken[0]))
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+    killed, smooth = (
+        json.loads((folder / "resmlp_tiny" / "results.json").read_text()) for folder in (out, unbroken[0])
+    )
+    for key in ("updates", "valid_loss", "best_valid_loss", "averaged", "valid_bleu", "bleu", "chrf"):
+        assert killed[key] == smooth[key], key
 
 
 def test_fairseqs_transformer_runs_by_the_same_recipe_and_joins_the_table(recipe, unbroken):
@@ -160,6 +190,130 @@ def test_fairseqs_transformer_runs_by_the_same_recipe_and_joins_the_table(recipe
     assert [row[0] for row in rows] == ["resmlp_tiny", "transformer"]
 
 
+def test_the_number_of_epochs_averaged_is_chosen_on_the_validation_set(recipe, unbroken):
+    out, _ = unbroken
+    done = run(recipe, "--out", out, "average=[1,2,3]")
+    bleu = [float(x) for x in re.findall(r"validation BLEU (\S+)", done.stdout)]
+    results = json.loads((out / "resmlp_tiny" / "results.json").read_text())
+    assert len(bleu) == 3
+    assert results["valid_bleu"] == pytest.approx(max(bleu), abs=0.005)
+    assert bleu[results["averaged"] - 1] == max(bleu)
+    checkpoints = out / "resmlp_tiny" / "checkpoints"
+    chosen = [checkpoints / f"checkpoint{epoch}.pt" for epoch in range(4 - results["averaged"], 4)]
+    weights = torch.load(out / "resmlp_tiny" / "model.pt", weights_only=True)["model"]
+    torch.testing.assert_close(weights, average_checkpoints(chosen)["model"], rtol=0, atol=0)
+    run(recipe, "--out", out)  # for the tests to come
+
+
+def test_a_student_trains_on_its_teachers_translations(recipe, unbroken):
+    out, _ = unbroken
+    done = run(recipe, "--out", out, "--arch", "transformer", "--teacher", "resmlp_tiny", "train.max-epoch=1")
+    taught = out / "resmlp_tiny" / "distilled" / "text"
+    translations = read_hypotheses(out / "resmlp_tiny" / "generate-train.txt")
+    assert (taught / "train.de").read_text().splitlines() == translations
+    assert translations != (out / "text" / "train.de").read_text().splitlines()
+    for name in ("train.en", "valid.de", "test.de"):  # all else is as it was
+        assert (taught / name).read_bytes() == (out / "text" / name).read_bytes()
+    data_bin = out / "resmlp_tiny" / "distilled" / "data-bin"
+    assert (data_bin / "dict.de.txt").read_bytes() == (out / "data-bin" / "dict.de.txt").read_bytes()
+    assert f"fairseq-train {data_bin}" in done.stdout
+    assert "transformer-from-resmlp_tiny" in done.stdout.splitlines()[-1]
+
+
+def test_two_processes_share_the_effective_batch_of_one(recipe):
+    """Each under torchrun, which on several machines would be started on each."""
+    out = recipe.parent / "shared"
+    run(recipe, "--out", out, "--stage", "prepare")
+    line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "resmlp_mt.recipe", recipe]
+    line += ["--out", out, "--stage", "train", "effective_tokens=600", "train.max-epoch=1"]
+    line += ["train.distributed-backend=gloo", "train.ddp-backend=legacy_ddp"]
+    done = subprocess.run(list(map(str, line)), env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    log = (out / "resmlp_tiny" / "train.log").read_text()
+    assert "--max-tokens 300 --update-freq 1" in done.stdout.replace("'", "")
+    assert "distributed_world_size': 2" in log
+    tokens = [float(words) for words in re.findall(r'"wpb": "([\d.]+)"', log)]
+    assert tokens and 300 < max(tokens) <= 600  # of both
+    after = run(
+        recipe,
+        "--out",
+        out,
+        "effective_tokens=600",
+        "train.max-epoch=1",
+        "train.distributed-backend=gloo",
+        "train.ddp-backend=legacy_ddp",
+    )
+    assert "training: done before" in after.stdout and "BLEU" in after.stdout
+
+
+@given(effective=st.integers(1, 10**6), most=st.integers(1, 10**5), devices=st.integers(1, 512))
+def test_a_batch_is_shared_exactly_and_fits(effective, most, devices):
+    shared = share_batch(effective, most, devices)
+    assert shared["max-tokens"] <= most
+    total = shared["max-tokens"] * shared["update-freq"] * devices
+    assert abs(total - effective) <= shared["update-freq"] * devices / 2  # to the token that each step is rounded by
+
+
+def test_a_comparison_shares_its_budget_and_leaves_the_test_set_alone_until_asked(recipe):
+    out = recipe.parent / "compared"
+    line = [sys.executable, ROOT / "recipes/multi30k/compare.py", out, "--recipe", recipe, "--seeds", "1", "2"]
+    line += ["--configs", "resmlp_tiny", "transformer", "--updates", "7"]
+
+    def compare(*more):
+        subprocess.run([*line, *more], env=environment(), check=True, capture_output=True)
+        return json.loads((out / "comparison.json").read_text())
+
+    rows = compare()
+    assert {row["config"] for row in rows} == {"resmlp_tiny", "transformer"}
+    assert [row["updates"] for row in rows] == [7, 7]
+    assert rows[0]["valid_bleu"] >= rows[1]["valid_bleu"]
+    for row in rows:
+        first, second = row["runs"]
+        assert first["best_valid_loss"] != second["best_valid_loss"]  # the seeds differ
+        assert row["valid_loss"] == pytest.approx((first["valid_loss"] + second["valid_loss"]) / 2)
+        assert "bleu" not in row
+    assert not list(out.glob("*/generate.txt"))
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/checkpoints/*.pt")}
+    assert all("bleu" in row for row in compare("--test"))
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_comparison_by_time_gives_the_faster_more_updates(recipe):
+    out = recipe.parent / "timed"
+    line = [sys.executable, ROOT / "recipes/multi30k/compare.py", out, "--recipe", recipe, "--minutes", "0.02"]
+    line += ["--configs", "resmlp_tiny", "transformer"]
+    subprocess.run(line, env=environment(), check=True, capture_output=True)
+    speeds = json.loads((out / "speeds.json").read_text())
+    rows = json.loads((out / "comparison.json").read_text())
+    assert {row["config"]: row["updates"] for row in rows} == {
+        name: round(1.2 * speed) for name, speed in speeds.items()
+    }
+    subprocess.run(line, env=environment(), check=True, capture_output=True)
+    assert json.loads((out / "speeds.json").read_text()) == speeds  # a repeated run ends alike
+
+
+@pytest.mark.parametrize(("name", "pair"), [("wmt14_en_de", "en-de"), ("wmt14_en_fr", "en-fr")])
+def test_the_wmt14_recipes_run_on_a_small_corpus(recipe, name, pair):
+    """Every option that they set, on small models and for a few updates."""
+    data = recipe.parent / f"corpus-{pair}"
+    shutil.copytree(recipe.parent / "corpus", data)
+    for path in data.glob("*.de"):
+        path.rename(path.with_suffix(f".{pair[-2:]}"))
+    small = ["vocab_size=300", "average=[1,2]", "generate.max-len-b=20", "effective_tokens=2500", "clean.max_words=9"]
+    small += [f"train.{side}-{key}" for side in ("encoder", "decoder") for key in ("layers=1", "embed-dim=16")]
+    small += ["train.max-update=6", "train.warmup-updates=2", "train.save-interval-updates=3", "train.max-tokens=1500"]
+    small += ["train.validate-interval-updates=3", "train.log-interval=1"]
+    out = recipe.parent / name
+    done = run(ROOT / "recipes" / name / "recipe.yaml", "--data", data, "--out", out, *small)
+    results = json.loads((out / f"resmlp_{name.replace('14', '')}" / "results.json").read_text())
+    assert results["updates"] == 6 and "--max-tokens 1250 --update-freq 2" in done.stdout
+    assert {"torch", "fairseq", "sentencepiece", "sacrebleu"} <= results["versions"].keys()
+    assert results["data_sha256"] == json.loads((out / "prepare.json").read_text())["text"]["sha256"]
+    assert results["seed"] == 1 and "recipe" in results["command"]
+    assert json.loads((out / "prepare.json").read_text())["text"]["train"]["dropped"]["max_words"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -169,6 +323,10 @@ def test_fairseqs_transformer_runs_by_the_same_recipe_and_joins_the_table(recipe
         (("train.lr=0.5",), "was started with train.lr=0.01, not 0.5"),
         (("train.save-dir=elsewhere",), "train.save-dir is not to be set"),
         (("train.lr={",), "not YAML"),
+        (("train.lr=${train.nosuch}",), "Interpolation key 'train.nosuch' not found"),
+        (("--teacher", "nosuch"), "--teacher nosuch: there is no"),
+        (("clean.max_wrods=9",), "clean.max_wrods is no rule"),
+        (("--arch", "transformer", "--stage", "generate"), "model.pt: run the stage average first"),
         (("train.max-target-positions=9",), "more than train.max-target-positions=9; give train.max-target-positions="),
     ],
 )

@@ -2,6 +2,8 @@
 
 import argparse
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,25 @@ SMALL = {
     "decoder_attention_heads": 2,
     "max_source_positions": 12,
     "max_target_positions": 12,
+}
+
+# Options by the name of the variant: what goes beyond the paper, each alone and then together.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "heads": {"position_heads": 4},
+    "gate": {"position_gate": True},
+    "layer_norm": {"pre_norm": "layer_norm"},
+    "positions": {"positional_embeddings": True},
+    "toeplitz": {"toeplitz": True},
+    "convolution": {"position_convolution": 3},
+    "all": {
+        "position_heads": 4,
+        "position_gate": True,
+        "pre_norm": "layer_norm",
+        "positional_embeddings": True,
+        "toeplitz": True,
+        "position_convolution": 3,
+    },
 }
 
 
@@ -50,6 +71,15 @@ def make_model(arch: str = "resmlp", random: bool = True, words: int = WORDS, **
 
 def small_model(**options) -> FairseqEncoderDecoderModel:
     return make_model(**{**SMALL, **options})
+
+
+@cache
+def variant(name: str) -> FairseqEncoderDecoderModel:
+    """A small model of ``VARIANTS``."""
+    return small_model(**VARIANTS[name])
+
+
+every_variant = pytest.mark.parametrize("name", VARIANTS)
 
 
 def collate(sentences: list[list[int]], left_pad: bool, pad_to: int | None = None) -> torch.Tensor:

@@ -6,18 +6,19 @@ from fairseq.sequence_scorer import SequenceScorer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .conftest import WORDS, collate, make_dictionary, small_model
+from .conftest import WORDS, collate, every_variant, make_dictionary, variant
 
-MODEL = small_model()
 DICTIONARY = make_dictionary()
 EOS, PAD = DICTIONARY.eos(), DICTIONARY.pad()
-LIMIT = MODEL.max_decoder_positions()
+LIMIT = 12
 
 
-@settings(max_examples=40)
+@every_variant
+@settings(max_examples=25)
 @given(sentences=st.integers(1, 3), beam=st.integers(1, 4), length=st.integers(1, LIMIT), seed=st.integers(0, 999))
-def test_each_step_equals_the_whole_sequence_across_reorderings(sentences, beam, length, seed):
+def test_each_step_equals_the_whole_sequence_across_reorderings(name, sentences, beam, length, seed):
     """Reorder as beam search does: the hypotheses of a sentence change places, and finished sentences leave."""
+    model = variant(name)
     generator = torch.Generator().manual_seed(seed)
 
     def draw(low, high, *shape):
@@ -28,10 +29,10 @@ def test_each_step_equals_the_whole_sequence_across_reorderings(sentences, beam,
 
     sources = [[*draw_words(n).tolist(), EOS] for n in draw(0, 10, sentences)]
     src = collate(sources, left_pad=True).repeat_interleave(beam, dim=0)
-    decoder, state = MODEL.decoder, {}
+    decoder, state = model.decoder, {}
     tokens = torch.full((len(src), 1), EOS)
     with torch.no_grad():
-        encoded = MODEL.encoder(src)
+        encoded = model.encoder(src)
         for step in range(length):
             one, _ = decoder(tokens, encoder_out=encoded, incremental_state=state)
             whole, _ = decoder(tokens, encoder_out=encoded)
@@ -41,7 +42,7 @@ def test_each_step_equals_the_whole_sequence_across_reorderings(sentences, beam,
                 stay = [s for s in range(len(tokens) // beam) if draw(0, 5, 1) > 0] or [0]
                 order = (torch.tensor(stay).unsqueeze(1) * beam + draw(0, beam, len(stay), beam)).flatten()
                 decoder.reorder_incremental_state_scripting(state, order)
-                encoded = MODEL.encoder.reorder_encoder_out(encoded, order)
+                encoded = model.encoder.reorder_encoder_out(encoded, order)
                 tokens = torch.cat([tokens[order], draw_words(len(order), 1)], dim=1)
 
 
@@ -50,16 +51,18 @@ def sample(sentences, left=True):
     return {"net_input": {"src_tokens": src, "src_lengths": src.ne(PAD).sum(1)}}
 
 
-@settings(max_examples=15)
+@every_variant
+@settings(max_examples=10)
 @given(st.lists(st.lists(st.integers(4, 43), max_size=10), min_size=1, max_size=4), st.integers(1, 5))
-def test_beam_search_scores_equal_fairseqs_scorer_on_the_whole_hypothesis(sentences, beam):
+def test_beam_search_scores_equal_fairseqs_scorer_on_the_whole_hypothesis(name, sentences, beam):
+    model = variant(name)
     batch = sample(sentences)
-    hypotheses = SequenceGenerator([MODEL], DICTIONARY, beam_size=beam, max_len_b=11).generate([MODEL], batch)
+    hypotheses = SequenceGenerator([model], DICTIONARY, beam_size=beam, max_len_b=11).generate([model], batch)
     for i, best in enumerate(h[0]["tokens"].tolist() for h in hypotheses):
         again = sample([sentences[i]])
         again["target"] = torch.tensor([best])
         again["net_input"]["prev_output_tokens"] = torch.tensor([[EOS, *best[:-1]]])
-        ((scored,),) = SequenceScorer(DICTIONARY).generate([MODEL], again)
+        ((scored,),) = SequenceScorer(DICTIONARY).generate([model], again)
         torch.testing.assert_close(hypotheses[i][0]["score"], scored["score"], rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(
             hypotheses[i][0]["positional_scores"], scored["positional_scores"], rtol=1e-5, atol=1e-5
@@ -67,14 +70,18 @@ def test_beam_search_scores_equal_fairseqs_scorer_on_the_whole_hypothesis(senten
 
 
 def test_decoding_stops_at_the_limit():
-    generator = SequenceGenerator([MODEL], DICTIONARY, beam_size=4, min_len=LIMIT - 1, max_len_b=500)
-    ((best, *_),) = generator.generate([MODEL], sample([[5, 6]]))
+    model = variant("paper")
+    assert model.max_decoder_positions() == LIMIT
+    generator = SequenceGenerator([model], DICTIONARY, beam_size=4, min_len=LIMIT - 1, max_len_b=500)
+    ((best, *_),) = generator.generate([model], sample([[5, 6]]))
     assert len(best["tokens"]) == LIMIT
 
 
-@settings(max_examples=20)
+@every_variant
+@settings(max_examples=15)
 @given(length=st.integers(2, LIMIT), seed=st.integers(0, 99), data=st.data())
-def test_no_score_depends_on_later_tokens(length, seed, data):
+def test_no_score_depends_on_later_tokens(name, length, seed, data):
+    model = variant(name)
     t = data.draw(st.integers(1, length - 1))
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(4, 44, (2, length), generator=generator)
@@ -82,4 +89,4 @@ def test_no_score_depends_on_later_tokens(length, seed, data):
     changed[:, t:] = torch.randint(4, 44, (2, length - t), generator=generator)
     src = torch.tensor([[5, 6, 7, EOS]] * 2)
     with torch.no_grad():
-        torch.testing.assert_close(MODEL(src, None, tokens)[0][:, :t], MODEL(src, None, changed)[0][:, :t])
+        torch.testing.assert_close(model(src, None, tokens)[0][:, :t], model(src, None, changed)[0][:, :t])

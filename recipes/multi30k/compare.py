@@ -1,0 +1,175 @@
+"""Compare configurations of translation models at one budget, over seeds, fairly:
+
+    python recipes/multi30k/compare.py OUT --minutes 30 --seeds 1 2 3 --configs resmlp transformer [--test]
+
+Each configuration of comparison.yaml that is named is trained once a seed, for a number of updates or, with --minutes,
+for as many as it does in that time: speeds are measured first, in turns, on what should then be a quiet machine. How
+many epochs are averaged is chosen on the validation set, and configurations are to be chosen by their BLEU there: the
+test set is looked at with --test alone. The table goes to OUT/comparison.json, the curves to OUT/comparison.png.
+The same command again goes on where it was cut off.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from resmlp_core.files import UserError, replacing, reporting, write_json
+from resmlp_mt.pictures import read_curve
+from resmlp_mt.recipe import choose_data, read_recipe
+from resmlp_mt.stages import STAGES, Run, run_fairseq_train
+
+RECIPE = Path(__file__).with_name("recipe.yaml")
+CONFIGS = Path(__file__).with_name("comparison.yaml")
+ROUNDS = 3  # of the measurement of speed, each configuration once a round
+UPDATES = 40  # in a round; the first quarter warms up
+
+
+def measure_speeds(configs: dict[str, dict[str, Any]], out: Path) -> dict[str, float]:
+    """Measure the updates a second of each configuration by fairseq-train itself, in turns A B A B.
+
+    Args:
+        configs: settings of recipes by name.
+        out: a folder with the data prepared; speeds.json in it keeps the outcome, so that a repeated run ends alike.
+
+    Returns:
+        The median over rounds, by name.
+    """
+    path = out / "speeds.json"
+    speeds: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    missing = configs.keys() - speeds.keys()
+    rounds: dict[str, list[float]] = {name: [] for name in configs}
+    for number in range(ROUNDS if missing else 0):
+        for name, settings in configs.items():
+            print(f"\nspeed of {name}, round {number + 1} of {ROUNDS}")
+            folder = out / "speed"
+            shutil.rmtree(folder, ignore_errors=True)
+            brief = {"max-update": UPDATES, "log-interval": UPDATES // 4, "no-save": True, "disable-validation": True}
+            run_fairseq_train(out / "data-bin", folder, settings["train"] | brief)
+            rounds[name].append(median(list(read_curve(folder / "tensorboard" / "train_inner", "ups").values())[1:]))
+            shutil.rmtree(folder)
+    if missing:
+        speeds |= {name: median(values) for name, values in rounds.items()}
+        write_json(path, speeds)
+    return speeds
+
+
+def train_and_score(run: Run, test: bool) -> dict[str, Any]:
+    """Run the stages of one model, those on the test set only if asked, and return its results."""
+    run.run(STAGES if test else STAGES[: STAGES.index("generate")])
+    results = run.folder / "results.json"
+    return json.loads(results.read_text(encoding="utf-8")) if test else run.describe()
+
+
+def summarise(name: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Put the runs of a configuration, one a seed, into one row: mean, and the spread of BLEU as standard deviation."""
+    row: dict[str, Any] = {"config": name, "seeds": len(runs)}
+    row |= {key: runs[0][key] for key in ("parameters", "updates")}
+    for key in ("valid_loss", "valid_bleu", "bleu", "bleu_lowercase"):
+        values = [run[key] for run in runs if key in run]
+        if len(values) == len(runs):
+            row[key] = mean(values)
+            row[f"{key}_spread"] = stdev(values) if len(values) > 1 else None
+    return row | {"runs": list(runs)}
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the table, the best on the validation set first."""
+    columns = (
+        "parameters",
+        "updates",
+        "min",
+        "seeds",
+        "valid loss",
+        "valid BLEU",
+        "±",
+        "test BLEU",
+        "±",
+        "lower-cased",
+    )
+    print(f"\n{'':>28}" + "".join(f"{column:>12}" for column in columns))
+    for row in rows:
+        cells = [f"{row['parameters']:,}", f"{row['updates']:,}", f"{row['minutes']:.1f}" if "minutes" in row else ""]
+        cells += [str(row["seeds"]), f"{row['valid_loss']:.3f}"]
+        for key in ("valid_bleu", "valid_bleu_spread", "bleu", "bleu_spread", "bleu_lowercase"):
+            cells.append("" if row.get(key) is None else f"{row[key]:.2f}")
+        print(f"{row['config']:>28}" + "".join(f"{cell:>12}" for cell in cells))
+
+
+def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:
+    """Draw the validation loss of each configuration's first seed, over minutes where the speed is known."""
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    timed = all("minutes" in row for row in rows)
+    for row in rows:
+        curve = read_curve(out / row["runs"][0]["folder"] / "tensorboard" / "valid", "loss")
+        scale = row["minutes"] / row["updates"] if timed else 1
+        axes.plot([update * scale for update in curve], list(curve.values()), label=row["config"])
+    axes.set(xlabel="minutes of training" if timed else "updates", ylabel="validation loss (bits a token)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with replacing(out / "comparison.png") as partial:
+        figure.savefig(partial, format="png", dpi=120)
+    plt.close(figure)
+
+
+@reporting("compare")
+def main() -> None:
+    """Run the command line."""
+    about, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="where everything goes")
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="what holds for all (default: the one here)")
+    parser.add_argument("--configs", nargs="+", required=True, help="those to compare")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1])
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--updates", type=int, help="train each for so many updates")
+    budget.add_argument("--minutes", type=float, help="train each for as many updates as it does in this time")
+    parser.add_argument("--teacher", help="train on the translations of this run in OUT, such as transformer-1")
+    parser.add_argument("--test", action="store_true", help="score the test set; not while choosing")
+    parser.add_argument("--data", help="a folder, or a data set of the hub (default: the recipe's)")
+    parser.add_argument("--pair", help="languages, such as en-fr (default: the recipe's)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.dropout=0.1")
+    args = parser.parse_intermixed_args()
+
+    def read(name: str, *overrides: str) -> dict[str, Any]:
+        settings = read_recipe(args.recipe, [*args.overrides, *overrides], name, CONFIGS)
+        choose_data(settings, args.pair, args.data)
+        return settings
+
+    configs = {name: read(name) for name in args.configs}
+    speeds: dict[str, float] = {}
+    if args.minutes:
+        settings = next(iter(configs.values()))
+        Run(settings, args.out).prepare()
+        speeds = measure_speeds(configs, args.out)
+    rows = []
+    for name in args.configs:
+        updates = round(args.minutes * 60 * speeds[name]) if args.minutes else args.updates
+        if updates < 1:
+            raise UserError("--updates and --minutes must leave time for one update")
+        runs = []
+        for seed in args.seeds:
+            run = f"{name}-{seed}" + (f"-from-{args.teacher}" if args.teacher else "")
+            print(f"\n== {run}: {updates} updates", flush=True)
+            settings = read(name, f"train.max-update={updates}", f"train.seed={seed}")
+            settings |= {"name": run, "teacher": args.teacher}
+            runs.append({"folder": run} | train_and_score(Run(settings, args.out), args.test))
+        rows.append(summarise(name, runs) | ({"minutes": updates / speeds[name] / 60} if args.minutes else {}))
+    rows.sort(key=lambda row: -row["valid_bleu"])
+    write_json(args.out / "comparison.json", rows)
+    draw(rows, args.out)
+    show(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""A depth-wise convolution beside A: a filter of its own for every channel, over near positions (beyond the paper)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resmlp_core.cross_position import PositionCache
+
+
+class ConvolvedMixer(nn.Module):
+    """mixer(x) + depth-wise convolution of x over positions.
+
+    Args:
+        mixer: ``CrossPositionLinear`` or its like.
+        dim: number of channels.
+        kernel_size: positions that a filter covers: its own and those before it if ``causal``, else centred, and odd.
+        causal: read no later position.
+    """
+
+    def __init__(self, mixer: nn.Module, dim: int, kernel_size: int, causal: bool = False) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.kernel_size = kernel_size
+        self.before = kernel_size - 1 if causal else kernel_size // 2
+        self.weight = nn.Parameter(torch.empty(kernel_size, dim))
+        nn.init.trunc_normal_(self.weight, std=0.02)
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
+        """Mix the positions of ``x``, ``(T, B, dim)``; mask and cache are those of ``CrossPositionLinear``."""
+        if padding_mask is not None:
+            x = x.masked_fill(padding_mask.t().unsqueeze(-1), 0.0)
+        mixed = self.mixer(x, cache=cache)
+        inputs = x if cache is None else cache.last(self.kernel_size)
+        padded = F.pad(inputs, (0, 0, 0, 0, self.before, self.kernel_size - 1 - self.before))
+        first = inputs.size(0) - x.size(0)
+        for offset, weight in enumerate(self.weight, start=first):
+            mixed = torch.addcmul(mixed, padded[offset : offset + x.size(0)], weight)
+        return mixed

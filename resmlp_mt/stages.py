@@ -1,0 +1,359 @@
+"""The stages of a recipe, from raw text to BLEU: prepare, train, average, generate, score.
+
+Each is skipped when its output is whole, and goes on where it was cut off.
+"""
+
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import fairseq
+import torch
+from fairseq.data import data_utils
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from resmlp_core.files import UserError, alone_in, remove, replacing, write_json
+from resmlp_mt.average import average_checkpoints
+from resmlp_mt.clean import Rules
+from resmlp_mt.host import KEEP_MEMORY, run_fairseq
+from resmlp_mt.pictures import draw_learning_curve, draw_matrices, read_curve
+from resmlp_mt.prepare import prepare, replace_train_targets
+from resmlp_mt.score import read_hypotheses, read_lines, score
+
+PLUGIN = Path(__file__).parent
+STAGES = ("prepare", "train", "average", "generate", "score")
+
+
+class Run:
+    """One model of a recipe: what its stages read and write in the recipe's folder and in one of its own there.
+
+    Args:
+        settings: as ``resmlp_mt.recipe.read_recipe`` gives them. ``name`` is the run's folder; ``teacher``, if set,
+            is that of the run whose translations of the training set are trained on.
+        out: the recipe's folder, which holds the data.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], out: Path) -> None:
+        self.settings = settings
+        self.out = out
+        self.folder = out / settings["name"]
+        self.data_bin = out / "data-bin"
+        self.source, _, self.target = settings["pair"].partition("-")
+
+    def run(self, stages: Sequence[str] = STAGES) -> None:
+        """Run these stages, in order, as far as their outputs are not whole yet.
+
+        Under ``torchrun`` its first process alone does what is to be done once; the others share its training.
+
+        Raises:
+            UserError: a stage failed, or one before it has not been run, or a sentence does not fit, or the folder
+                holds a run with other settings.
+        """
+        if int(os.environ.get("RANK", 0)):
+            if "train" in stages:
+                self._train()
+            return
+        if "prepare" in stages:
+            self.prepare()
+        later = [stage for stage in STAGES[1:] if stage in stages]
+        if not later:
+            return
+        if not (self.data_bin / f"dict.{self.source}.txt").exists():
+            raise UserError(f"there is no {self.data_bin}: run the stage prepare first")
+        refuse_long_sentences(self.data_bin, (self.source, self.target), self.settings["train"])
+        self.folder.mkdir(exist_ok=True)
+        with alone_in(self.folder):
+            keep_settings(self.folder, self.settings)
+            for stage in later:
+                getattr(self, stage)()
+
+    def prepare(self) -> None:
+        """Make the data of all runs of the recipe, and the teacher's translations of them if there is a teacher."""
+        rules = Rules(**self.settings["clean"])
+        prepare(self.settings["data"], self.source, self.target, self.settings["vocab_size"], self.out, rules=rules)
+        if self.settings.get("teacher"):
+            self._distil()
+
+    def _distil(self) -> None:
+        """Let a trained model translate the training set: sequence-level knowledge distillation (Kim and Rush, 2016).
+
+        Its translations become the targets to train on; the true ones stay to validate on.
+        """
+        teacher = self.settings["teacher"]
+        folder, model = self.out / teacher, self.out / teacher / "model.pt"
+        if not model.exists():
+            raise UserError(f"--teacher {teacher}: there is no {model}; train it first, with the same --out")
+        output = folder / "generate-train.txt"
+        translations = run_fairseq_generate(self.data_bin, model, output, "train", self.settings["generate"])
+        replace_train_targets(self.out, translations, folder / "distilled")
+
+    def train(self) -> None:
+        """Train with fairseq-train, from the last checkpoint if there is one; train.log has all it says."""
+        done = self.folder / "trained"
+        if done.exists():
+            print("training: done before")
+        else:
+            self._train()
+            done.touch()
+
+    def _train(self) -> None:
+        teacher = self.settings.get("teacher")
+        data_bin = self.out / teacher / "distilled" / "data-bin" if teacher else self.data_bin
+        devices, options = torch.cuda.device_count() or 1, self.settings["train"]
+        if "WORLD_SIZE" in os.environ:  # set by torchrun; fairseq by itself would count this machine's devices alone
+            devices = int(os.environ["WORLD_SIZE"])
+            options = options | {
+                "distributed-world-size": devices,
+                "distributed-rank": os.environ["RANK"],
+                "device-id": os.environ["LOCAL_RANK"],
+                "distributed-init-method": "env://",
+                "distributed-no-spawn": True,
+            }
+        if effective := self.settings["effective_tokens"]:
+            options = options | share_batch(effective, options["max-tokens"], devices)
+        run_fairseq_train(data_bin, self.folder, options)
+
+    def average(self) -> None:
+        """Average the last epochs into model.pt: as many as give the best BLEU on the validation set.
+
+        average.json says how many, and their BLEU.
+        """
+        self._must_exist("checkpoints", "train")
+        model, choice = self.folder / "model.pt", self.folder / "average.json"
+        if not (model.exists() and choice.exists()):
+            counts = self.settings["average"]
+            counts = counts if isinstance(counts, list) else [counts]
+            references = read_lines(self.out / "text" / f"valid.{self.target}")
+            bleu, candidate = {}, self.folder / "candidate.pt"
+            for count in counts:
+                chosen = newest_epochs(self.folder / "checkpoints", count)
+                with replacing(candidate) as partial:
+                    torch.save(average_checkpoints(chosen), partial)
+                output = self.folder / f"valid-{count}.txt"
+                hypotheses = run_fairseq_generate(self.data_bin, candidate, output, "valid", self.settings["generate"])
+                bleu[count] = score(hypotheses, references)["bleu"]
+                names = ", ".join(path.name for path in chosen)
+                print(f"averaged {names}: validation BLEU {bleu[count]:.2f}", flush=True)
+                best = max(bleu, key=bleu.__getitem__)
+                if count == best:
+                    candidate.replace(model)
+            remove(candidate)
+            write_json(choice, {"averaged": best, "valid_bleu": bleu[best]})
+        draw_learning_curve(self.folder / "tensorboard", self.folder / "learning-curve.png", self.folder.name)
+        if self.settings["train"]["arch"].startswith("resmlp"):
+            weights = torch.load(model, map_location="cpu", weights_only=True)["model"]
+            draw_matrices(weights, self.folder / "matrices.png", self.settings["shown_positions"])
+
+    def generate(self) -> None:
+        """Translate the test set; generate.txt is as fairseq-generate prints it."""
+        self._must_exist("model.pt", "average")
+        output = self.folder / "generate.txt"
+        run_fairseq_generate(self.data_bin, self.folder / "model.pt", output, "test", self.settings["generate"])
+
+    def score(self) -> None:
+        """Score the translations of the test set; results.json has everything that is needed to repeat the run."""
+        self._must_exist("generate.txt", "generate")
+        sources, references = (read_lines(self.out / "text" / f"test.{lang}") for lang in (self.source, self.target))
+        hypotheses = read_hypotheses(self.folder / "generate.txt")
+        show_translations(sources, references, hypotheses)
+        write_json(self.folder / "results.json", self.describe() | score(hypotheses, references) | self._provenance())
+
+    def describe(self) -> dict[str, Any]:
+        """Tell what training took and gave: parameters, updates, hours, target tokens a second, bits a token."""
+        last = self.folder / "checkpoints" / "checkpoint_last.pt"
+        state = torch.load(last, map_location="cpu", weights_only=True)
+        parameters = {w.data_ptr(): w.numel() for name, w in state["model"].items() if not name.endswith("version")}
+        valid_loss = read_curve(self.folder / "tensorboard" / "valid", "loss")
+        tokens_per_second = read_curve(self.folder / "tensorboard" / "train", "wps")
+        return {
+            "parameters": sum(parameters.values()),  # tied ones share their memory, and count once
+            "updates": state["optimizer_history"][-1]["num_updates"],
+            "hours": state["extra_state"]["previous_training_time"] / 3600,
+            "tokens_per_second": sum(tokens_per_second.values()) / len(tokens_per_second),
+            "valid_loss": list(valid_loss.values())[-1],
+            "best_valid_loss": min(valid_loss.values()),
+        } | json.loads((self.folder / "average.json").read_text(encoding="utf-8"))
+
+    def _provenance(self) -> dict[str, Any]:
+        """Tell what it takes to repeat the run."""
+        prepared = json.loads((self.out / "prepare.json").read_text(encoding="utf-8"))
+        return {
+            "command": shlex.join(sys.argv),
+            "commit": commit(),
+            "seed": self.settings["train"].get("seed", 1),
+            "data_sha256": prepared["text"]["sha256"],
+            "vocabulary_sha256": prepared["sentencepiece"]["sha256"],
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "CPU",
+            "threads": torch.get_num_threads(),
+            "versions": {"python": platform.python_version(), "fairseq": fairseq.__version__}
+            | {name: version(name) for name in ("torch", "numpy", "sentencepiece", "sacrebleu")},
+        }
+
+    def _must_exist(self, name: str, stage: str) -> None:
+        if not (self.folder / name).exists():
+            raise UserError(f"there is no {self.folder / name}: run the stage {stage} first")
+
+
+def commit() -> str | None:
+    """The commit of the source that this is run from; None where it is installed without its history."""
+    line = ["git", "-C", str(PLUGIN), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def share_batch(effective_tokens: int, max_tokens: int, devices: int) -> dict[str, int]:
+    """Share one batch of target tokens among devices, each in as few steps as its memory allows.
+
+    Args:
+        effective_tokens: of one update, over all devices.
+        max_tokens: the most that one device takes in one step.
+        devices: their number.
+
+    Returns:
+        fairseq-train's ``max-tokens`` and ``update-freq``.
+    """
+    steps = ceil(effective_tokens / devices / max_tokens)
+    return {"max-tokens": round(effective_tokens / devices / steps), "update-freq": steps}
+
+
+def arguments(*positional: object, **options: Any) -> list[str]:
+    """Make a command line for fairseq; an option that is true is a flag, one that is false is left out."""
+    line = [*map(str, positional), "--user-dir", str(PLUGIN)]
+    for name, value in options.items():
+        if value is not False:
+            line += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return line if torch.cuda.is_available() else [*line, "--cpu"]
+
+
+def announce(program: str, line: Sequence[str]) -> None:
+    """Print a command of fairseq's as one would type it."""
+    print(f"\n$ fairseq-{program} {shlex.join(line)}", flush=True)
+
+
+def mend_checkpoints(folder: Path) -> None:
+    """Remove checkpoints that a kill cut short, and let the newest whole one be the last."""
+    for path in folder.glob("*.pt"):
+        if not zipfile.is_zipfile(path):  # fairseq copies checkpoint_last.pt in place; a zip's directory comes last
+            path.unlink()
+    last = folder / "checkpoint_last.pt"
+    whole = sorted(folder.glob("*.pt"), key=lambda path: path.stat().st_mtime)
+    if whole and not last.exists():
+        with replacing(last) as partial:
+            shutil.copy(whole[-1], partial)
+
+
+def run_fairseq_train(data_bin: Path, folder: Path, options: Mapping[str, Any]) -> None:
+    """Train with fairseq-train in ``folder``, from its last checkpoint if there is one."""
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    line = arguments(
+        data_bin,
+        **options,
+        **{"save-dir": checkpoints, "tensorboard-logdir": folder / "tensorboard", "log-format": "json"},
+    )
+    if int(os.environ.get("RANK", 0)):
+        return run_fairseq("train", line, lambda text: None)
+    mend_checkpoints(checkpoints)
+    announce("train", line)
+    with open(folder / "train.log", "a", encoding="utf-8") as log:
+
+        def follow(text: str) -> None:
+            log.write(text)
+            if found := re.search(r"\| (train_inner|valid) \| (\{.*\})$", text):
+                print(describe_progress(json.loads(found[2])), flush=True)
+
+        run_fairseq("train", line, follow, None if torch.cuda.is_available() else KEEP_MEMORY)
+
+
+def describe_progress(stats: Mapping[str, Any]) -> str:
+    """Shorten what fairseq-train logs as JSON to a line for the screen."""
+    if "valid_loss" in stats:
+        return f"epoch {stats['epoch']:>3}  validation loss {stats['valid_loss']}"
+    return (
+        f"epoch {stats['epoch']:>3}  update {stats['num_updates']:>6}  loss {stats['loss']:>6}  "
+        f"{float(stats['wps']):>8,.0f} tokens/s  learning rate {float(stats['lr']):.2g}"
+    )
+
+
+def newest_epochs(checkpoints: Path, count: int) -> list[Path]:
+    """List the last ``count`` checkpoints of whole epochs, oldest first; the very last one where there are none."""
+    epochs = sorted(checkpoints.glob("checkpoint[0-9]*.pt"), key=lambda path: int(path.stem.removeprefix("checkpoint")))
+    return epochs[-count:] or [checkpoints / "checkpoint_last.pt"]
+
+
+def run_fairseq_generate(
+    data_bin: Path, model: Path, output: Path, subset: str, options: Mapping[str, Any]
+) -> list[str]:
+    """Translate ``train``, ``valid`` or ``test``, unless ``output`` is there, and return the translations.
+
+    ``output`` is as fairseq-generate prints it; the rest of what it says goes to a .log file beside.
+    """
+    if not output.exists():
+        line = arguments(data_bin, **{"path": model, "gen-subset": subset, "remove-bpe": "sentencepiece"}, **options)
+        announce("generate", line)
+        with (
+            replacing(output) as partial,
+            open(partial, "w", encoding="utf-8") as file,
+            open(output.with_suffix(".log"), "w", encoding="utf-8") as log,
+            tqdm(unit=" sentences", disable=None, leave=False) as bar,
+        ):
+
+            def follow(text: str) -> None:
+                (file if re.match(r"[A-Z]-\d+\t", text) else log).write(text)
+                bar.update(text.startswith("S-"))
+
+            run_fairseq("generate", line, follow)
+    return read_hypotheses(output)
+
+
+def show_translations(sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> None:
+    """Print five translations, spread over the test set, beside their sources and references."""
+    for i in range(0, len(hypotheses), max(1, len(hypotheses) // 5))[:5]:
+        print(f"\n  source      {sources[i]}\n  reference   {references[i]}\n  translation {hypotheses[i]}")
+
+
+def refuse_long_sentences(data_bin: Path, pair: tuple[str, str], options: Mapping[str, Any]) -> None:
+    """Find before training, not after, that a sentence of the test set does not fit into A."""
+    for lang, option in zip(pair, ("max-source-positions", "max-target-positions"), strict=True):
+        dataset = data_utils.load_indexed_dataset(str(data_bin / f"test.{'-'.join(pair)}.{lang}"), None)
+        longest = int(dataset.sizes.max())  # a view on the dataset's memory, which goes with the dataset
+        if option in options and longest > options[option]:
+            raise UserError(
+                f"a test sentence has {longest} tokens in {lang}, more than train.{option}={options[option]}; "
+                f"give train.{option}={longest}"
+            )
+
+
+def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Keep the settings of a run in its folder; with others than before, redo what follows training.
+
+    Raises:
+        UserError: the options of training have changed; nothing is mixed.
+    """
+    path = folder / "settings.json"
+    if path.exists():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        before, now = earlier["train"], settings["train"]
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key):
+                raise UserError(
+                    f"{folder} was started with train.{key}={before.get(key)}, not {now.get(key)}; "
+                    "give another --out, or delete that folder"
+                )
+        if (earlier["average"], earlier["generate"]) != (settings["average"], settings["generate"]):
+            for outdated in (folder / "average.json", folder / "generate.txt", *folder.glob("valid-*.txt")):
+                remove(outdated)
+    write_json(path, settings)

@@ -1,0 +1,65 @@
+"""The optimiser Muon: what it does to matrices, what it leaves to AdamW, and fairseq's own handling of it."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from resmlp_core import CrossPositionLinear
+from resmlp_mt.muon import Muon, orthogonalise
+
+
+@settings(max_examples=40)
+@given(rows=st.integers(1, 40), columns=st.integers(1, 40), stack=st.integers(0, 2), seed=st.integers(0, 999))
+def test_the_step_is_near_to_the_orthogonal_factor(rows, columns, stack, seed):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (stack, rows, columns) if stack else (rows, columns)
+    matrix = torch.randn(shape, generator=generator)
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    inner = u.mT @ orthogonalise(matrix) @ vh.mT  # the same in the basis in which the exact one is the identity
+    off_diagonal = inner - torch.diag_embed(inner.diagonal(dim1=-2, dim2=-1))
+    assert off_diagonal.abs().max() < 1e-3
+    strong = s > 0.02 * s.norm(dim=-1, keepdim=True)
+    values = inner.diagonal(dim1=-2, dim2=-1)[strong]
+    assert values.min() > 0.6 and values.max() < 1.3
+
+
+def test_a_matrix_moves_by_its_learning_rate_alone():
+    for scale in (1e-4, 1e4):
+        weight = nn.Parameter(torch.zeros(64, 128))
+        weight.grad = scale * torch.randn(64, 128)
+        Muon([weight], lr=0.01, rms=0.4).step()
+        assert weight.square().mean().sqrt().item() == pytest.approx(0.004, rel=0.2)
+
+
+def test_all_but_the_matrices_move_as_under_adamw():
+    def parameters():
+        torch.manual_seed(0)
+        return [nn.Parameter(torch.randn(shape)) for shape in ((200, 8), (8,))]  # an embedding and a scale
+
+    ours, theirs = parameters(), parameters()
+    muon = Muon(ours, lr=0.01, betas=(0.9, 0.98), weight_decay=0.1)
+    adamw = torch.optim.AdamW(theirs, lr=0.01, betas=(0.9, 0.98), weight_decay=0.1)
+    for _ in range(3):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        muon.step()
+        adamw.step()
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_the_upper_triangle_of_a_and_rows_without_a_gradient_stay():
+    torch.manual_seed(0)
+    mixer = CrossPositionLinear(8, causal=True)
+    before = mixer.weight.detach().clone()
+    muon = Muon(mixer.parameters(), lr=0.1)
+    for _ in range(3):
+        muon.zero_grad()
+        mixer(torch.randn(5, 2, 3)).square().sum().backward()
+        muon.step()
+    assert torch.count_nonzero(mixer.weight.triu(1)) == 0
+    assert torch.equal(mixer.weight[5:], before[5:])
+    assert torch.count_nonzero(mixer.weight[:5] - before[:5]) == 15
+    assert all(p.grad is not None for p in mixer.parameters())  # the gradients are there for who logs them
