@@ -179,7 +179,7 @@ class Run:
         return {
             "parameters": sum(parameters.values()),  # tied ones share their memory, and count once
             "updates": state["optimizer_history"][-1]["num_updates"],
-            "hours": state["extra_state"]["previous_training_time"] / 3600,
+            "hours": float(state["extra_state"]["previous_training_time"]) / 3600,  # several processes save a tensor
             "tokens_per_second": sum(tokens_per_second.values()) / len(tokens_per_second),
             "valid_loss": list(valid_loss.values())[-1],
             "best_valid_loss": min(valid_loss.values()),

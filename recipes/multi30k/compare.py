@@ -1,6 +1,6 @@
 """Compare configurations of translation models at one budget, over seeds, fairly:
 
-    python recipes/multi30k/compare.py OUT --minutes 30 --seeds 1 2 3 --configs resmlp transformer [--test]
+    python recipes/multi30k/compare.py OUT --minutes 30 --seeds 1,2,3 --configs resmlp_tiny,transformer [--test]
 
 Each configuration of comparison.yaml that is named is trained once a seed, for a number of updates or, with --minutes,
 for as many as it does in that time: speeds are measured first, in turns, on what should then be a quiet machine. How
@@ -129,8 +129,8 @@ def main() -> None:
     )
     parser.add_argument("out", type=Path, help="where everything goes")
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="what holds for all (default: the one here)")
-    parser.add_argument("--configs", nargs="+", required=True, help="those to compare")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1])
+    parser.add_argument("--configs", required=True, metavar="NAME,...", help="those to compare")
+    parser.add_argument("--seeds", default="1", metavar="N,...", help="train each once a seed (default: 1)")
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--updates", type=int, help="train each for so many updates")
     budget.add_argument("--minutes", type=float, help="train each for as many updates as it does in this time")
@@ -146,19 +146,20 @@ def main() -> None:
         choose_data(settings, args.pair, args.data)
         return settings
 
-    configs = {name: read(name) for name in args.configs}
+    names = args.configs.split(",")
+    configs = {name: read(name) for name in names}
     speeds: dict[str, float] = {}
     if args.minutes:
         settings = next(iter(configs.values()))
         Run(settings, args.out).prepare()
         speeds = measure_speeds(configs, args.out)
     rows = []
-    for name in args.configs:
+    for name in names:
         updates = round(args.minutes * 60 * speeds[name]) if args.minutes else args.updates
         if updates < 1:
             raise UserError("--updates and --minutes must leave time for one update")
         runs = []
-        for seed in args.seeds:
+        for seed in args.seeds.split(","):
             run = f"{name}-{seed}" + (f"-from-{args.teacher}" if args.teacher else "")
             print(f"\n== {run}: {updates} updates", flush=True)
             settings = read(name, f"train.max-update={updates}", f"train.seed={seed}")
