@@ -3,6 +3,7 @@
 Each is skipped when its output is whole, and goes on where it was cut off.
 """
 
+import filecmp
 import json
 import os
 import platform
@@ -125,7 +126,7 @@ class Run:
         run_fairseq_train(data_bin, self.folder, options)
 
     def average(self) -> None:
-        """Average the last epochs into model.pt: as many as give the best BLEU on the validation set.
+        """Average the last checkpoints into model.pt: as many as give the best BLEU on the validation set.
 
         average.json says how many, and their BLEU.
         """
@@ -137,7 +138,7 @@ class Run:
             references = read_lines(self.out / "text" / f"valid.{self.target}")
             bleu, candidate = {}, self.folder / "candidate.pt"
             for count in counts:
-                chosen = newest_epochs(self.folder / "checkpoints", count)
+                chosen = newest_checkpoints(self.folder / "checkpoints", count)
                 with replacing(candidate) as partial:
                     torch.save(average_checkpoints(chosen), partial)
                 output = self.folder / f"valid-{count}.txt"
@@ -288,10 +289,12 @@ def describe_progress(stats: Mapping[str, Any]) -> str:
     )
 
 
-def newest_epochs(checkpoints: Path, count: int) -> list[Path]:
-    """List the last ``count`` checkpoints of whole epochs, oldest first; the very last one where there are none."""
-    epochs = sorted(checkpoints.glob("checkpoint[0-9]*.pt"), key=lambda path: int(path.stem.removeprefix("checkpoint")))
-    return epochs[-count:] or [checkpoints / "checkpoint_last.pt"]
+def newest_checkpoints(folder: Path, count: int) -> list[Path]:
+    """List the last ``count`` checkpoints, oldest first: those of whole epochs, then that of where training stopped."""
+    epochs = sorted(folder.glob("checkpoint[0-9]*.pt"), key=lambda path: int(path.stem.removeprefix("checkpoint")))
+    last = folder / "checkpoint_last.pt"
+    stopped_within = not epochs or not filecmp.cmp(last, epochs[-1], shallow=False)  # else it is a copy
+    return [*epochs, *([last] if stopped_within else [])][-count:]
 
 
 def run_fairseq_generate(
