@@ -8,6 +8,7 @@ from resmlp_core.affine import Affine
 from resmlp_core.channel_mlp import ChannelMLP
 from resmlp_core.convolution import ConvolvedMixer
 from resmlp_core.cross_position import CrossPositionLinear, PositionCache
+from resmlp_core.fold import absorb_after, absorb_before, fold, fold_
 from resmlp_core.gate import GatedMixer
 from resmlp_core.layer import ResidualSublayer, ResMLPLayer
 from resmlp_core.toeplitz import ToeplitzLinear
@@ -22,4 +23,8 @@ __all__ = [
     "ResMLPLayer",
     "ResidualSublayer",
     "ToeplitzLinear",
+    "absorb_after",
+    "absorb_before",
+    "fold",
+    "fold_",
 ]

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from resmlp_core.affine import Affine
 from resmlp_core.channel_mlp import ChannelMLP
+from resmlp_core.cross_position import CrossPositionLinear
+from resmlp_core.fold import FoldedCrossChannel, FoldedCrossPosition, Norm
 
 
 class ResidualSublayer(nn.Module):
@@ -26,7 +28,7 @@ class ResidualSublayer(nn.Module):
         mixer: nn.Module,
         layer_scale: float,
         dropout: nn.Module | None = None,
-        norm: Callable[[int], nn.Module] = Affine,
+        norm: Callable[[int], Norm] = Affine,
     ) -> None:
         super().__init__()
         self.pre = norm(dim)
@@ -37,6 +39,14 @@ class ResidualSublayer(nn.Module):
     def forward(self, x: Tensor, **mixer_options: Any) -> Tensor:
         """Map ``(T, B, dim)`` to ``(T, B, dim)``; the options go to the mixer."""
         return x + self.dropout(self.post(self.mixer(self.pre(x), **mixer_options)))
+
+    def folded(self) -> nn.Module:
+        """Give the same without Affs, for inference; itself where the mixer is neither A nor a channel MLP."""
+        if isinstance(self.mixer, CrossPositionLinear):
+            return FoldedCrossPosition(self.pre, self.mixer, self.post)
+        if isinstance(self.mixer, ChannelMLP):
+            return FoldedCrossChannel(self.pre, self.mixer, self.post)
+        return self
 
 
 class NoSublayer(nn.Module):
@@ -67,14 +77,21 @@ class ResMLPLayer(nn.Module):
         cross_channel: ChannelMLP,
         layer_scale: float,
         dropout: nn.Module | None = None,
-        norm: Callable[[int], nn.Module] = Affine,
+        norm: Callable[[int], Norm] = Affine,
     ) -> None:
         super().__init__()
         self.cross_position: nn.Module = NoSublayer()
         if cross_position is not None:
             self.cross_position = ResidualSublayer(dim, cross_position, layer_scale, dropout, norm)
-        self.cross_channel = ResidualSublayer(dim, cross_channel, layer_scale, dropout, norm)
+        self.cross_channel: nn.Module = ResidualSublayer(dim, cross_channel, layer_scale, dropout, norm)
 
     def forward(self, x: Tensor, **mixer_options: Any) -> Tensor:
         """Map ``(T, B, dim)`` to ``(T, B, dim)``; the options, such as ``padding_mask``, go to what mixes positions."""
         return self.cross_channel(self.cross_position(x, **mixer_options))
+
+    def fold_(self) -> None:
+        """Absorb the Affs; called by ``resmlp_core.fold``."""
+        for name in ("cross_position", "cross_channel"):
+            sublayer = getattr(self, name)
+            if isinstance(sublayer, ResidualSublayer):
+                setattr(self, name, sublayer.folded())

@@ -7,7 +7,7 @@ from fairseq.models.transformer import TransformerConfig, TransformerDecoderBase
 from fairseq.modules import FairseqDropout, MultiheadAttention
 from torch import Tensor, nn
 
-from resmlp_core import Affine, PositionCache, ResMLPLayer
+from resmlp_core import Affine, PositionCache, ResMLPLayer, absorb_after, absorb_before
 from resmlp_mt.encoder import NORMS, build_channel_mlp, build_cross_position, wrap_layer
 from resmlp_mt.left_padding import left_padding, rotate
 
@@ -34,7 +34,7 @@ class ResMLPDecoderLayer(ResMLPLayer):
         self._cache_key = f"{uuid.uuid4()}.cross_position"  # the host keeps all layers' states in one dictionary
         self.encoder_attn: nn.Module | None = None
         if not no_encoder_attn:
-            self.encoder_attn_pre = NORMS[cfg.pre_norm](dim)
+            self.encoder_attn_pre: Any = NORMS[cfg.pre_norm](dim)
             self.encoder_attn = MultiheadAttention(
                 dim,
                 cfg.decoder.attention_heads,
@@ -45,7 +45,7 @@ class ResMLPDecoderLayer(ResMLPLayer):
                 q_noise=cfg.quant_noise.pq,
                 qn_block_size=cfg.quant_noise.pq_block_size,
             )
-            self.encoder_attn_post = Affine(dim, scale=cfg.layer_scale)
+            self.encoder_attn_post: Any = Affine(dim, scale=cfg.layer_scale)
             self.encoder_attn_dropout = FairseqDropout(cfg.dropout, module_name=name)
 
     def forward(  # type: ignore[override]
@@ -82,6 +82,15 @@ class ResMLPDecoderLayer(ResMLPLayer):
             )
             x = x + self.encoder_attn_dropout(self.encoder_attn_post(y))
         return self.cross_channel(x), attn, None
+
+    def fold_(self) -> None:
+        """Absorb the Affs, those of cross-attention included; called by ``resmlp_core.fold``."""
+        super().fold_()
+        attention: Any = self.encoder_attn
+        if attention is not None:
+            self.encoder_attn_pre = absorb_before(self.encoder_attn_pre, attention.q_proj)
+            absorb_after(attention.out_proj, self.encoder_attn_post)
+            self.encoder_attn_post = nn.Identity()
 
     def _cache(self, incremental_state: dict[str, Any] | None) -> PositionCache | None:
         if incremental_state is None:

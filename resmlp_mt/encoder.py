@@ -1,5 +1,6 @@
 """The encoder: fairseq's Transformer encoder with ResMLP layers in place of its own."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fairseq import utils
@@ -21,7 +22,8 @@ from resmlp_core import (
 )
 from resmlp_mt.left_padding import left_padding, rotate
 
-NORMS = {"affine": Affine, "layer_norm": nn.LayerNorm}  # by the name that --pre-norm takes
+# by the name that --pre-norm takes
+NORMS: dict[str, Callable[[int], Affine | nn.LayerNorm]] = {"affine": Affine, "layer_norm": nn.LayerNorm}
 
 
 def build_channel_mlp(dim: int, hidden_dim: int, cfg: TransformerConfig, module_name: str) -> ChannelMLP:

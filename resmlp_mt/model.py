@@ -10,6 +10,7 @@ from fairseq.models.transformer import TransformerConfig, TransformerModel, base
 from omegaconf import OmegaConf
 from torch import nn
 
+from resmlp_core import absorb_before, fold_
 from resmlp_mt.decoder import ResMLPDecoder
 from resmlp_mt.encoder import NORMS, ResMLPEncoder
 
@@ -86,6 +87,23 @@ class ResMLPModel(TransformerModel):
     def forward(self, *args: Any, return_all_hiddens: bool = False, **kwargs: Any) -> Any:
         """Run the host's forward; the encoder's inner states, which no loss reads, come only when asked for."""
         return super().forward(*args, return_all_hiddens=return_all_hiddens, **kwargs)
+
+    def make_generation_fast_(self, **kwargs: Any) -> None:
+        """Absorb the Affs into the linear layers beside them; called by the host's tools before they generate."""
+        done_before = self._is_generation_fast
+        super().make_generation_fast_(**kwargs)
+        if not (done_before or kwargs.get("retain_dropout")):  # dropout takes place between the layers and their Affs
+            fold_(self)
+
+    def fold_(self) -> None:
+        """Absorb the final Affs into what reads them; called by ``resmlp_core.fold``."""
+        attentions = [layer.encoder_attn for layer in self.decoder.layers if layer.encoder_attn is not None]
+        if attentions:
+            readers = [linear for attention in attentions for linear in (attention.k_proj, attention.v_proj)]
+            self.encoder.layer_norm = absorb_before(self.encoder.layer_norm, *readers)
+        if self.decoder.adaptive_softmax is None:
+            reader = self.decoder.project_out_dim or self.decoder.output_projection
+            self.decoder.layer_norm = absorb_before(self.decoder.layer_norm, reader)
 
     @classmethod
     def build_encoder(cls, cfg: Any, src_dict: Any, embed_tokens: nn.Embedding) -> ResMLPEncoder:

@@ -8,7 +8,7 @@ from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint_seq
 from torch import Tensor, nn
 
-from resmlp_core import Affine, ChannelMLP, ResMLPLayer
+from resmlp_core import Affine, ChannelMLP, ResMLPLayer, absorb_before
 from resmlp_vision.pooling import AveragePooling, ClassMLPPooling
 from resmlp_vision.position_mixers import POSITION_MIXERS
 
@@ -127,6 +127,11 @@ class ResMLP(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``(B, channels, height, width)`` to logits ``(B, num_classes)``."""
         return self.forward_head(self.forward_features(images))
+
+    def fold_(self) -> None:
+        """Absorb the final Aff into the classifier; called by ``resmlp_core.fold``. Features then come without it."""
+        if isinstance(self.head, nn.Linear) and isinstance(self.pool, AveragePooling):
+            self.norm = absorb_before(self.norm, self.head)
 
     def forward_intermediates(
         self,

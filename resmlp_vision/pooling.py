@@ -22,7 +22,12 @@ class ClassMLPLayer(nn.Module):
         self.pre = Affine(dim)
         self.cross_position = nn.Linear(positions + 1, 1)  # the class embedding comes first
         self.post = Affine(dim, scale=layer_scale)
-        self.cross_channel = ResidualSublayer(dim, ChannelMLP(dim, hidden_dim), layer_scale)
+        self.cross_channel: nn.Module = ResidualSublayer(dim, ChannelMLP(dim, hidden_dim), layer_scale)
+
+    def fold_(self) -> None:
+        """Absorb the Affs of the channel MLP; called by ``resmlp_core.fold``."""
+        if isinstance(self.cross_channel, ResidualSublayer):
+            self.cross_channel = self.cross_channel.folded()
 
     def forward(self, embedding: Tensor, patches: Tensor) -> Tensor:
         """Map the class embedding ``(1, B, C)`` and the patches ``(N, B, C)`` to a class embedding ``(1, B, C)``."""

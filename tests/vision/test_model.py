@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+import resmlp_core
 from resmlp_vision import create_model
 from resmlp_vision.model import ResMLP, StochasticDepth
+from resmlp_vision.position_mixers import POSITION_MIXERS
 from resmlp_vision.weights import fit_weights, resizing, to_timm
 
 TINY = {"depth": 2, "embed_dim": 16, "img_size": 32, "patch_size": 8, "num_classes": 5}
@@ -60,6 +62,23 @@ def randomise(model):
         for p in model.parameters():
             p.add_(torch.randn(p.shape, generator=generator), alpha=0.02 if p.dim() > 1 else 0.2)
     return model.eval()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [{}, {"norm": "layer_norm"}, {"global_pool": "class_mlp"}, {"num_classes": 0}]
+    + [{"position_mixer": name} for name in POSITION_MIXERS],
+    ids=str,
+)
+def test_a_folded_model_gives_the_same(override):
+    model = create_model("resmlp_s12", **TINY | override)
+    randomise(model)
+    model.eval()
+    images = torch.randn(3, 3, 32, 32)
+    folded = resmlp_core.fold(model)
+    torch.testing.assert_close(folded(images), model(images), rtol=1e-5, atol=1e-5)
+    if override.get("position_mixer", "linear") in ("linear", "none") and override.keys() <= {"norm", "position_mixer"}:
+        assert not any(isinstance(module, resmlp_core.Affine) for module in folded.modules())
 
 
 def to_release(weights):

@@ -1,0 +1,126 @@
+"""How near the work comes to what the machine can do: the floor of each benchmark and the share of it that we reach.
+
+    python benchmarks/floor.py
+
+The ceilings are measured: operations a second of a large matrix product, bytes a second of a large copy. The floor is
+the longer of two times: the operations of the work's matrix products at the one ceiling, and at the other the bytes
+that it can't do without: parameters, as often as they must be read or written, inputs and outputs.
+"""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any
+
+import fairseq
+import timm
+import torch
+from fairseq.logging import metrics
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import mt_decode
+import mt_train
+import vision_infer
+from measure import in_turns, options, save, synchronise
+
+SIDE = {"cpu": 2048, "cuda": 8192}
+COPIED = 2**28  # numbers in the large copy: 1 GB, far more than a cache holds
+ADAM = 10  # a parameter read twice, its gradient written and read, and it and both moments read and written
+
+
+def ceilings(device: str) -> tuple[float, float]:
+    """Measure the floating-point operations and the bytes a second that this machine does at its best, in float32."""
+    a, b = torch.randn(2, SIDE[device], SIDE[device], device=device)
+    source = torch.zeros(COPIED, device=device)
+    target = torch.empty_like(source)
+    product = best(lambda: a @ b, device)
+    copy = best(lambda: target.copy_(source), device)
+    return 2 * SIDE[device] ** 3 / product, 2 * source.nbytes / copy
+
+
+def best(call: Callable[[], object], device: str) -> float:
+    """Time the fastest of ten turns, in seconds."""
+    seconds = []
+    for _ in range(10):
+        synchronise(device)
+        started = time.perf_counter()
+        call()
+        synchronise(device)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def size_of(model: nn.Module) -> int:
+    """Bytes of a model's parameters."""
+    return sum(parameter.nbytes for parameter in model.parameters())
+
+
+def training(device: str) -> tuple[Callable[[], object], int]:
+    """Make the work of ``mt_train.py`` at the size of the Transformer base, and count its bytes."""
+    dictionary = mt_train.make_dictionary(mt_train.SIZES["base"][4])
+    batch, _ = mt_train.make_batch("base", dictionary)
+    trainer = mt_train.make_trainer("resmlp", "base", dictionary, ["--cpu"] if device == "cpu" else [])
+    trainer.begin_epoch(1)
+
+    def step() -> None:
+        with metrics.aggregate(new_root=True):
+            trainer.train_step([batch])
+
+    return step, ADAM * size_of(trainer.model)
+
+
+def decoding(device: str, batch: int, length: int = 50, beam: int = 4) -> tuple[Callable[[], object], int]:
+    """Make the work of ``mt_decode.py``; every step reads the decoder."""
+    dictionary = mt_train.make_dictionary(mt_train.SIZES["base"][4])
+    model = mt_train.make_trainer("resmlp", "base", dictionary, ["--cpu"] if device == "cpu" else []).model.eval()
+    model.make_generation_fast_()
+    sources = mt_decode.make_sources(dictionary, batch, length, device)
+    embeddings = size_of(model.decoder.embed_tokens)  # a few rows of them
+    read = size_of(model.encoder) - embeddings + length * (size_of(model.decoder) - embeddings)
+    return mt_decode.generate(model, dictionary, sources, beam), read
+
+
+def classifying(device: str, batch: int) -> tuple[Callable[[], object], int]:
+    """Make the work of ``vision_infer.py``, folded."""
+    model = vision_infer.make_models()[vision_infer.FOLDED].to(device)
+    images = torch.randn(batch, 3, 224, 224, device=device)
+    return partial(vision_infer.classify, model, images, 1), size_of(model) + images.nbytes
+
+
+def main() -> None:
+    """Run the command line."""
+    args = options(__doc__).parse_args()
+    torch.set_num_threads(args.threads)
+    logging.disable(logging.INFO)
+    warnings.simplefilter("ignore")  # fairseq's, of what newer libraries deprecate
+    operations_a_second, bytes_a_second = ceilings(args.device)
+    print(f"ceilings: {operations_a_second / 1e9:,.0f} GFLOP/s, {bytes_a_second / 1e9:,.1f} GB/s")
+    rows: list[dict[str, Any]] = [{"operations_per_second": operations_a_second, "bytes_per_second": bytes_a_second}]
+    works: dict[str, Callable[[str], tuple[Callable[[], object], int]]] = {
+        "training, 512/2048": training,
+        "decoding, beam 4, batch 1": partial(decoding, batch=1),
+        "decoding, beam 4, batch 16": partial(decoding, batch=16),
+        "S12, batch 1": partial(classifying, batch=1),
+        "S12, batch 32": partial(classifying, batch=32),
+    }
+    print(f"{'':28}{'GFLOP':>10}{'GB':>8}{'floor':>10}{'measured':>10}{'share':>8}")
+    for name, make in works.items():
+        call, moved = make(args.device)
+        with FlopCounterMode(display=False) as counter:
+            call()
+        operations = counter.get_total_flops()
+        floor = max(operations / operations_a_second, moved / bytes_a_second)
+        measured = median(in_turns({name: call}, args.rounds, args.device)[name])
+        row = {"work": name, "operations": operations, "bytes": moved, "floor": floor, "seconds": measured}
+        rows.append(row | {"share": floor / measured})
+        print(f"{name:28}{operations / 1e9:>10,.1f}{moved / 1e9:>8.2f}{floor:>8.3f} s{measured:>8.3f} s", end="")
+        print(f"{floor / measured:>8.0%}", flush=True)
+    save(args, rows, fairseq=fairseq.__version__, timm=timm.__version__)
+
+
+if __name__ == "__main__":
+    main()

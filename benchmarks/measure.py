@@ -1,0 +1,149 @@
+"""What the benchmarks share: contenders measured in turns on the same work, peak memory, a table, a JSON file."""
+
+import argparse
+import ctypes
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from resmlp_core.files import write_json
+
+OUT = Path("build/benchmarks")
+Contenders = Mapping[str, Callable[[], object]]
+
+
+def options(about: str | None) -> argparse.ArgumentParser:
+    """Make a parser with the options that all benchmarks have; a module's docstring says what it is about."""
+    head, _, details = (about or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=head, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU (default: all)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each contender has its turn (default: 5)")
+    parser.add_argument("--out", type=Path, default=OUT, help=f"folder of the JSON file (default: {OUT})")
+    return parser
+
+
+def in_turns(contenders: Contenders, rounds: int, device: str) -> dict[str, list[float]]:
+    """Time each contender once a round, after one turn to warm up.
+
+    Returns:
+        Seconds by contender, one number a round.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        for name, call in contenders.items():
+            synchronise(device)
+            started = time.perf_counter()
+            call()
+            synchronise(device)
+            if number:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def synchronise(device: str) -> None:
+    """Wait for what has been asked of a GPU."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_memory(call: Callable[[], object], device: str) -> int:
+    """Bytes that a call needs at its peak beyond what was held before it: of the GPU, or resident ones (Linux)."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - before
+    ctypes.CDLL(None).malloc_trim(0)  # else a call is lent what earlier ones have freed
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is resident now
+    before = _resident("VmRSS")
+    call()
+    return _resident("VmHWM") - before
+
+
+def _resident(field: str) -> int:
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.split(f"{field}:")[1].split()[0]) * 1024
+
+
+def summarise(
+    case: Mapping[str, Any], contenders: Contenders, units: float, peer: str, rounds: int, device: str
+) -> list[dict[str, Any]]:
+    """Measure contenders on one piece of work.
+
+    Args:
+        case: what the work is, for the table.
+        contenders: one call of each does the work once.
+        units: images, words or tokens in the work.
+        peer: the contender that the others are compared with.
+        rounds: turns of each.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        A row for each: units a second by the median of the rounds; the ratio to the peer's speed, as the median,
+        least and greatest of the rounds' own ratios; peak memory in bytes.
+    """
+    seconds = in_turns(contenders, rounds, device)
+    rows = []
+    for name, call in contenders.items():
+        ratios = sorted(theirs / ours for theirs, ours in zip(seconds[peer], seconds[name], strict=True))
+        rows.append(
+            dict(case)
+            | {
+                "contender": name,
+                "per_second": units / median(seconds[name]),
+                "ratio": median(ratios),
+                "ratio_range": [ratios[0], ratios[-1]],
+                "peak_memory_bytes": peak_memory(call, device),
+                "seconds": seconds[name],
+            }
+        )
+        show(rows[-1])
+    return rows
+
+
+def show(row: Mapping[str, Any]) -> None:
+    """Print one row of the table."""
+    case = "  ".join(f"{key} {value}" for key, value in row.items() if key not in MEASURED)
+    least, most = row["ratio_range"]
+    print(
+        f"{case:<44}{row['contender']:<32}{row['per_second']:>12,.1f}/s"
+        f"{row['ratio']:>8.2f} × ({least:.2f} to {most:.2f}){row['peak_memory_bytes'] / 1e6:>10,.0f} MB",
+        flush=True,
+    )
+
+
+MEASURED = ("contender", "per_second", "ratio", "ratio_range", "peak_memory_bytes", "seconds")
+
+
+def save(args: argparse.Namespace, rows: Sequence[Mapping[str, Any]], **versions: str) -> None:
+    """Write the rows, what they were measured on and the peers' versions, in a file of the running script's name."""
+    path = args.out / f"{Path(sys.argv[0]).stem}.json"
+    args.out.mkdir(parents=True, exist_ok=True)
+    machine = {
+        "command": shlex.join(["python", *sys.argv]),
+        "date": date.today().isoformat(),
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else processor(),
+        "threads": args.threads,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__} | versions,
+    }
+    write_json(path, {"machine": machine, "rows": list(rows)})
+    print(f"{path} has all of it")
+
+
+def processor() -> str:
+    """Name this machine's processor."""
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.split(":")[1].strip()
+    return platform.machine()

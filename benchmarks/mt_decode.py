@@ -1,0 +1,122 @@
+"""Decoding: tokens a second, ours beside fairseq's Transformer and CTranslate2's of equal dimensions.
+
+    python benchmarks/mt_decode.py [--sizes base tiny] [--beams 4 1]
+
+Models of random weights translate random sentences by beam search; all hypotheses are forced to one length, that of
+their sources. Ours and fairseq's Transformer go through fairseq-generate's own generator. What a step takes grows with
+the length: the cases of one sentence tell how fast.
+"""
+
+import argparse
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import ctranslate2
+import fairseq
+import torch
+from fairseq.data import Dictionary
+from fairseq.sequence_generator import SequenceGenerator
+from torch import Tensor, nn
+
+from measure import options, save, summarise
+from mt_train import MODELS, PEER, SIZES, make_dictionary, make_trainer
+
+CASES = ((1, 10), (1, 50), (1, 200), (16, 50))  # sentences a batch, tokens a sentence
+
+
+def make_models(size: str, dictionary: Dictionary, device: str) -> tuple[dict[str, nn.Module], dict[str, Any]]:
+    """Build ours and fairseq's Transformer, ready to generate, and CTranslate2's translators of its weights."""
+    pair = ["--source-lang", "en", "--target-lang", "de", *(["--cpu"] if device == "cpu" else [])]
+    trainers = {name: make_trainer(arch, size, dictionary, pair) for name, arch in MODELS.items()}
+    translators = convert(trainers[PEER], dictionary, device)
+    models = {name: trainer.model.eval() for name, trainer in trainers.items()}
+    for model in models.values():
+        model.make_generation_fast_()
+    return models, translators
+
+
+def convert(trainer: Any, dictionary: Dictionary, device: str) -> dict[str, Any]:
+    """Convert fairseq's Transformer for CTranslate2: a translator for each arithmetic."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder, "checkpoint.pt")
+        trainer.consolidate_optimizer()  # fairseq does so before it saves
+        trainer.save_checkpoint(str(checkpoint), {})
+        for language in ("en", "de"):
+            dictionary.save(str(Path(folder, f"dict.{language}.txt")))
+        converter = ctranslate2.converters.FairseqConverter(str(checkpoint), folder, source_lang="en", target_lang="de")
+        converted = converter.convert(str(Path(folder, "converted")))
+        threads = torch.get_num_threads()
+        return {
+            f"CTranslate2 {kind}": ctranslate2.Translator(
+                converted, device=device, compute_type=kind, intra_threads=threads
+            )
+            for kind in ("float32", "int8")
+        }
+
+
+def generate(model: nn.Module, dictionary: Dictionary, sources: Tensor, beam: int) -> Callable[[], None]:
+    """Prepare fairseq's generator to translate sources, ``(batch, length)``, into as many tokens."""
+    length = sources.size(1)
+    generator = SequenceGenerator([model], dictionary, beam_size=beam, min_len=length - 1, max_len_b=length - 1)
+    sample = {"net_input": {"src_tokens": sources, "src_lengths": torch.full((len(sources),), length)}}
+    return lambda: check((len(best["tokens"]) for best, *_ in generator.generate([], sample)), length)
+
+
+def translate(translator: Any, dictionary: Dictionary, sources: Tensor, beam: int) -> Callable[[], None]:
+    """Prepare CTranslate2 to do the same."""
+    length = sources.size(1)
+    words = [[dictionary[i] for i in source[:-1].tolist()] for source in sources]  # it adds the end of sentence itself
+    limits = {"min_decoding_length": length, "max_decoding_length": length}
+    return lambda: check(
+        (len(found.hypotheses[0]) for found in translator.translate_batch(words, beam_size=beam, **limits)), length
+    )
+
+
+def check(lengths: Iterable[int], expected: int) -> None:
+    """Make sure that the work was what is compared."""
+    assert set(lengths) == {expected}
+
+
+def make_sources(dictionary: Dictionary, batch: int, length: int, device: str) -> Tensor:
+    """Draw sentences, ``(batch, length)``, the end of sentence included."""
+    sources = torch.randint(4, len(dictionary), (batch, length), generator=torch.Generator().manual_seed(1))
+    sources[:, -1] = dictionary.eos()
+    return sources.to(device)
+
+
+def compare(size: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure all models at one size."""
+    dictionary = make_dictionary(SIZES[size][4])
+    models, translators = make_models(size, dictionary, args.device)
+    rows = []
+    for beam in args.beams:
+        for batch, length in CASES:
+            sources = make_sources(dictionary, batch, length, args.device)
+            contenders = {name: generate(model, dictionary, sources, beam) for name, model in models.items()}
+            contenders |= {
+                name: translate(translator, dictionary, sources, beam) for name, translator in translators.items()
+            }
+            case = {"size": size, "beam": beam, "batch": batch, "length": length}
+            rows += summarise(case, contenders, batch * length, PEER, args.rounds, args.device)
+    return rows
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = options(__doc__)
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["base"])
+    parser.add_argument("--beams", nargs="+", type=int, default=[4, 1])
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    logging.disable(logging.INFO)
+    warnings.simplefilter("ignore")  # fairseq's, of what newer libraries deprecate
+    rows = [row for size in args.sizes for row in compare(size, args)]
+    save(args, rows, fairseq=fairseq.__version__, ctranslate2=ctranslate2.__version__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Training a classifier: images a second and peak memory, ours beside timm's model; and what the data loader delivers.
+
+    python benchmarks/vision_train.py [--dtype bfloat16] [--batch 16]
+
+One step is mixup, forward, loss, backward and the optimiser's update through the project's own trainer, with the
+settings of the released recipe; both models get the same batch. Then the trainer's loader alone reads, decodes and
+augments generated JPEG files in the main process, that is on one core.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+import torch.distributed as dist
+from PIL import Image
+
+from measure import options, save, summarise
+from resmlp_vision.config import Config
+from resmlp_vision.processes import join_processes
+from resmlp_vision.train import Trainer
+
+PEER = "timm's resmlp_12_224"
+MODELS = {"ours": "resmlp_s12", PEER: "resmlp_12_224"}
+BATCH = {"cpu": 16, "cuda": 256}
+IMAGES = 256
+CLASSES = 1000
+
+
+def write_images(folder: Path) -> None:
+    """Write JPEG files with the sides, and about the bytes, of a photograph in ImageNet."""
+    rng = np.random.default_rng(1)
+    folder.mkdir(parents=True)
+    for i in range(IMAGES):
+        shapes = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((500, 375))
+        pixels = np.asarray(shapes) + rng.normal(0, 16, (375, 500, 1))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.JPEG", quality=90)
+
+
+def make_trainer(model: str, data: Path, dtype: str, device: torch.device) -> Trainer:
+    """Build a model and the project's trainer around it."""
+    config = Config(
+        data=str(data), val_split=None, model=model, num_classes=CLASSES, batch_size=64, workers=0, dtype=dtype
+    )
+    return Trainer(config, device)
+
+
+def compare(data: Path, dtype: str, args: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
+    """Measure a training step of both models."""
+    images = torch.randn(args.batch, 3, 224, 224, device=device)
+    labels = torch.randint(CLASSES, (args.batch,), device=device)
+
+    def contender(model: str) -> Any:
+        trainer = make_trainer(model, data, dtype, device)
+        trainer.loader = [(images, labels)]
+        trainer.updates_per_epoch = 1
+        trainer.task.train()
+        return lambda: list(trainer.updates(0))
+
+    contenders = {name: contender(model) for name, model in MODELS.items()}
+    case = {"dtype": dtype, "batch": args.batch}
+    return summarise(case, contenders, args.batch, PEER, args.rounds, args.device)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = options(__doc__)
+    parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
+    parser.add_argument("--batch", type=int, help=f"images in a step, an even number (default: {BATCH})")
+    args = parser.parse_args()
+    args.batch = args.batch or BATCH[args.device]
+    torch.set_num_threads(args.threads)
+    device = join_processes(args.device)
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        write_images(data / "train" / "one")
+        rows = [row for dtype in args.dtype for row in compare(data, dtype, args, device)]
+        loader = make_trainer(MODELS["ours"], data, "float32", device).loader
+        alone = {"the loader": lambda: sum(len(labels) for _, labels in loader)}
+        rows += summarise({"data": "JPEG"}, alone, IMAGES, "the loader", args.rounds, args.device)
+    dist.destroy_process_group()
+    save(args, rows, timm=timm.__version__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Absorbing what stands before and after the linear layers into them, for inference (paper, section 2)."""
+
+import copy
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resmlp_core.affine import Affine
+from resmlp_core.channel_mlp import ChannelMLP
+from resmlp_core.cross_position import CrossPositionLinear, PositionCache
+
+Model = TypeVar("Model", bound=nn.Module)
+Norm = Affine | nn.LayerNorm
+ROWS = 512  # hidden units of so many positions stay in a processor's cache
+
+
+def fold(model: Model) -> Model:
+    """Copy a model for inference, with every Aff absorbed that stands beside a linear layer.
+
+    Of the two around A, which mixes positions and not channels, one scale of the channels stays. What has a method
+    ``fold_`` absorbs its own: the layers, the classifier, the translation model. Mixers other than A keep theirs.
+
+    Args:
+        model: any that has ``ResMLPLayer`` in it. It stays as it is.
+
+    Returns:
+        A model of equal outputs, in evaluation mode; its parameters are not those of the original by name or value.
+    """
+    folded = copy.deepcopy(model).eval()
+    fold_(folded)
+    return folded
+
+
+def fold_(model: nn.Module) -> None:
+    """Do what ``fold`` does to the model itself."""
+    for module in list(model.modules()):
+        absorb = getattr(module, "fold_", None)
+        if absorb is not None:
+            absorb()
+    model.requires_grad_(False)
+
+
+@torch.no_grad()
+def absorb_before(norm: Norm, *linears: nn.Linear) -> nn.Module:
+    """Absorb α and β of what stands before linear layers: W (α ⊙ x + β) + b = (W Diag(α)) x + (W β + b).
+
+    Args:
+        norm: α and β after no normalisation, or after LayerNorm's.
+        linears: all that read its output; they are changed.
+
+    Returns:
+        What stays of ``norm``: nothing of Aff, the normalisation of LayerNorm.
+    """
+    alpha, beta = scale_and_shift(norm)
+    for linear in linears:
+        bias = linear.weight @ beta
+        linear.bias = nn.Parameter(bias if linear.bias is None else bias + linear.bias)
+        linear.weight = nn.Parameter(linear.weight * alpha)  # a new one: other layers may share the old
+    if isinstance(norm, nn.LayerNorm):
+        return nn.LayerNorm(norm.normalized_shape, norm.eps, elementwise_affine=False)
+    return nn.Identity()
+
+
+@torch.no_grad()
+def absorb_after(linear: nn.Linear, post: Affine) -> None:
+    """Absorb the Aff that stands after a linear layer: α ⊙ (W x + b) + β = (Diag(α) W) x + (α ⊙ b + β)."""
+    linear.bias = nn.Parameter(post.beta.clone() if linear.bias is None else post(linear.bias))
+    linear.weight = nn.Parameter(post.alpha.unsqueeze(1) * linear.weight)
+
+
+def scale_and_shift(norm: Norm) -> tuple[Tensor, Tensor]:
+    """Give α and β of Aff or LayerNorm, each ``(dim,)``."""
+    return (norm.alpha, norm.beta) if isinstance(norm, Affine) else (norm.weight, norm.bias)
+
+
+class FoldedCrossPosition(nn.Module):
+    """X + A (γ ⊙ X + δ) + P, with the Affs on both sides of A as one before it.
+
+    Aff'(A Aff(X) + b) = A (α'α ⊙ X + α'β) + (b α'ᵀ + β'), where the primes are the post-Aff's.
+
+    Args:
+        pre: Aff; or LayerNorm, where γ and δ come after its normalisation.
+        mixer: A, of any form; it is used without its bias.
+        post: the second Aff.
+    """
+
+    @torch.no_grad()
+    def __init__(self, pre: Norm, mixer: CrossPositionLinear, post: Affine) -> None:
+        super().__init__()
+        alpha, beta = scale_and_shift(pre)
+        self.scale = nn.Parameter(post.alpha * alpha)
+        self.shift = nn.Parameter(post.alpha * beta)
+        self.eps = pre.eps if isinstance(pre, nn.LayerNorm) else None
+        offset = post.beta.unsqueeze(0)
+        if mixer.bias is not None:
+            bias = mixer.bias.view(mixer.heads, -1).repeat_interleave(len(alpha) // mixer.heads, 0).t()
+            offset = torch.addcmul(offset, post.alpha, bias)  # (positions, channels)
+        self.offset = nn.Parameter(offset.unsqueeze(1))
+        self.mixer = mixer
+        mixer.bias = None
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
+        """Map ``(T, B, dim)`` to ``(T, B, dim)``; mask and cache are those of ``CrossPositionLinear``."""
+        first = cache.length if cache is not None and len(self.offset) > 1 else 0
+        if self.eps is None:
+            inputs = torch.addcmul(self.shift, self.scale, x)
+        else:
+            inputs = F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
+        mixed = self.mixer(inputs, padding_mask=padding_mask, cache=cache)
+        return mixed.add_(x).add_(self.offset[first : first + len(x)])
+
+
+class FoldedCrossChannel(nn.Module):
+    """Z + C GELU(B n(Z)), with both Affs in B and C; n is LayerNorm's normalisation, or nothing.
+
+    On a CPU, block by block of positions: the hidden units, four times the channels, then never leave the cache.
+    """
+
+    def __init__(self, pre: Norm, mixer: ChannelMLP, post: Affine) -> None:
+        super().__init__()
+        self.pre = absorb_before(pre, mixer.fc1)
+        self.mixer = mixer
+        absorb_after(mixer.fc2, post)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., dim)`` to ``(..., dim)``."""
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return x + self.mixer(self.pre(x))
+        blocks = x.flatten(0, -2).split(ROWS)
+        return torch.cat([block + self.mixer(self.pre(block)) for block in blocks]).view_as(x)

@@ -1,0 +1,64 @@
+"""A folded layer gives what the layer gives, and has no Aff left."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from resmlp_core import Affine, ChannelMLP, CrossPositionLinear, PositionCache, ResMLPLayer, ToeplitzLinear, fold
+
+from .test_layer import randomise
+
+DIM, POSITIONS = 4, 6
+FORMS = {
+    "paper": lambda causal: CrossPositionLinear(POSITIONS, causal),
+    "without bias": lambda causal: CrossPositionLinear(POSITIONS, causal, bias=False),
+    "heads": lambda causal: CrossPositionLinear(POSITIONS, causal, heads=2),
+    "toeplitz": lambda causal: ToeplitzLinear(POSITIONS, causal),
+}
+
+
+def make_layer(form, causal, norm, seed):
+    layer = ResMLPLayer(DIM, FORMS[form](causal), ChannelMLP(DIM, 8), layer_scale=0.2, norm=norm).double()
+    randomise(layer, seed)
+    return layer
+
+
+@pytest.mark.parametrize("norm", [Affine, nn.LayerNorm])
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=20)
+@given(length=st.integers(1, POSITIONS), batch=st.integers(1, 3), causal=st.booleans(), seed=st.integers(0, 999))
+def test_a_folded_layer_equals_the_layer(form, norm, length, batch, causal, seed):
+    layer = make_layer(form, causal, norm, seed)
+    before = copy.deepcopy(layer.state_dict())
+    folded = fold(layer)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(length, batch, DIM, dtype=torch.float64, generator=generator)
+    pad = torch.arange(length) >= torch.randint(1, length + 1, (batch, 1), generator=generator)
+    for mask in (None, pad):
+        torch.testing.assert_close(folded(x, padding_mask=mask), layer(x, padding_mask=mask))
+    assert not any(isinstance(module, Affine) for module in folded.modules())
+    for name, value in layer.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_folded_layer_decodes_step_by_step(form):
+    folded = fold(make_layer(form, True, Affine, 1))
+    x = torch.randn(POSITIONS, 2, DIM, dtype=torch.float64)
+    cache = PositionCache()
+    with torch.no_grad():
+        steps = torch.cat([folded(x[t : t + 1], cache=cache) for t in range(POSITIONS)])
+        torch.testing.assert_close(steps, folded(x))
+
+
+def test_a_batch_of_many_blocks_equals_its_parts():
+    layer = ResMLPLayer(DIM, CrossPositionLinear(POSITIONS), ChannelMLP(DIM, 8), layer_scale=0.2)
+    randomise(layer, 0)
+    folded = fold(layer)
+    x = torch.randn(POSITIONS, 300, DIM)
+    torch.testing.assert_close(folded(x), layer(x))
+    torch.testing.assert_close(folded(x)[:, 123], folded(x[:, 123:124])[:, 0])
