@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/ready
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: demo translate demo-vision test lint clean
+.PHONY: demo translate demo-vision bench test lint clean
 
 demo: $(READY)  ## write a corpus, train a ResMLP translator on it and score it, offline, in minutes
 	$(BIN)/python recipes/demo/grammar.py build/demo/corpus
@@ -19,6 +19,14 @@ demo-vision: $(READY)  ## train a tiny ResMLP to read handwritten digits, offlin
 	$(BIN)/python recipes/digits/digits.py build/demo-vision/digits
 	$(BIN)/python -m resmlp_vision.train --config recipes/digits/recipe.yaml
 	$(BIN)/python recipes/digits/look.py build/demo-vision/digits build/demo-vision/run
+
+bench: $(READY)  ## measure speed and memory beside fairseq, CTranslate2 and timm: 20 minutes on two quiet CPU cores
+	$(BIN)/python benchmarks/mt_train.py
+	$(BIN)/python benchmarks/mt_decode.py
+	$(BIN)/python benchmarks/vision_infer.py --compile
+	$(BIN)/python benchmarks/vision_train.py
+	$(BIN)/python benchmarks/floor.py
+	$(BIN)/python benchmarks/plot.py
 
 test: $(READY)
 	$(BIN)/python -m pytest
