@@ -88,9 +88,9 @@ class Muon(torch.optim.AdamW):
     def _step_matrix(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
         gradient, state = parameter.grad, self.state[parameter]
         assert gradient is not None
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        momentum: Tensor = state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        if not state:  # by the names of AdamW, which reads the state of all parameters when it is loaded
+            state.update(step=torch.zeros(()), exp_avg=torch.zeros_like(parameter))
+        momentum: Tensor = state["exp_avg"].lerp_(gradient, 1 - group["momentum"])
         update = orthogonalise(gradient.lerp(momentum, group["momentum"]))
         update = update.masked_fill_(momentum == 0, 0.0)  # the upper triangle of a causal A, and rows of A not used yet
         parameter.mul_(1 - group["lr"] * group["weight_decay"])

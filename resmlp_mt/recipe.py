@@ -19,7 +19,8 @@ from resmlp_core.files import UserError, reporting
 from resmlp_mt.prepare import RULES
 from resmlp_mt.stages import STAGES, Run
 
-OPTIONAL: dict[str, Any] = {"clean": {}, "effective_tokens": None}
+OPTIONAL: dict[str, Any] = {"clean": {}, "effective_tokens": None, "tokenized_bleu": None}
+TOKENIZED = (None, "moses", "split compounds")
 KEYS = (*OPTIONAL, "pair", "data", "vocab_size", "average", "shown_positions", "train", "archs", "generate")
 OWN_TRAIN_OPTIONS = {"save-dir", "tensorboard-logdir", "log-format", "user-dir"}
 OWN_GENERATE_OPTIONS = {"path", "gen-subset", "remove-bpe", "user-dir"}
@@ -53,7 +54,7 @@ def read_recipe(
         raise UserError(f"{path} is not YAML, or an override is not: {' '.join(str(error).split())}") from None
     if not isinstance(config, DictConfig) or set(OPTIONAL | dict(config)) != set(KEYS):
         raise UserError(
-            f"{path} must have the keys {', '.join(KEYS)}, of which {' and '.join(OPTIONAL)} may be left out"
+            f"{path} must have the keys {', '.join(KEYS)}, of which {', '.join(OPTIONAL)} may be left out"
         )
     config = OmegaConf.merge(OPTIONAL, config)
     for override in overrides:
@@ -74,6 +75,8 @@ def read_recipe(
             raise UserError(f"{stage}.{option} is not to be set: --out says where everything goes")
     for rule in settings["clean"].keys() - set(RULES):
         raise UserError(f"clean.{rule} is no rule; there are {', '.join(RULES)}")
+    if settings["tokenized_bleu"] not in TOKENIZED:
+        raise UserError(f"tokenized_bleu={settings['tokenized_bleu']} is none of moses, split compounds")
     return settings | {"name": arch}
 
 
@@ -131,7 +134,10 @@ def main() -> None:
     if args.stage in (None, "score"):
         outcome = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))
         show_table(run.out)
-        print(f"\nBLEU {outcome['bleu']:.2f}  {outcome['signature']}\nEverything is in {run.folder}")
+        for name, what in (("tokenized", "BLEU on Moses's tokens"), ("tokenized_split", "and with compounds apart")):
+            if f"bleu_{name}" in outcome:
+                print(f"{what} {outcome[f'bleu_{name}']:.2f}  {outcome[f'signature_{name}']}")
+        print(f"BLEU {outcome['bleu']:.2f}  {outcome['signature']}\nEverything is in {run.folder}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Each is skipped when its output is whole, and goes on where it was cut off.
 """
 
+import argparse
 import filecmp
 import json
 import os
@@ -22,6 +23,7 @@ from typing import Any
 import fairseq
 import torch
 from fairseq.data import data_utils
+from fairseq.models import ARCH_CONFIG_REGISTRY
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.files import UserError, alone_in, remove, replacing, write_json
@@ -30,10 +32,11 @@ from resmlp_mt.clean import Rules
 from resmlp_mt.host import KEEP_MEMORY, run_fairseq
 from resmlp_mt.pictures import draw_learning_curve, draw_matrices, read_curve
 from resmlp_mt.prepare import prepare, replace_train_targets
-from resmlp_mt.score import read_hypotheses, read_lines, score
+from resmlp_mt.score import read_hypotheses, read_lines, score, score_tokenized
 
 PLUGIN = Path(__file__).parent
 STAGES = ("prepare", "train", "average", "generate", "score")
+PACKAGES = ("torch", "numpy", "sentencepiece", "sacrebleu", "sacremoses", "datasets")
 
 
 class Run:
@@ -62,7 +65,7 @@ class Run:
                 holds a run with other settings.
         """
         if int(os.environ.get("RANK", 0)):
-            if "train" in stages:
+            if "train" in stages and not self._is_trained():
                 self._train()
             return
         if "prepare" in stages:
@@ -72,7 +75,7 @@ class Run:
             return
         if not (self.data_bin / f"dict.{self.source}.txt").exists():
             raise UserError(f"there is no {self.data_bin}: run the stage prepare first")
-        refuse_long_sentences(self.data_bin, (self.source, self.target), self.settings["train"])
+        self._refuse_long_sentences()
         self.folder.mkdir(exist_ok=True)
         with alone_in(self.folder):
             keep_settings(self.folder, self.settings)
@@ -96,17 +99,24 @@ class Run:
         if not model.exists():
             raise UserError(f"--teacher {teacher}: there is no {model}; train it first, with the same --out")
         output = folder / "generate-train.txt"
-        translations = run_fairseq_generate(self.data_bin, model, output, "train", self.settings["generate"])
-        replace_train_targets(self.out, translations, folder / "distilled")
+        with alone_in(folder):
+            translations = run_fairseq_generate(self.data_bin, model, output, "train", self.settings["generate"])
+            replace_train_targets(self.out, translations, folder / "distilled")
 
     def train(self) -> None:
         """Train with fairseq-train, from the last checkpoint if there is one; train.log has all it says."""
-        done = self.folder / "trained"
-        if done.exists():
+        if self._is_trained():
             print("training: done before")
         else:
             self._train()
-            done.touch()
+        (self.folder / "trained").touch()
+
+    def _is_trained(self) -> bool:
+        """Whether training has ended; fairseq itself, asked again at its last update, would do one more."""
+        last, updates = self.folder / "checkpoints" / "checkpoint_last.pt", self.settings["train"].get("max-update")
+        if (self.folder / "trained").exists() or not updates:
+            return (self.folder / "trained").exists()
+        return zipfile.is_zipfile(last) and read_checkpoint(last)["optimizer_history"][-1]["num_updates"] >= updates
 
     def _train(self) -> None:
         teacher = self.settings.get("teacher")
@@ -136,14 +146,17 @@ class Run:
             counts = self.settings["average"]
             counts = counts if isinstance(counts, list) else [counts]
             references = read_lines(self.out / "text" / f"valid.{self.target}")
-            bleu, candidate = {}, self.folder / "candidate.pt"
-            for count in counts:
-                chosen = newest_checkpoints(self.folder / "checkpoints", count)
+            bleu: dict[int, float] = {}
+            candidate = self.folder / "candidate.pt"
+            for chosen in (newest_checkpoints(self.folder / "checkpoints", count) for count in counts):
+                count = len(chosen)  # there may be fewer
+                if count in bleu:
+                    continue
                 with replacing(candidate) as partial:
                     torch.save(average_checkpoints(chosen), partial)
                 output = self.folder / f"valid-{count}.txt"
                 hypotheses = run_fairseq_generate(self.data_bin, candidate, output, "valid", self.settings["generate"])
-                bleu[count] = score(hypotheses, references)["bleu"]
+                bleu[count] = float(score(hypotheses, references)["bleu"])
                 names = ", ".join(path.name for path in chosen)
                 print(f"averaged {names}: validation BLEU {bleu[count]:.2f}", flush=True)
                 best = max(bleu, key=bleu.__getitem__)
@@ -153,8 +166,9 @@ class Run:
             write_json(choice, {"averaged": best, "valid_bleu": bleu[best]})
         draw_learning_curve(self.folder / "tensorboard", self.folder / "learning-curve.png", self.folder.name)
         if self.settings["train"]["arch"].startswith("resmlp"):
-            weights = torch.load(model, map_location="cpu", weights_only=True)["model"]
-            draw_matrices(weights, self.folder / "matrices.png", self.settings["shown_positions"])
+            draw_matrices(
+                read_checkpoint(model)["model"], self.folder / "matrices.png", self.settings["shown_positions"]
+            )
 
     def generate(self) -> None:
         """Translate the test set; generate.txt is as fairseq-generate prints it."""
@@ -168,12 +182,15 @@ class Run:
         sources, references = (read_lines(self.out / "text" / f"test.{lang}") for lang in (self.source, self.target))
         hypotheses = read_hypotheses(self.folder / "generate.txt")
         show_translations(sources, references, hypotheses)
-        write_json(self.folder / "results.json", self.describe() | score(hypotheses, references) | self._provenance())
+        scores = score(hypotheses, references)
+        if tokenized := self.settings["tokenized_bleu"]:
+            scores |= score_tokenized(hypotheses, references, self.target, tokenized == "split compounds")
+        write_json(self.folder / "results.json", self.describe() | scores | self._provenance())
 
     def describe(self) -> dict[str, Any]:
         """Tell what training took and gave: parameters, updates, hours, target tokens a second, bits a token."""
         last = self.folder / "checkpoints" / "checkpoint_last.pt"
-        state = torch.load(last, map_location="cpu", weights_only=True)
+        state = read_checkpoint(last)
         parameters = {w.data_ptr(): w.numel() for name, w in state["model"].items() if not name.endswith("version")}
         valid_loss = read_curve(self.folder / "tensorboard" / "valid", "loss")
         tokens_per_second = read_curve(self.folder / "tensorboard" / "train", "wps")
@@ -190,16 +207,36 @@ class Run:
         """Tell what it takes to repeat the run."""
         prepared = json.loads((self.out / "prepare.json").read_text(encoding="utf-8"))
         return {
-            "command": shlex.join(sys.argv),
+            "command": shlex.join(["python", *sys.orig_argv[1:]]),
             "commit": commit(),
+            "settings": self.settings,
             "seed": self.settings["train"].get("seed", 1),
             "data_sha256": prepared["text"]["sha256"],
             "vocabulary_sha256": prepared["sentencepiece"]["sha256"],
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "CPU",
+            "devices": torch.cuda.device_count(),
             "threads": torch.get_num_threads(),
             "versions": {"python": platform.python_version(), "fairseq": fairseq.__version__}
-            | {name: version(name) for name in ("torch", "numpy", "sentencepiece", "sacrebleu")},
+            | {name: version(name) for name in PACKAGES},
         }
+
+    def _refuse_long_sentences(self) -> None:
+        """Find before training, not after, that a sentence to translate does not fit into A."""
+        train = self.settings["train"]
+        defaults = argparse.Namespace()
+        ARCH_CONFIG_REGISTRY[train["arch"]](defaults)
+        for lang, side in ((self.source, "source"), (self.target, "target")):
+            option = f"max-{side}-positions"
+            limit = train.get(option, getattr(defaults, option.replace("-", "_"), None))
+            for split in ("valid", "test"):
+                path = self.data_bin / f"{split}.{self.source}-{self.target}.{lang}"
+                dataset = data_utils.load_indexed_dataset(str(path), None)
+                longest = int(dataset.sizes.max())  # a view on the dataset's memory, which goes with the dataset
+                if limit and longest > limit:
+                    raise UserError(
+                        f"a {split} sentence has {longest} tokens in {lang}, more than train.{option}={limit}; "
+                        f"give train.{option}={longest}"
+                    )
 
     def _must_exist(self, name: str, stage: str) -> None:
         if not (self.folder / name).exists():
@@ -207,12 +244,19 @@ class Run:
 
 
 def commit() -> str | None:
-    """The commit of the source that this is run from; None where it is installed without its history."""
-    line = ["git", "-C", str(PLUGIN), "rev-parse", "HEAD"]
-    try:
+    """The commit of the source that this is run from, "-dirty" if it has changed; None where there is no history."""
+    git = ["git", "-C", str(PLUGIN)]
+    try:  # git would also tell of a repository in which this is only installed
+        subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=True)
+        line = [*git, "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"]
         return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Read a checkpoint of fairseq's."""
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def share_batch(effective_tokens: int, max_tokens: int, devices: int) -> dict[str, int]:
@@ -290,11 +334,15 @@ def describe_progress(stats: Mapping[str, Any]) -> str:
 
 
 def newest_checkpoints(folder: Path, count: int) -> list[Path]:
-    """List the last ``count`` checkpoints, oldest first: those of whole epochs, then that of where training stopped."""
-    epochs = sorted(folder.glob("checkpoint[0-9]*.pt"), key=lambda path: int(path.stem.removeprefix("checkpoint")))
+    """List the last ``count`` checkpoints, oldest first, up to where training stopped.
+
+    They are those of whole epochs; where a recipe keeps none, those of every so many updates.
+    """
+    kept = list(folder.glob("checkpoint[0-9]*.pt")) or list(folder.glob("checkpoint_[0-9]*_[0-9]*.pt"))
+    kept.sort(key=lambda path: int(re.findall(r"\d+", path.stem)[-1]))
     last = folder / "checkpoint_last.pt"
-    stopped_within = not epochs or not filecmp.cmp(last, epochs[-1], shallow=False)  # else it is a copy
-    return [*epochs, *([last] if stopped_within else [])][-count:]
+    stopped_within = not kept or not filecmp.cmp(last, kept[-1], shallow=False)  # else it is a copy
+    return [*kept, *([last] if stopped_within else [])][-count:]
 
 
 def run_fairseq_generate(
@@ -328,35 +376,29 @@ def show_translations(sources: Sequence[str], references: Sequence[str], hypothe
         print(f"\n  source      {sources[i]}\n  reference   {references[i]}\n  translation {hypotheses[i]}")
 
 
-def refuse_long_sentences(data_bin: Path, pair: tuple[str, str], options: Mapping[str, Any]) -> None:
-    """Find before training, not after, that a sentence of the test set does not fit into A."""
-    for lang, option in zip(pair, ("max-source-positions", "max-target-positions"), strict=True):
-        dataset = data_utils.load_indexed_dataset(str(data_bin / f"test.{'-'.join(pair)}.{lang}"), None)
-        longest = int(dataset.sizes.max())  # a view on the dataset's memory, which goes with the dataset
-        if option in options and longest > options[option]:
-            raise UserError(
-                f"a test sentence has {longest} tokens in {lang}, more than train.{option}={options[option]}; "
-                f"give train.{option}={longest}"
-            )
-
-
 def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Keep the settings of a run in its folder; with others than before, redo what follows training.
 
     Raises:
-        UserError: the options of training have changed; nothing is mixed.
+        UserError: what the model is trained on, or how, has changed; nothing is mixed.
     """
     path = folder / "settings.json"
     if path.exists():
         earlier = json.loads(path.read_text(encoding="utf-8"))
-        before, now = earlier["train"], settings["train"]
+        before, now = (trained_with(each) for each in (earlier, settings))
         for key in sorted(before.keys() | now.keys()):
             if before.get(key) != now.get(key):
                 raise UserError(
-                    f"{folder} was started with train.{key}={before.get(key)}, not {now.get(key)}; "
+                    f"{folder} was started with {key}={before.get(key)}, not {now.get(key)}; "
                     "give another --out, or delete that folder"
                 )
         if (earlier["average"], earlier["generate"]) != (settings["average"], settings["generate"]):
             for outdated in (folder / "average.json", folder / "generate.txt", *folder.glob("valid-*.txt")):
                 remove(outdated)
     write_json(path, settings)
+
+
+def trained_with(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the settings that make a trained model what it is, by the names that a user gives them."""
+    train = {f"train.{key}": value for key, value in settings["train"].items()}
+    return train | {key: settings[key] for key in ("pair", "data", "vocab_size", "clean", "effective_tokens")}

@@ -63,3 +63,25 @@ def test_the_upper_triangle_of_a_and_rows_without_a_gradient_stay():
     assert torch.equal(mixer.weight[5:], before[5:])
     assert torch.count_nonzero(mixer.weight[:5] - before[:5]) == 15
     assert all(p.grad is not None for p in mixer.parameters())  # the gradients are there for who logs them
+
+
+def test_a_resumed_optimiser_ends_where_an_unbroken_one_ends():
+    def parameters():
+        torch.manual_seed(0)
+        return [nn.Parameter(torch.randn(shape)) for shape in ((8, 16), (200, 8), (8,))]
+
+    def train(muon, weights, steps):
+        for step in steps:
+            generator = torch.Generator().manual_seed(step)
+            for weight in weights:
+                weight.grad = torch.randn(weight.shape, generator=generator)
+            muon.step()
+
+    unbroken, resumed = parameters(), parameters()
+    train(Muon(unbroken, lr=0.01), unbroken, range(6))
+    first = Muon(resumed, lr=0.01)
+    train(first, resumed, range(3))
+    second = Muon(resumed, lr=0.01)
+    second.load_state_dict(first.state_dict())
+    train(second, resumed, range(3, 6))
+    assert all(torch.equal(a, b) for a, b in zip(unbroken, resumed, strict=True))

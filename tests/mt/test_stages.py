@@ -1,8 +1,15 @@
-"""The stages of a recipe, in parts: which checkpoints are averaged."""
+"""The stages of a recipe, in parts: which checkpoints are averaged, what may change, which commit it was."""
+
+import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from resmlp_mt.stages import newest_checkpoints
+import resmlp_mt
+from resmlp_core.files import UserError
+from resmlp_mt import stages
+from resmlp_mt.stages import commit, keep_settings, newest_checkpoints
 
 
 @pytest.mark.parametrize(
@@ -23,3 +30,52 @@ def test_the_newest_checkpoints_end_where_training_did(tmp_path, last, expected)
 def test_a_run_that_stopped_within_its_first_epoch_has_one(tmp_path):
     (tmp_path / "checkpoint_last.pt").write_bytes(b"")
     assert newest_checkpoints(tmp_path, 5) == [tmp_path / "checkpoint_last.pt"]
+
+
+def test_checkpoints_of_every_so_many_updates_serve_where_no_epochs_are_kept(tmp_path):
+    for name in ("1_2000", "1_4000", "2_10000"):
+        (tmp_path / f"checkpoint_{name}.pt").write_bytes(name.encode())
+    (tmp_path / "checkpoint_last.pt").write_bytes(b"2_10000")
+    names = [path.name for path in newest_checkpoints(tmp_path, 2)]
+    assert names == ["checkpoint_1_4000.pt", "checkpoint_2_10000.pt"]
+
+
+BEFORE = {
+    "pair": "en-de",
+    "data": "corpus",
+    "vocab_size": 100,
+    "clean": {},
+    "effective_tokens": 25000,
+    "train": {"lr": 0.1},
+    "average": 1,
+    "generate": {"beam": 4},
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"effective_tokens": 700}, "effective_tokens=25000, not 700"),
+        ({"vocab_size": 999}, "vocab_size=100, not 999"),
+        ({"train": {"lr": 0.2}}, r"train\.lr=0\.1, not 0\.2"),
+        ({"train": {"lr": 0.1, "dropout": 0.3}}, r"train\.dropout=None, not 0\.3"),
+    ],
+)
+def test_a_changed_setting_of_what_is_trained_is_refused_and_not_kept(tmp_path, changed, named):
+    keep_settings(tmp_path, BEFORE)
+    with pytest.raises(UserError, match=named):
+        keep_settings(tmp_path, BEFORE | changed)
+    keep_settings(tmp_path, BEFORE)
+
+
+def test_the_commit_is_this_repositorys_and_says_whether_it_was_changed():
+    if (Path(resmlp_mt.__file__).parents[1] / ".git").exists():
+        assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", commit())
+
+
+def test_a_repository_in_which_it_is_only_installed_is_not_told_of(tmp_path, monkeypatch):
+    installed = tmp_path / "resmlp_mt"
+    installed.mkdir()
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    monkeypatch.setattr(stages, "PLUGIN", installed)
+    assert commit() is None
