@@ -11,7 +11,6 @@ from resmlp_core.cross_position import CrossPositionLinear, PositionCache
 from resmlp_core.fold import absorb_after, absorb_before, fold, fold_
 from resmlp_core.gate import GatedMixer
 from resmlp_core.layer import ResidualSublayer, ResMLPLayer
-from resmlp_core.toeplitz import ToeplitzLinear
 
 __all__ = [
     "Affine",
@@ -22,7 +21,6 @@ __all__ = [
     "PositionCache",
     "ResMLPLayer",
     "ResidualSublayer",
-    "ToeplitzLinear",
     "absorb_after",
     "absorb_before",
     "fold",

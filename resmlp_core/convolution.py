@@ -4,20 +4,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resmlp_core.cross_position import PositionCache
+from resmlp_core.cross_position import CrossPositionLinear, PositionCache
 
 
 class ConvolvedMixer(nn.Module):
     """mixer(x) + depth-wise convolution of x over positions.
 
     Args:
-        mixer: ``CrossPositionLinear`` or its like.
+        mixer: A.
         dim: number of channels.
         kernel_size: positions that a filter covers: its own and those before it if ``causal``, else centred, and odd.
         causal: read no later position.
     """
 
-    def __init__(self, mixer: nn.Module, dim: int, kernel_size: int, causal: bool = False) -> None:
+    def __init__(self, mixer: CrossPositionLinear, dim: int, kernel_size: int, causal: bool = False) -> None:
         super().__init__()
         self.mixer = mixer
         self.kernel_size = kernel_size
@@ -30,9 +30,10 @@ class ConvolvedMixer(nn.Module):
         if padding_mask is not None:
             x = x.masked_fill(padding_mask.t().unsqueeze(-1), 0.0)
         mixed = self.mixer(x, cache=cache)
-        inputs = x if cache is None else cache.last(self.kernel_size)
-        padded = F.pad(inputs, (0, 0, 0, 0, self.before, self.kernel_size - 1 - self.before))
-        first = inputs.size(0) - x.size(0)
-        for offset, weight in enumerate(self.weight, start=first):
-            mixed = torch.addcmul(mixed, padded[offset : offset + x.size(0)], weight)
+        if cache is not None:
+            near = cache.last(self.kernel_size)
+            return mixed + (near * self.weight[-len(near) :].unsqueeze(1)).sum(0, keepdim=True)
+        padded = F.pad(x, (0, 0, 0, 0, self.before, self.kernel_size - 1 - self.before))
+        for offset, weight in enumerate(self.weight):
+            mixed = torch.addcmul(mixed, padded[offset : offset + len(x)], weight)
         return mixed

@@ -67,20 +67,6 @@ class CrossPositionLinear(nn.Module):
         self.weight = nn.Parameter(weight.tril() if causal else weight)
         self.bias = nn.Parameter(torch.zeros(*groups, max_positions)) if bias else None
 
-    def matrix(self, first: int, total: int) -> Tensor:
-        """Rows ``first`` to ``total`` of A for ``total`` positions, ``(total - first, total)``, heads before them.
-
-        Raises:
-            ValueError: A is smaller than that.
-        """
-        if total > self.max_positions:
-            raise ValueError(
-                f"a sequence of {total} positions does not fit a matrix A of {self.max_positions}; raise max_positions "
-                "(--max-source-positions or --max-target-positions in fairseq) and train with it"
-            )
-        weight = self.weight[..., first:total, :total]
-        return weight.tril() if self.causal and first == 0 else weight
-
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
         """Mix the positions of ``x``.
 
@@ -100,7 +86,14 @@ class CrossPositionLinear(nn.Module):
             raise ValueError("a cache serves a causal CrossPositionLinear, one position at a time")
         first = 0 if cache is None else cache.length
         total = first + x.size(0)
-        matrix = self.matrix(first, total)
+        if total > self.max_positions:
+            raise ValueError(
+                f"a sequence of {total} positions does not fit a matrix A of {self.max_positions}; raise max_positions "
+                "(--max-source-positions or --max-target-positions in fairseq) and train with it"
+            )
+        matrix = self.weight[..., first:total, :total]
+        if self.causal and cache is None:
+            matrix = matrix.tril()
         if padding_mask is not None:
             x = x.masked_fill(padding_mask.t().unsqueeze(-1), 0.0)
         inputs = x if cache is None else cache.append(x)
@@ -108,9 +101,7 @@ class CrossPositionLinear(nn.Module):
         if self.heads == 1:
             columns = inputs.reshape(total, -1)
             return (matrix @ columns if bias is None else torch.addmm(bias, matrix, columns)).view_as(x)
-        columns = (
-            inputs.unflatten(2, (self.heads, -1)).permute(2, 0, 1, 3).flatten(2)
-        )  # (heads, positions, B · C/heads)
+        columns = inputs.unflatten(2, (self.heads, -1)).permute(2, 0, 1, 3).flatten(2)  # (heads, positions, ·)
         mixed = matrix @ columns if bias is None else torch.baddbmm(bias, matrix, columns)
         return mixed.unflatten(2, (x.size(1), -1)).permute(1, 2, 0, 3).reshape(x.shape)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from resmlp_core.affine import Affine
 from resmlp_core.channel_mlp import ChannelMLP
+from resmlp_core.convolution import ConvolvedMixer
 from resmlp_core.cross_position import CrossPositionLinear, PositionCache
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -82,24 +83,25 @@ class FoldedCrossPosition(nn.Module):
 
     Args:
         pre: Aff; or LayerNorm, where γ and δ come after its normalisation.
-        mixer: A, of any form; it is used without its bias.
+        mixer: A, of any form, with a convolution or without; it is used without its bias.
         post: the second Aff.
     """
 
     @torch.no_grad()
-    def __init__(self, pre: Norm, mixer: CrossPositionLinear, post: Affine) -> None:
+    def __init__(self, pre: Norm, mixer: CrossPositionLinear | ConvolvedMixer, post: Affine) -> None:
         super().__init__()
         alpha, beta = scale_and_shift(pre)
         self.scale = nn.Parameter(post.alpha * alpha)
         self.shift = nn.Parameter(post.alpha * beta)
         self.eps = pre.eps if isinstance(pre, nn.LayerNorm) else None
         offset = post.beta.unsqueeze(0)
-        if mixer.bias is not None:
-            bias = mixer.bias.view(mixer.heads, -1).repeat_interleave(len(alpha) // mixer.heads, 0).t()
+        linear = mixer.mixer if isinstance(mixer, ConvolvedMixer) else mixer
+        if linear.bias is not None:
+            bias = linear.bias.view(linear.heads, -1).repeat_interleave(len(alpha) // linear.heads, 0).t()
             offset = torch.addcmul(offset, post.alpha, bias)  # (positions, channels)
         self.offset = nn.Parameter(offset.unsqueeze(1))
         self.mixer = mixer
-        mixer.bias = None
+        linear.bias = None
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
         """Map ``(T, B, dim)`` to ``(T, B, dim)``; mask and cache are those of ``CrossPositionLinear``."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from resmlp_core.affine import Affine
 from resmlp_core.channel_mlp import ChannelMLP
+from resmlp_core.convolution import ConvolvedMixer
 from resmlp_core.cross_position import CrossPositionLinear
 from resmlp_core.fold import FoldedCrossChannel, FoldedCrossPosition, Norm
 
@@ -42,7 +43,7 @@ class ResidualSublayer(nn.Module):
 
     def folded(self) -> nn.Module:
         """Give the same without Affs, for inference; itself where the mixer is neither A nor a channel MLP."""
-        if isinstance(self.mixer, CrossPositionLinear):
+        if isinstance(self.mixer, CrossPositionLinear | ConvolvedMixer):
             return FoldedCrossPosition(self.pre, self.mixer, self.post)
         if isinstance(self.mixer, ChannelMLP):
             return FoldedCrossChannel(self.pre, self.mixer, self.post)

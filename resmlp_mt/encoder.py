@@ -18,7 +18,6 @@ from resmlp_core import (
     CrossPositionLinear,
     GatedMixer,
     ResMLPLayer,
-    ToeplitzLinear,
 )
 from resmlp_mt.left_padding import left_padding, rotate
 
@@ -41,11 +40,11 @@ def build_channel_mlp(dim: int, hidden_dim: int, cfg: TransformerConfig, module_
 
 
 def build_cross_position(dim: int, max_positions: int, cfg: TransformerConfig, causal: bool = False) -> nn.Module:
-    """Build what mixes positions: A, in the form and with the company that the options ask for."""
-    form = ToeplitzLinear if cfg.toeplitz else CrossPositionLinear
-    mixer: nn.Module = form(max_positions, causal, init_std=cfg.position_init_std, heads=cfg.position_heads)
+    """Build what mixes positions: A, and what the options ask for beside it."""
+    linear = CrossPositionLinear(max_positions, causal, init_std=cfg.position_init_std, heads=cfg.position_heads)
+    mixer: nn.Module = linear
     if cfg.position_convolution:
-        mixer = ConvolvedMixer(mixer, dim, cfg.position_convolution, causal)
+        mixer = ConvolvedMixer(linear, dim, cfg.position_convolution, causal)
     return GatedMixer(mixer, dim) if cfg.position_gate else mixer
 
 

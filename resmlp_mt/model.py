@@ -55,7 +55,6 @@ class ResMLPModel(TransformerModel):
         parser.add_argument(
             "--position-gate", action="store_true", help="gate what A mixes by the position's own channels"
         )
-        parser.add_argument("--toeplitz", action="store_true", help="one weight of A a distance: it serves any length")
         parser.add_argument("--positional-embeddings", action="store_true", help="add the Transformer's, sinusoidal")
         parser.add_argument(
             "--pre-norm",
@@ -143,7 +142,6 @@ def resmlp(args: Any) -> None:
         position_heads=1,
         position_convolution=0,
         position_gate=False,
-        toeplitz=False,
         positional_embeddings=False,
         pre_norm="affine",
     )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from resmlp_core import Affine, ChannelMLP, CrossPositionLinear, PositionCache, ResMLPLayer, ToeplitzLinear, fold
+from resmlp_core import Affine, ChannelMLP, ConvolvedMixer, CrossPositionLinear, PositionCache, ResMLPLayer, fold
 
 from .test_layer import randomise
 
@@ -17,7 +17,7 @@ FORMS = {
     "paper": lambda causal: CrossPositionLinear(POSITIONS, causal),
     "without bias": lambda causal: CrossPositionLinear(POSITIONS, causal, bias=False),
     "heads": lambda causal: CrossPositionLinear(POSITIONS, causal, heads=2),
-    "toeplitz": lambda causal: ToeplitzLinear(POSITIONS, causal),
+    "convolution": lambda causal: ConvolvedMixer(CrossPositionLinear(POSITIONS, causal), DIM, 3, causal),
 }
 
 

@@ -31,14 +31,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gate": {"position_gate": True},
     "layer_norm": {"pre_norm": "layer_norm"},
     "positions": {"positional_embeddings": True},
-    "toeplitz": {"toeplitz": True},
     "convolution": {"position_convolution": 3},
     "all": {
         "position_heads": 4,
         "position_gate": True,
         "pre_norm": "layer_norm",
         "positional_embeddings": True,
-        "toeplitz": True,
         "position_convolution": 3,
     },
 }
