@@ -53,9 +53,7 @@ def read_recipe(
     except YAMLError as error:
         raise UserError(f"{path} is not YAML, or an override is not: {' '.join(str(error).split())}") from None
     if not isinstance(config, DictConfig) or set(OPTIONAL | dict(config)) != set(KEYS):
-        raise UserError(
-            f"{path} must have the keys {', '.join(KEYS)}, of which {', '.join(OPTIONAL)} may be left out"
-        )
+        raise UserError(f"{path} must have the keys {', '.join(KEYS)}, of which {', '.join(OPTIONAL)} may be left out")
     config = OmegaConf.merge(OPTIONAL, config)
     for override in overrides:
         key, separator, _ = override.partition("=")

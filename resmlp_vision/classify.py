@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from timm.data import ImageNetInfo, create_transform, resolve_model_data_config
 
+from resmlp_core import fold
 from resmlp_core.files import UserError, reporting
 from resmlp_vision.classifiers import add_model_arguments, load
 from resmlp_vision.images import open_rgb
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     add_model_arguments(parser)
     args = parser.parse_args()
-    model = load(args.model, args.checkpoint)
+    model = fold(load(args.model, args.checkpoint))
     names = ImageNetInfo()
     try:
         for path, best in classify(model, args.images):

@@ -16,6 +16,7 @@ from timm.task.evaluator import evaluation_sample_limit
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from resmlp_core import fold
 from resmlp_core.files import UserError, reporting, write_json
 from resmlp_vision.classifiers import add_model_arguments, load
 from resmlp_vision.config import Config
@@ -94,7 +95,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FILE.JSON", help="write the figures there, too")
     args = parser.parse_args()
     device = join_processes(args.device)
-    model = load(args.model, args.checkpoint).to(device)
+    model = fold(load(args.model, args.checkpoint)).to(device)
     norm = resolve_model_data_config(model)
     config = Config(
         data=args.data,
