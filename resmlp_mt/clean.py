@@ -1,6 +1,7 @@
 """Which training pairs to leave out of a parallel corpus: each rule is a switch, and each keeps a count."""
 
 import hashlib
+import math
 import re
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from resmlp_core.files import UserError
 
 PARTS = 16  # duplicates are looked for in a sixteenth of the pairs at a time, so that memory stays small
 SEEN = np.dtype([("digest", np.uint64), ("pair", np.uint64)])
@@ -23,18 +26,31 @@ class Rules:
 
     Args:
         max_words: the most words, between white space, of either side.
+        max_chars: the most characters of either side: a text without white space is a single word.
         max_ratio: the most words of the longer side for each word of the shorter one.
         drop_identical: leave out a pair whose sides are equal but for their case: a line copied, not translated.
         drop_bad_encoding: leave out what has been decoded wrongly: U+FFFD, control characters, UTF-8 read as
             Windows-1252.
         drop_duplicates: leave out a pair that an earlier one equals.
+
+    Raises:
+        UserError: for a limit that is no number, or that no pair could satisfy.
     """
 
     max_words: int | None = None
+    max_chars: int | None = None
     max_ratio: float | None = None
     drop_identical: bool = False
     drop_bad_encoding: bool = False
     drop_duplicates: bool = False
+
+    def __post_init__(self) -> None:
+        for option, limit in (("--max-words", self.max_words), ("--max-chars", self.max_chars)):
+            if limit is not None and not (type(limit) is int and limit >= 1):
+                raise UserError(f"{option} {limit} is not a whole number from 1 up")
+        ratio = self.max_ratio
+        if ratio is not None and not (type(ratio) in (int, float) and 1 <= ratio < math.inf):
+            raise UserError(f"--max-ratio {ratio} is not a number from 1 up")
 
     def broken_by(self, source: str, target: str) -> str | None:
         """Name the first rule that a pair breaks, duplicates aside; None if it breaks none."""
@@ -44,6 +60,8 @@ class Rules:
             return "bad_encoding"
         if self.drop_identical and source.casefold() == target.casefold():
             return "identical"
+        if self.max_chars and max(len(source), len(target)) > self.max_chars:
+            return "max_chars"
         if self.max_words or self.max_ratio:
             shorter, longer = sorted((len(source.split()), len(target.split())))
             if self.max_words and longer > self.max_words:

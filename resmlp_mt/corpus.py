@@ -6,7 +6,8 @@ import json
 import logging
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from contextlib import contextmanager
+from functools import cache, partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from resmlp_core.files import UserError
 
 SPLITS = {"train": ("train",), "valid": ("valid", "validation"), "test": ("test",)}  # and what files may call them
+SAMPLE = 1 << 24  # bytes of text from which the lines of a compressed file are estimated
+GZIP_RATIO = 4  # text is seldom compressed further
 
 
 def read_pairs(
@@ -46,15 +49,15 @@ def read_pairs(
     Raises:
         UserError: what is missing, empty, of unequal length, not UTF-8 or not reachable, and where.
     """
+    errors = "replace" if mend_encoding else "strict"
     root = _folder(data, source_lang, target_lang)
     if root is None:
-        batches = _hub(str(data), source_lang, target_lang, split)
-        return (yield from _columns(batches, source_lang, target_lang, str(data)))
+        batches = _hub_batches(str(data), source_lang, target_lang, split)
+        return (yield from _columns(batches, source_lang, target_lang, str(data), errors))
     files = _files(root, source_lang, target_lang, split)
-    kind = files[0].name.removesuffix(".gz").rpartition(".")[2]
-    errors = "replace" if mend_encoding else "strict"
+    kind = _kind(files[0])
     if kind == "parquet":
-        yield from _columns(_parquet(files), source_lang, target_lang, str(files[0]))
+        yield from _columns(_parquet(files), source_lang, target_lang, str(files[0]), errors)
     elif kind == "tsv":
         yield from _tsv(files[0], source_lang, target_lang, errors)
     elif kind == "jsonl":
@@ -64,18 +67,39 @@ def read_pairs(
 
 
 def count_pairs(data: str | Path, source_lang: str, target_lang: str, split: str) -> int | None:
-    """Tell how many pairs ``read_pairs`` will yield, for a progress bar; None where only reading them would tell."""
+    """Tell how many pairs ``read_pairs`` will yield, for a progress bar; None where only reading them would tell.
+
+    Of a compressed file it is an estimate from the beginning.
+    """
     root = _folder(data, source_lang, target_lang)
     if root is None:
-        return None
+        stream = _hub_stream(str(data), source_lang, target_lang, split)
+        known = (stream.info.splits or {}).get(str(stream.split))
+        return known.num_examples if known else None
     files = _files(root, source_lang, target_lang, split)
-    if files[0].suffix == ".parquet":
-        return sum(pq.ParquetFile(path).metadata.num_rows for path in files)
-    if files[0].suffix == ".gz":
-        return None
-    with files[0].open("rb") as file:
-        lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-    return lines - (files[0].suffix == ".tsv")
+    path = files[0]
+    if _kind(path) == "parquet":
+        return sum(_metadata(path).num_rows for path in files)
+    with path.open("rb") as file:
+        if path.suffix == ".gz":
+            with gzip.open(file) as text, _whole(path):
+                lines = text.read(SAMPLE).count(b"\n")
+            lines = lines * path.stat().st_size // max(1, file.tell())
+        else:
+            lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    return lines - (_kind(path) == "tsv")
+
+
+def count_bytes(data: str | Path, source_lang: str, target_lang: str) -> int | None:
+    """Tell about how many bytes of text all splits hold; None for a data set on the hub that does not say.
+
+    Raises:
+        UserError: a split is missing.
+    """
+    root = _folder(data, source_lang, target_lang)
+    if root is None:
+        return _hub_stream(str(data), source_lang, target_lang, "train").info.dataset_size
+    return sum(_text_bytes(path) for split in SPLITS for path in _files(root, source_lang, target_lang, split))
 
 
 def fingerprint(data: str | Path, source_lang: str, target_lang: str) -> str | None:
@@ -87,12 +111,16 @@ def fingerprint(data: str | Path, source_lang: str, target_lang: str) -> str | N
     root = _folder(data, source_lang, target_lang)
     if root is None:
         return None
-    digest = hashlib.sha256()
-    for split in SPLITS:
-        for path in _files(root, source_lang, target_lang, split):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    return digest([path for split in SPLITS for path in _files(root, source_lang, target_lang, split)])
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """The SHA-256 of files one after another, as ``cat FILES | sha256sum`` gives it."""
+    sha256 = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: sha256)
+    return sha256.hexdigest()
 
 
 def one_line(text: str) -> str:
@@ -177,25 +205,49 @@ def _jsonl(path: Path, source: str, target: str, errors: str) -> Iterator[tuple[
         try:
             row = json.loads(line)
             row = row.get("translation", row)
-            yield one_line(row[source] or ""), one_line(row[target] or "")
+            pair = one_line(row[source] or ""), one_line(row[target] or "")
+            "".join(pair).encode("utf-8", errors)  # JSON can spell half a surrogate pair, which is no text
         except (ValueError, AttributeError, KeyError, TypeError):
             raise UserError(
                 f"{path}, line {number}: no JSON object with a text for {source} and for {target}"
             ) from None
+        yield pair
 
 
 def _lines(path: Path, errors: str) -> Iterator[str]:
     # Bytes end a line at \n alone; str.splitlines and text mode also would at \r or U+2028 and so shift the pairs.
     open_binary: Callable[[Path], Any] = gzip.open if path.suffix == ".gz" else partial(open, mode="rb")
-    with open_binary(path) as file:
+    with open_binary(path) as file, _whole(path):
         number = 0
         try:
             for number, line in enumerate(file, start=1):
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8", errors).removesuffix("\n")
         except UnicodeDecodeError:
             raise UserError(f"{path}, line {number}: not UTF-8") from None
-        except (EOFError, gzip.BadGzipFile, zlib.error):
-            raise UserError(f"{path}: not a whole gzip file") from None
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Tell in one line that a compressed or parquet file is torn or damaged."""
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise UserError(f"{path}: not a whole gzip file") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        if getattr(error, "errno", None):  # the system's word, not pyarrow's
+            raise
+        raise UserError(f"{path}: not a whole parquet file ({str(error).splitlines()[0]})") from None
+
+
+def _kind(path: Path) -> str:
+    return path.name.removesuffix(".gz").rpartition(".")[2]
+
+
+def _text_bytes(path: Path) -> int:
+    if _kind(path) == "parquet":
+        metadata = _metadata(path)
+        return sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    return path.stat().st_size * (GZIP_RATIO if path.suffix == ".gz" else 1)
 
 
 def _shards(folder: Path, name: str) -> list[Path]:
@@ -209,29 +261,49 @@ def _shards(folder: Path, name: str) -> list[Path]:
 
 def _parquet(paths: list[Path]) -> Iterator[Any]:
     for path in paths:
-        try:
+        with _whole(path):
             yield from pq.ParquetFile(path).iter_batches(batch_size=1000)
-        except pa.ArrowInvalid as error:
-            raise UserError(f"{path}: not a whole parquet file ({str(error).splitlines()[0]})") from None
 
 
-def _hub(data: str, source: str, target: str, split: str) -> Iterator[Any]:
+def _metadata(path: Path) -> Any:
+    with _whole(path):
+        return pq.read_metadata(path)
+
+
+def _hub_batches(data: str, source: str, target: str, split: str) -> Iterator[Any]:
+    stream = _hub_stream(data, source, target, split)
+    with _reaching_hub(data, source, target):
+        yield from stream.with_format("arrow").iter(batch_size=1000)
+
+
+def _hub_stream(data: str, source: str, target: str, split: str) -> Any:
+    streams = _hub(data, source, target)
+    part = next((one for one in SPLITS[split] if one in streams), None)
+    if part is None:
+        raise UserError(f"--data {data}: the split {split!r} is missing; the data set has {', '.join(streams)}")
+    return streams[part]
+
+
+@cache  # to open it takes several requests
+def _hub(data: str, source: str, target: str) -> Any:
+    """Open a data set of the hub: a stream for each of its splits."""
     import datasets  # takes a second to import, and most corpora are files
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else each retry is a line of its own
     name, _, config = data.partition(":")
-    try:
+    with _reaching_hub(data, source, target):
         configs = datasets.get_dataset_config_names(name)
         wanted = [config] if config else [f"{source}-{target}", f"{target}-{source}"]
         config = next((one for one in wanted if one in configs), "" if config or len(configs) > 1 else configs[0])
         if not config:
             raise UserError(f"--data {data}: there is no {' or '.join(wanted)}; the data set has {', '.join(configs)}")
-        splits = datasets.get_dataset_split_names(name, config)
-        part = next((one for one in SPLITS[split] if one in splits), None)
-        if part is None:
-            raise UserError(f"--data {data}: the split {split!r} is missing; the data set has {', '.join(splits)}")
-        stream = datasets.load_dataset(name, config, split=part, streaming=True)
-        yield from stream.with_format("arrow").iter(batch_size=1000)
+        return datasets.load_dataset(name, config, streaming=True)
+
+
+@contextmanager
+def _reaching_hub(data: str, source: str, target: str) -> Iterator[None]:
+    try:
+        yield
     except UserError:
         raise
     except Exception as error:  # the hub's libraries raise many kinds; the answer to each is the same
@@ -243,16 +315,16 @@ def _hub(data: str, source: str, target: str, split: str) -> Iterator[Any]:
         ) from error
 
 
-def _columns(batches: Iterable[Any], source: str, target: str, where: str) -> Iterator[tuple[str, str]]:
+def _columns(batches: Iterable[Any], source: str, target: str, where: str, errors: str) -> Iterator[tuple[str, str]]:
     """Yield the pairs of Arrow batches or tables that have either schema."""
     batch = None
     for batch in batches:
-        yield from zip(_column(batch, source, where), _column(batch, target, where), strict=True)
+        yield from zip(*(_column(batch, language, where, errors) for language in (source, target)), strict=True)
     if batch is None:
         raise UserError(f"{where} is empty")
 
 
-def _column(batch: Any, language: str, where: str) -> Iterator[str]:
+def _column(batch: Any, language: str, where: str, errors: str) -> list[str]:
     schema, column = batch.schema, None
     if "translation" in schema.names and pa.types.is_struct(kind := schema.field("translation").type):
         languages = [field.name for field in kind]
@@ -266,7 +338,7 @@ def _column(batch: Any, language: str, where: str) -> Iterator[str]:
         raise UserError(f"{where}: there is no language {language!r}; those there are {', '.join(languages)}")
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         raise UserError(f"{where}: {language!r} holds {column.type}, not text")
-    try:
-        return (one_line(text or "") for text in column.to_pylist())
+    try:  # as bytes, since pyarrow decodes strictly
+        return [one_line((text or b"").decode("utf-8", errors)) for text in column.cast(pa.large_binary()).to_pylist()]
     except UnicodeDecodeError:
         raise UserError(f"{where}: the text in {language!r} is not UTF-8") from None

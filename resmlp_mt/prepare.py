@@ -26,12 +26,16 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from resmlp_core.files import UserError, alone_in, remove, replacing, reporting, write_json
 from resmlp_mt.binary import write_dataset
 from resmlp_mt.clean import Duplicates, Rules
-from resmlp_mt.corpus import count_pairs, fingerprint, read_pairs
+from resmlp_mt.corpus import count_bytes, count_pairs, digest, fingerprint, read_pairs
 
 SPLITS = ("valid", "test", "train")  # the small ones first, so that what is wrong with the data shows at once
 VOCABULARY_SENTENCES = 1_000_000  # a larger corpus is sampled: memory stays bounded, and more would change little
 EMPTY_SIDES = Rules()  # a pair with an empty side is left out under any rules, and under these no other
 BATCH = 10_000  # sentences encoded at a time
+INT_MAX = 2**31 - 1  # sentencepiece tells of a vocabulary that is too large only up to here
+SPECIAL = 4  # entries of fairseq's own
+OUTPUT_RATIO = 2  # what the folder holds at most is 1.57 times the text's bytes, measured
+BAR: dict[str, Any] = {"unit": " pairs", "unit_scale": True, "disable": None, "leave": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,15 +86,20 @@ def prepare(
 
     Returns:
         The content of prepare.json: the settings and, by stage, the pairs per split, read, kept and dropped by rule,
-        the vocabulary and the tokens.
+        the vocabulary and the tokens. The text's ``sha256`` is that of what was written, as ``cat text/* | sha256sum``
+        gives it, so it identifies the data whatever they were read from; ``source_sha256`` is that of the files read,
+        None for a data set on the hub.
 
     Raises:
-        UserError: for data that cannot be used, or when ``out`` was prepared with other settings or other data.
+        UserError: for data or settings that cannot be used, when ``out`` was prepared with other settings or other
+            data, or when its disk is too full for the corpus.
         OSError: when a file cannot be read or written; nothing half-written stays behind.
     """
     workers = workers if workers is not None else os.cpu_count() or 1
     if workers < 1:
         raise UserError(f"--workers {workers} is less than 1")
+    if vocab_size <= SPECIAL:
+        raise UserError(f"--vocab-size {vocab_size} leaves no entry beside fairseq's {SPECIAL} special ones")
     where = str(Path(data).resolve()) if Path(data).exists() else str(data)
     settings = Settings(
         data=where,
@@ -110,6 +119,8 @@ def prepare(
             print(f"{name}: done before")
         for name in list(STAGES)[done:]:  # what follows a stage that is to be done was made from its earlier output
             report.pop(name, None)
+        if not done:
+            _refuse_small_disk(settings, out)
         write_json(out / "prepare.json", report)
         for name, stage in islice(STAGES.items(), done, None):
             started = time.perf_counter()
@@ -139,21 +150,33 @@ def _earlier_report(out: Path, settings: Settings) -> dict[str, Any]:
         if now.get(key) != value:
             option = "--" + key.replace("_", "-")
             raise UserError(f"{out} was prepared with {option} {value}, not {now.get(key)}: choose another --out")
-    made_of = report.get("text", {}).get("sha256")
+    made_of = report.get("text", {}).get("source_sha256")
     if made_of and made_of != fingerprint(settings.data, settings.source_lang, settings.target_lang):
         raise UserError(f"--data {settings.data} has changed since {out} was prepared from it: choose another --out")
     return report
 
 
+def _refuse_small_disk(settings: Settings, out: Path) -> None:
+    """Find before hours of work, not after, that the disk has no room for what the corpus becomes."""
+    size = count_bytes(settings.data, settings.source_lang, settings.target_lang)
+    remove(out / "text.partial")  # of a killed run: it would be removed anyway, and is no longer in the way
+    free = shutil.disk_usage(out).free
+    if size and free < OUTPUT_RATIO * size:
+        needed, left = (tqdm.format_sizeof(number) + "B" for number in (OUTPUT_RATIO * size, free))
+        raise UserError(f"--out {out}: needs about {needed}, {left} are free")
+
+
 def _text(settings: Settings, out: Path, workers: int, report: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Write the pairs as text/{split}.{language}, less the train pairs that break a rule."""
-    sha256 = fingerprint(settings.data, settings.source_lang, settings.target_lang)
+    source_sha256 = fingerprint(settings.data, settings.source_lang, settings.target_lang)
     with replacing(out / "text") as partial:
         partial.mkdir()
         counts: dict[str, Any] = {split: _write_split(settings, split, partial) for split in SPLITS}
+        sha256 = digest(sorted(partial.iterdir()))
     sizes = ", ".join(f"{split} {counts[split]['kept']}" for split in ("train", "valid", "test"))
     dropped = ", ".join(f"{number} {rule}" for rule, number in counts["train"]["dropped"].items())
-    return counts | {"sha256": sha256}, f"{sizes} pairs; left out of train: {dropped or 'none'}"
+    counts |= {"sha256": sha256, "source_sha256": source_sha256}
+    return counts, f"{sizes} pairs; left out of train: {dropped or 'none'}"
 
 
 def _write_split(settings: Settings, split: str, folder: Path) -> dict[str, Any]:
@@ -168,7 +191,7 @@ def _write_split(settings: Settings, split: str, folder: Path) -> dict[str, Any]
             digests = TemporaryDirectory(dir=folder, prefix="digests")
             duplicates = Duplicates(Path(stack.enter_context(digests)))
         pairs = read_pairs(*corpus, mend_encoding=cleaned and settings.drop_bad_encoding)
-        bar = tqdm(pairs, f"reading {split}", count_pairs(*corpus), unit=" pairs", disable=None, leave=False)
+        bar = tqdm(pairs, f"reading {split}", count_pairs(*corpus), **BAR)
         with _create(paths[0]) as sources, _create(paths[1]) as targets:
             for source, target in bar:
                 read += 1
@@ -200,7 +223,7 @@ def _sentencepiece(settings: Settings, out: Path, workers: int, report: dict[str
                 sentence_iterator=_vocabulary_sentences(settings, out, report["text"]["train"]["kept"]),
                 model_writer=model,
                 model_type="bpe",
-                vocab_size=settings.vocab_size,
+                vocab_size=min(settings.vocab_size, INT_MAX),
                 character_coverage=1.0,
                 # The numbers and names of fairseq's own: no piece that is learned can then take one of these names.
                 bos_id=0,
@@ -253,16 +276,13 @@ def _data_bin(settings: Settings, out: Path, workers: int, report: dict[str, Any
     """Encode the text into what fairseq-train and fairseq-generate read."""
     languages = (settings.source_lang, settings.target_lang)
     processor = sentencepiece.SentencePieceProcessor(model_file=str(out / "sentencepiece.model"))
-    sentences = 2 * sum(report["text"][split]["kept"] for split in SPLITS)
+    pairs = sum(report["text"][split]["kept"] for split in SPLITS)
     tokens = {}
-    with (
-        replacing(out / "data-bin") as partial,
-        tqdm(total=sentences, desc="encoding", unit=" sentences", disable=None, leave=False) as bar,
-    ):
+    with replacing(out / "data-bin") as partial, tqdm(total=pairs, desc="encoding", **BAR) as bar:
         partial.mkdir()
         for language in languages:  # fairseq's format: piece, count; it adds the special ones itself
             with _create(partial / f"dict.{language}.txt") as file:
-                file.writelines(f"{piece} 1\n" for piece in _pieces(processor)[4:])
+                file.writelines(f"{piece} 1\n" for piece in _pieces(processor)[SPECIAL:])
         for split in SPLITS:
             for language in languages:
                 prefix = partial / f"{split}.{'-'.join(languages)}.{language}"
@@ -278,7 +298,7 @@ def _encoded_batches(
     lines = iter(text)
     while batch := [line.removesuffix("\n") for line in islice(lines, BATCH)]:
         yield processor.encode(batch, out_type=int, num_threads=workers, add_eos=True)
-        bar.update(len(batch))
+        bar.update(len(batch) / 2)  # the other halves of these pairs come apart from them
 
 
 def replace_train_targets(prepared: Path, targets: Sequence[str], out: Path, workers: int | None = None) -> None:
@@ -368,6 +388,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="threads to encode with (default: one a processor)")
     cleaning = parser.add_argument_group("cleaning", "train pairs to leave out, beside those with an empty side")
     cleaning.add_argument("--max-words", type=int, metavar="N", help="with a side of more words")
+    cleaning.add_argument("--max-chars", type=int, metavar="N", help="with a side of more characters")
     cleaning.add_argument(
         "--max-ratio", type=float, metavar="R", help="with a side of more words for each of the other"
     )

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resmlp_core.files import UserError
 from resmlp_mt.clean import Duplicates, Rules, badly_encoded
 from resmlp_mt.prepare import main
 
@@ -19,6 +21,9 @@ from resmlp_mt.prepare import main
         (Rules(), "a b c", "x", None),
         (Rules(max_words=2), "a b", "x y", None),
         (Rules(max_words=2), "a b", "x y z", "max_words"),
+        (Rules(max_words=2, max_chars=4), "ab", "wxyz", None),
+        (Rules(max_words=2, max_chars=4), "ab", "wxyzä", "max_chars"),
+        (Rules(max_chars=4), "abcde", "x", "max_chars"),
         (Rules(max_ratio=1.5), "a b c", "x y", None),
         (Rules(max_ratio=1.5), "a b c d", "x y", "max_ratio"),
         (Rules(max_ratio=1.5), "a b", "w x y z", "max_ratio"),
@@ -30,6 +35,31 @@ from resmlp_mt.prepare import main
 )
 def test_each_rule(rules: Rules, source: str, target: str, broken: str | None) -> None:
     assert rules.broken_by(source, target) == broken
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ({"max_words": 0}, "--max-words 0 is not a whole number from 1 up"),
+        ({"max_words": -3}, "--max-words -3"),
+        ({"max_words": "many"}, "--max-words many"),
+        ({"max_chars": True}, "--max-chars True is not a whole number from 1 up"),
+        ({"max_ratio": 0.5}, "--max-ratio 0.5 is not a number from 1 up"),
+        ({"max_ratio": float("nan")}, "--max-ratio nan"),
+        ({"max_ratio": "2:1"}, "--max-ratio 2:1"),
+    ],
+)
+def test_a_limit_that_makes_no_sense_is_refused(rules: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Rules(**rules)
+
+
+def test_the_command_refuses_it_in_one_line(tmp_path: Path) -> None:
+    line = ["--data", str(tmp_path), "--source-lang", "en", "--target-lang", "de", "--vocab-size", "60"]
+    with pytest.raises(SystemExit) as caught:
+        main([*line, "--out", str(tmp_path / "out"), "--max-ratio", "nan"])
+    assert caught.value.code == "prepare: --max-ratio nan is not a number from 1 up"
+    assert not (tmp_path / "out").exists()
 
 
 @given(st.text("äöüßÖÜéèêàâçœôîïûÉ", min_size=1), st.text("–—„“”‘’«»…€", min_size=1))
@@ -71,6 +101,7 @@ def test_the_command_cleans_train_alone_and_reports_each_rule(tmp_path: Path) ->
         pairs[7],
         pairs[7],
         (" ".join("abcdefghijk"), "x"),
+        ("x", "z" * 60_000),
     ]
     data = tmp_path / "data"
     data.mkdir()
@@ -82,14 +113,15 @@ def test_the_command_cleans_train_alone_and_reports_each_rule(tmp_path: Path) ->
         target.write("crazy\n")
     out = tmp_path / "out"
     line = ["--data", str(data), "--source-lang", "en", "--target-lang", "de", "--vocab-size", "60", "--out", str(out)]
-    with pytest.raises(SystemExit, match=r"train.en, line 308: not UTF-8"):
+    with pytest.raises(SystemExit, match=r"train.en, line 309: not UTF-8"):
         main(line)
-    rules = ["--max-words", "10", "--max-ratio", "4", "--drop-identical", "--drop-bad-encoding", "--drop-duplicates"]
-    main([*line, *rules])
+    limits = ["--max-words", "10", "--max-chars", "1000", "--max-ratio", "4"]
+    main([*line, *limits, "--drop-identical", "--drop-bad-encoding", "--drop-duplicates"])
     report = json.loads((out / "prepare.json").read_text())["text"]
-    dropped = {"empty": 1, "max_words": 1, "max_ratio": 1, "identical": 1, "bad_encoding": 2, "duplicates": 2}
-    assert report["train"] == {"read": 308, "kept": 300, "dropped": dropped}
-    assert report["valid"] == {"read": 7, "kept": 7, "dropped": {}}
+    limits_broken = {"max_words": 1, "max_chars": 1, "max_ratio": 1}
+    dropped = {"empty": 1, **limits_broken, "identical": 1, "bad_encoding": 2, "duplicates": 2}
+    assert report["train"] == {"read": 309, "kept": 300, "dropped": dropped}
+    assert report["valid"] == {"read": 8, "kept": 8, "dropped": {}}
     assert (out / "text" / "train.en").read_text().splitlines() == words
     with pytest.raises(SystemExit, match="was prepared with --max-words 10, not None"):
         main(line)

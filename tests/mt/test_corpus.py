@@ -16,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resmlp_core.files import UserError
-from resmlp_mt.corpus import _columns, _hub, count_pairs, one_line, read_pairs
+from resmlp_mt import corpus
+from resmlp_mt.corpus import count_bytes, count_pairs, one_line, read_pairs
+from resmlp_mt.prepare import main, prepare
 
 PAIRS = [("one dog", "ein Hund"), ("", "leer"), ("two cats", "zwei Katzen")]
 
@@ -39,6 +41,11 @@ def column_table(pairs: list[tuple[str | None, str | None]]) -> pa.Table:
 
 def read(data: Path | str, source: str = "en", target: str = "de", split: str = "train") -> list[tuple[str, str]]:
     return list(read_pairs(data, source, target, split))
+
+
+def command(data: Path | str, out: Path) -> list[str]:
+    languages = ["--source-lang", "en", "--target-lang", "de"]
+    return ["--data", str(data), *languages, "--vocab-size", "100", "--out", str(out)]
 
 
 def test_text(tmp_path: Path) -> None:
@@ -99,7 +106,31 @@ def test_text_in_other_files(tmp_path: Path, kind: str, end: str) -> None:
         with write(tmp_path / (name + end), "wt", encoding="utf-8") as file:
             file.write(content)
     assert read(tmp_path) == [("a b", "ä"), ("", "x"), ("c d", "y")]
-    assert count_pairs(tmp_path, "en", "de", "train") == (None if end else 3)
+    assert count_pairs(tmp_path, "en", "de", "train") == 3
+
+
+def test_the_lines_of_a_compressed_file_are_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "SAMPLE", 1 << 20)
+    with gzip.open(tmp_path / "train.tsv.gz", "wt", compresslevel=1) as file:
+        file.write("en\tde\n")
+        file.writelines(f"{hash((i, i))}\t{hash((i,))}\n" for i in range(200_000))
+    assert count_pairs(tmp_path, "en", "de", "train") == pytest.approx(200_000, rel=0.05)
+
+
+def invalid_parquet(folder: Path) -> None:
+    """Write three pairs, of which the second's German is Latin-1."""
+    folder.mkdir(exist_ok=True)
+    german = pa.array([b"ok", b"\xe4h", None], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"en": ["a", "b", "c"], "de": german}), folder / "train.parquet")
+
+
+def test_what_is_not_utf8_can_be_read_as_such_in_parquet(tmp_path: Path) -> None:
+    invalid_parquet(tmp_path)
+    assert list(read_pairs(tmp_path, "en", "de", "train", mend_encoding=True)) == [
+        ("a", "ok"),
+        ("b", "\ufffdh"),
+        ("c", ""),
+    ]
 
 
 def test_what_is_not_utf8_can_be_read_as_such(tmp_path: Path) -> None:
@@ -176,6 +207,13 @@ def no_rows(folder: Path) -> None:
     pq.write_table(translation_table(PAIRS).slice(0, 0), folder / "train.parquet")
 
 
+def damaged(folder: Path) -> None:
+    pq.write_table(pa.table({"en": [f"a {i}" for i in range(9999)], "de": ["b"] * 9999}), folder / "train.parquet")
+    with (folder / "train.parquet").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"\xff" * 1000)
+
+
 def torn(folder: Path) -> None:
     pq.write_table(translation_table(PAIRS), folder / "train.parquet")
     whole = (folder / "train.parquet").read_bytes()
@@ -194,6 +232,10 @@ def jsonl_without_a_language(folder: Path) -> None:
     (folder / "train.jsonl").write_text('{"en": "a", "de": "b"}\n{"en": "c"}\n')
 
 
+def jsonl_with_half_a_character(folder: Path) -> None:
+    (folder / "train.jsonl").write_text('{"en": "a", "de": "\\ud800"}\n')
+
+
 def torn_gzip(folder: Path) -> None:
     write_text(folder)
     for lang in ("en", "de"):
@@ -208,6 +250,7 @@ def torn_gzip(folder: Path) -> None:
         (tsv_without_header, ["train.tsv: the first line must name the columns, en and de among them"]),
         (tsv_of_unequal_rows, ["train.tsv, line 3: 1 columns where the first line has 2"]),
         (jsonl_without_a_language, ["train.jsonl, line 2: no JSON object with a text for en and for de"]),
+        (jsonl_with_half_a_character, ["train.jsonl, line 1: no JSON object with a text for en and for de"]),
         (torn_gzip, ["train.en.gz: not a whole gzip file"]),
         (unequal, ["train.en has 3 lines", "train.de has 2 lines"]),
         (empty, ["train.de is empty"]),
@@ -220,6 +263,8 @@ def torn_gzip(folder: Path) -> None:
         (other_columns, ["train.parquet: there is no language 'de'", "en, cs"]),
         (numbers, ["'de' holds int64, not text"]),
         (no_rows, ["train.parquet is empty"]),
+        (invalid_parquet, ["train.parquet: the text in 'de' is not UTF-8"]),
+        (damaged, ["train.parquet: not a whole parquet file"]),
         (torn, ["train.parquet: not a whole parquet file"]),
         (lambda folder: folder.rmdir(), ["there is no such folder"]),
         (lambda folder: None, ["'train' is missing"]),
@@ -238,32 +283,70 @@ def test_bad_data(tmp_path: Path, make: Callable[[Path], None], said: list[str])
         assert part in message
 
 
+@pytest.mark.parametrize("make", [torn, damaged, torn_gzip, invalid_parquet])
+def test_the_command_tells_of_bad_data_in_one_line(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    data = tmp_path / "data"
+    for split in ("valid", "test"):
+        write_text(data, split)
+    make(data)
+    with pytest.raises(SystemExit, match=rf"^prepare: {data}/train\.[^\n]*$"):
+        main(command(data, tmp_path / "out"))
+
+
 def test_the_two_languages_differ(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="both 'en'"):
         read(tmp_path, "en", "en")
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set laid out as on the hub, which the real ``datasets`` reads from a local path in the same way."""
+def hub_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set laid out as on the hub, which the real ``datasets`` reads from a local path in the same way.
+
+    Of its two pairs of languages one has a test set and tells its sizes.
+    """
     folder = tmp_path_factory.mktemp("hub")
-    header = ["---", "configs:"]
+    header, sizes = ["---", "configs:"], ["dataset_info:", "- config_name: de-en", "  splits:"]
     for config, languages in (("de-en", ("de", "en")), ("fr-en", ("fr", "en"))):
         header += [f"- config_name: {config}", "  data_files:"]
-        for split in ("train", "validation"):
+        for split in ("train", "validation", "test")[: 3 if config == "de-en" else 2]:
             (folder / config).mkdir(exist_ok=True)
             rows = [{languages[0]: f"{config} {split} {i}", languages[1]: f"line\u2028{i}"} for i in range(2500)]
             pq.write_table(pa.table({"translation": rows}), folder / config / f"{split}-00000-of-00001.parquet")
             header += [f"  - split: {split}", f"    path: {config}/{split}-*"]
-    (folder / "README.md").write_text("\n".join([*header, "---", ""]))
+            sizes += [f"  - name: {split}", "    num_examples: 2500"] * (config == "de-en")
+    sizes += ["  dataset_size: 200000"]
+    (folder / "README.md").write_text("\n".join([*header, *sizes, "---", ""]))
     return folder
 
 
-def test_hub(hub: Path) -> None:
-    pairs = list(_columns(_hub(str(hub), "en", "de", "valid"), "en", "de", "hub"))
-    assert pairs == [(f"line {i}", f"de-en validation {i}") for i in range(2500)]
-    named = list(_columns(_hub(f"{hub}:fr-en", "en", "fr", "train"), "en", "fr", "hub"))
-    assert named[-1] == ("line 2499", "fr-en train 2499")
+@pytest.fixture
+def hub(hub_data: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What to give to ``--data`` for it."""
+    monkeypatch.setattr(corpus, "_folder", lambda *data: None)
+    return str(hub_data)
+
+
+def test_hub(hub: str) -> None:
+    assert read(hub, split="valid") == [(f"line {i}", f"de-en validation {i}") for i in range(2500)]
+    assert read(f"{hub}:fr-en", "en", "fr")[-1] == ("line 2499", "fr-en train 2499")
+
+
+def test_the_sizes_that_the_hub_knows(hub: str) -> None:
+    assert count_pairs(hub, "en", "de", "valid") == 2500
+    assert count_bytes(hub, "en", "de") == 200_000
+    assert count_pairs(hub, "en", "fr", "valid") is None
+    assert count_bytes(hub, "en", "fr") is None
+
+
+def test_data_of_the_hub_are_identified_by_their_text(
+    hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = prepare(hub, "en", "de", 60, tmp_path / "hub")["text"]
+    assert there["source_sha256"] is None
+    assert prepare(hub, "en", "de", 60, tmp_path / "hub")["text"] == there
+    monkeypatch.undo()
+    here = prepare(tmp_path / "hub" / "text", "en", "de", 60, tmp_path / "here")["text"]
+    assert here["sha256"] == there["sha256"]
 
 
 @pytest.mark.parametrize(
@@ -271,24 +354,23 @@ def test_hub(hub: Path) -> None:
     [
         ("", "cs", "train", "there is no en-cs or cs-en; the data set has de-en, fr-en"),
         (":xx", "de", "train", "there is no xx; the data set has de-en, fr-en"),
-        ("", "de", "test", "the split 'test' is missing; the data set has train, validation"),
+        ("", "fr", "test", "the split 'test' is missing; the data set has train, validation"),
     ],
 )
-def test_hub_without_what_is_asked(hub: Path, config: str, target: str, split: str, said: str) -> None:
+def test_hub_without_what_is_asked(hub: str, config: str, target: str, split: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        next(_hub(f"{hub}{config}", "en", target, split))
+        read(f"{hub}{config}", "en", target, split)
 
 
 def test_an_unreachable_hub_is_told_in_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "resmlp_mt.prepare", "--data", "owner/name", "--source-lang", "en"]
-    command += ["--target-lang", "de", "--vocab-size", "100", "--out", str(tmp_path / "out")]
+    line = [sys.executable, "-m", "resmlp_mt.prepare", *command("owner/name", tmp_path / "out")]
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(tmp_path),
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(line, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert [line for line in done.stderr.splitlines() if line.startswith("prepare:")] == [done.stderr.splitlines()[-1]]

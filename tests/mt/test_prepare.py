@@ -1,19 +1,26 @@
 """Preparing a corpus with the real sentencepiece and the real fairseq-preprocess."""
 
 import errno
+import gzip
+import hashlib
 import json
 import os
+import pty
 import random
+import re
 import resource
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -103,6 +110,8 @@ def test_the_outputs(prepared: Path) -> None:
     report = json.loads((prepared / "prepare.json").read_text())
     assert report["text"]["train"] == {"read": 2031, "kept": 2030, "dropped": {"empty": 1}}
     assert report["text"]["valid"] == {"read": 21, "kept": 21, "dropped": {}}  # its empty line has to be kept
+    text = b"".join(path.read_bytes() for path in sorted((prepared / "text").iterdir()))
+    assert report["text"]["sha256"] == hashlib.sha256(text).hexdigest()
     assert report["sentencepiece"]["vocabulary"] == VOCABULARY
     assert (prepared / "text" / "valid.de").read_text() == "".join(s.upper() + "\n" for s in [*sentences(20, 2), ""])
 
@@ -168,6 +177,25 @@ def test_parquet_gives_the_bytes_that_text_gives(data: Path, prepared: Path, tmp
     settings = settings_for(tmp_path)
     module.STAGES["text"].run(settings, tmp_path, 1, {})
     assert contents(tmp_path / "text") == contents(prepared / "text")
+
+
+def test_a_terminal_shows_pairs_a_second_and_the_time_left(data: Path, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 120))
+    environment = {**ENVIRONMENT, "TQDM_MININTERVAL": "0"}  # all is done within the tenth of a second between two looks
+    line = command(data, tmp_path)
+    with subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while select.select([ours], [], [], 60)[0]:
+            try:
+                shown += os.read(ours, 4096)
+            except OSError:  # the other side has closed
+                break
+    assert process.returncode == 0
+    bars = shown.decode().split("\r")
+    for bar in ("reading train: .*/2.03k", "encoding: .*/2.08k"):
+        assert any(re.match(bar + r" \[\d\d:\d\d<\d\d:\d\d, .*\d.* pairs/s", line) for line in bars), bar
 
 
 def test_a_stage_whose_output_is_gone_is_done_again_with_those_after_it(prepared: Path, tmp_path: Path) -> None:
@@ -237,6 +265,40 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.parametrize(("kind", "factor"), [("text", 2), ("gz", 8), ("parquet", 2)])
+def test_a_disk_without_room_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, factor: int
+) -> None:
+    data, out = write_corpus(tmp_path / "data", sentences(300, 1)), tmp_path / "out"
+    size = sum(path.stat().st_size for path in data.iterdir())
+    for split in ("train", "valid", "test") if kind != "text" else ():
+        sides = {lang: (data / f"{split}.{lang}").read_text(encoding="utf-8") for lang in ("en", "de")}
+        for lang, text in sides.items():
+            (data / f"{split}.{lang}").unlink()
+            if kind == "gz":
+                (data / f"{split}.{lang}.gz").write_bytes(gzip.compress(text.encode()))
+        if kind == "parquet":
+            columns = {lang: text.split("\n") for lang, text in sides.items()}
+            pq.write_table(pa.table(columns), data / f"{split}.parquet", compression="gzip")
+    if kind == "gz":
+        size = sum(path.stat().st_size for path in data.iterdir())
+    needed = factor * size
+    space = needed // 2
+
+    def disk_usage(path: Path) -> Any:
+        taken = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        return SimpleNamespace(free=space - taken)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    line = arguments(data, out, "--vocab-size", "100")
+    with pytest.raises(SystemExit, match=rf"^prepare: --out {out}: needs about [\d.]+kB, [\d.]+kB are free$"):
+        main(line)
+    assert not list(out.iterdir())
+    space = needed * 5 // 4
+    (out / "text.partial").write_bytes(bytes(space))  # a killed run's, which is not in the way
+    main(line)
+
+
 # Short sentences make the text (78 kB) smaller than the vocabulary (240 kB), and that smaller than fairseq's index.
 @pytest.mark.parametrize(
     ("size", "failed", "left"),
@@ -278,13 +340,15 @@ def test_other_settings_are_refused(data: Path, prepared: Path, change: dict[str
     [
         (100_000, r"--vocab-size 100000 .* at most (\d+)"),
         (10, r"--vocab-size 10 .* at least (\d+)"),
-        (0, "--vocab-size 0"),
+        (4, "^--vocab-size 4 leaves no entry beside fairseq's 4 special ones$"),
+        (-5, "^--vocab-size -5 leaves no entry"),
+        (10**12, r"--vocab-size 1000000000000 .* at most (\d+)"),
     ],
 )
 def test_a_vocabulary_that_the_corpus_cannot_give(data: Path, tmp_path: Path, size: int, said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
         prepare(data, "en", "de", size, tmp_path / "out", workers=1)
-    if size:  # what it advises is right, and can be used in the same folder
+    if str(caught.value).split()[-1].isdigit():  # what it advises is right, and can be used in the same folder
         settings = settings_for(data, vocab_size=int(str(caught.value).split()[-1]))
         report = json.loads((tmp_path / "out" / "prepare.json").read_text())
         made, _ = module.STAGES["sentencepiece"].run(settings, tmp_path / "out", 1, report)
