@@ -51,21 +51,16 @@ class CrossPositionLinear(nn.Module):
         causal: use the lower triangle alone.
         bias: learn b ∈ R^N, one number a position.
         init_std: standard deviation of A's entries at the start (the released image models use 0.02).
-        heads: number of equal groups of channels, each with an A and a b of its own; the paper has one.
     """
 
-    def __init__(
-        self, max_positions: int, causal: bool = False, bias: bool = True, init_std: float = 0.02, heads: int = 1
-    ) -> None:
+    def __init__(self, max_positions: int, causal: bool = False, bias: bool = True, init_std: float = 0.02) -> None:
         super().__init__()
         self.max_positions = max_positions
         self.causal = causal
-        self.heads = heads
-        groups = () if heads == 1 else (heads,)
-        weight = torch.empty(*groups, max_positions, max_positions)
+        weight = torch.empty(max_positions, max_positions)
         nn.init.trunc_normal_(weight, std=init_std)
         self.weight = nn.Parameter(weight.tril() if causal else weight)
-        self.bias = nn.Parameter(torch.zeros(*groups, max_positions)) if bias else None
+        self.bias = nn.Parameter(torch.zeros(max_positions)) if bias else None
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
         """Mix the positions of ``x``.
@@ -91,19 +86,16 @@ class CrossPositionLinear(nn.Module):
                 f"a sequence of {total} positions does not fit a matrix A of {self.max_positions}; raise max_positions "
                 "(--max-source-positions or --max-target-positions in fairseq) and train with it"
             )
-        matrix = self.weight[..., first:total, :total]
+        matrix = self.weight[first:total, :total]
         if self.causal and cache is None:
             matrix = matrix.tril()
         if padding_mask is not None:
             x = x.masked_fill(padding_mask.t().unsqueeze(-1), 0.0)
         inputs = x if cache is None else cache.append(x)
-        bias = None if self.bias is None else self.bias[..., first:total].unsqueeze(-1)
-        if self.heads == 1:
-            columns = inputs.reshape(total, -1)
-            return (matrix @ columns if bias is None else torch.addmm(bias, matrix, columns)).view_as(x)
-        columns = inputs.unflatten(2, (self.heads, -1)).permute(2, 0, 1, 3).flatten(2)  # (heads, positions, ·)
-        mixed = matrix @ columns if bias is None else torch.baddbmm(bias, matrix, columns)
-        return mixed.unflatten(2, (x.size(1), -1)).permute(1, 2, 0, 3).reshape(x.shape)
+        columns = inputs.reshape(total, -1)
+        if self.bias is None:
+            return (matrix @ columns).view_as(x)
+        return torch.addmm(self.bias[first:total].unsqueeze(-1), matrix, columns).view_as(x)
 
     def extra_repr(self) -> str:
-        return f"{self.max_positions}, causal={self.causal}, bias={self.bias is not None}, heads={self.heads}"
+        return f"{self.max_positions}, causal={self.causal}, bias={self.bias is not None}"

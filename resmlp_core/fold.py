@@ -97,8 +97,7 @@ class FoldedCrossPosition(nn.Module):
         offset = post.beta.unsqueeze(0)
         linear = mixer.mixer if isinstance(mixer, ConvolvedMixer) else mixer
         if linear.bias is not None:
-            bias = linear.bias.view(linear.heads, -1).repeat_interleave(len(alpha) // linear.heads, 0).t()
-            offset = torch.addcmul(offset, post.alpha, bias)  # (positions, channels)
+            offset = torch.addcmul(offset, post.alpha, linear.bias.unsqueeze(1))  # (positions, channels)
         self.offset = nn.Parameter(offset.unsqueeze(1))
         self.mixer = mixer
         linear.bias = None

@@ -41,7 +41,7 @@ def build_channel_mlp(dim: int, hidden_dim: int, cfg: TransformerConfig, module_
 
 def build_cross_position(dim: int, max_positions: int, cfg: TransformerConfig, causal: bool = False) -> nn.Module:
     """Build what mixes positions: A, and what the options ask for beside it."""
-    linear = CrossPositionLinear(max_positions, causal, init_std=cfg.position_init_std, heads=cfg.position_heads)
+    linear = CrossPositionLinear(max_positions, causal, init_std=cfg.position_init_std)
     mixer: nn.Module = linear
     if cfg.position_convolution:
         mixer = ConvolvedMixer(linear, dim, cfg.position_convolution, causal)

@@ -48,7 +48,6 @@ class ResMLPModel(TransformerModel):
                 "start of LayerScale, the scale of every sublayer's output (default: 0.2, the paper's)",
             ),
             ("position-init-std", float, "STD", "standard deviation of A's entries at the start (default: 0.02)"),
-            ("position-heads", int, "N", "groups of channels that have an A of their own (default: 1, the paper's)"),
             ("position-convolution", int, "K", "add a depth-wise convolution over K positions to A (default: none)"),
         ):
             parser.add_argument(f"--{option}", type=kind, metavar=metavar, help=text)
@@ -139,7 +138,6 @@ def resmlp(args: Any) -> None:
         # A has max_positions² weights a layer, so the limit is no longer than sentences are
         max_source_positions=256,
         max_target_positions=256,
-        position_heads=1,
         position_convolution=0,
         position_gate=False,
         positional_embeddings=False,

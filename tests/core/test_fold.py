@@ -16,7 +16,6 @@ DIM, POSITIONS = 4, 6
 FORMS = {
     "paper": lambda causal: CrossPositionLinear(POSITIONS, causal),
     "without bias": lambda causal: CrossPositionLinear(POSITIONS, causal, bias=False),
-    "heads": lambda causal: CrossPositionLinear(POSITIONS, causal, heads=2),
     "convolution": lambda causal: ConvolvedMixer(CrossPositionLinear(POSITIONS, causal), DIM, 3, causal),
 }
 

@@ -27,13 +27,11 @@ SMALL = {
 # Options by the name of the variant: what goes beyond the paper, each alone and then together.
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},
-    "heads": {"position_heads": 4},
     "gate": {"position_gate": True},
     "layer_norm": {"pre_norm": "layer_norm"},
     "positions": {"positional_embeddings": True},
     "convolution": {"position_convolution": 3},
     "all": {
-        "position_heads": 4,
         "position_gate": True,
         "pre_norm": "layer_norm",
         "positional_embeddings": True,
