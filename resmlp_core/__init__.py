@@ -9,7 +9,6 @@ from resmlp_core.channel_mlp import ChannelMLP
 from resmlp_core.convolution import ConvolvedMixer
 from resmlp_core.cross_position import CrossPositionLinear, PositionCache
 from resmlp_core.fold import absorb_after, absorb_before, fold, fold_
-from resmlp_core.gate import GatedMixer
 from resmlp_core.layer import ResidualSublayer, ResMLPLayer
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "ChannelMLP",
     "ConvolvedMixer",
     "CrossPositionLinear",
-    "GatedMixer",
     "PositionCache",
     "ResMLPLayer",
     "ResidualSublayer",

@@ -16,7 +16,6 @@ from resmlp_core import (
     ChannelMLP,
     ConvolvedMixer,
     CrossPositionLinear,
-    GatedMixer,
     ResMLPLayer,
 )
 from resmlp_mt.left_padding import left_padding, rotate
@@ -40,12 +39,9 @@ def build_channel_mlp(dim: int, hidden_dim: int, cfg: TransformerConfig, module_
 
 
 def build_cross_position(dim: int, max_positions: int, cfg: TransformerConfig, causal: bool = False) -> nn.Module:
-    """Build what mixes positions: A, and what the options ask for beside it."""
+    """Build what mixes positions: A, and a convolution beside it if the options ask for one."""
     linear = CrossPositionLinear(max_positions, causal, init_std=cfg.position_init_std)
-    mixer: nn.Module = linear
-    if cfg.position_convolution:
-        mixer = ConvolvedMixer(linear, dim, cfg.position_convolution, causal)
-    return GatedMixer(mixer, dim) if cfg.position_gate else mixer
+    return ConvolvedMixer(linear, dim, cfg.position_convolution, causal) if cfg.position_convolution else linear
 
 
 def wrap_layer(layer: nn.Module, cfg: TransformerConfig) -> nn.Module:

@@ -51,9 +51,6 @@ class ResMLPModel(TransformerModel):
             ("position-convolution", int, "K", "add a depth-wise convolution over K positions to A (default: none)"),
         ):
             parser.add_argument(f"--{option}", type=kind, metavar=metavar, help=text)
-        parser.add_argument(
-            "--position-gate", action="store_true", help="gate what A mixes by the position's own channels"
-        )
         parser.add_argument("--positional-embeddings", action="store_true", help="add the Transformer's, sinusoidal")
         parser.add_argument(
             "--pre-norm",
@@ -121,6 +118,16 @@ def digest_dictionaries(*dictionaries: Dictionary) -> str:
     return hashlib.sha256("\n".join(symbol for d in dictionaries for symbol in d.symbols).encode()).hexdigest()
 
 
+# docs/results.md tells what they are worth
+STARTS = {"layer_scale": 1.0, "position_init_std": 0.1}
+PLUS = {"pre_norm": "layer_norm", "positional_embeddings": True, "position_convolution": 5}
+TINY = {
+    f"{side}_{name}": value
+    for side in ("encoder", "decoder")
+    for name, value in {"layers": 4, "embed_dim": 128, "ffn_embed_dim": 256, "attention_heads": 4}.items()
+}
+
+
 def set_defaults(args: Any, **defaults: Any) -> None:
     """Set the options that the user has not."""
     for name, value in defaults.items():
@@ -139,7 +146,6 @@ def resmlp(args: Any) -> None:
         max_source_positions=256,
         max_target_positions=256,
         position_convolution=0,
-        position_gate=False,
         positional_embeddings=False,
         pre_norm="affine",
     )
@@ -157,18 +163,22 @@ def resmlp_12(args: Any) -> None:
 @register_model_architecture("resmlp", "resmlp_tiny")
 def resmlp_tiny(args: Any) -> None:
     """For Multi30k and the demo: 4 + 4 layers, dimension 128, hidden 256, 4 heads; starts that were measured there."""
-    set_defaults(
-        args,
-        layer_scale=1.0,
-        position_init_std=0.1,
-        encoder_embed_dim=128,
-        encoder_ffn_embed_dim=256,
-        encoder_layers=4,
-        decoder_layers=4,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-    )
+    set_defaults(args, **STARTS, **TINY)
     resmlp(args)
+
+
+@register_model_architecture("resmlp", "resmlp_plus")
+def resmlp_plus(args: Any) -> None:
+    """ResMLP-6 with what goes beyond the paper and pays: LayerNorm, positions and a convolution beside A."""
+    set_defaults(args, **STARTS, **PLUS)
+    resmlp(args)
+
+
+@register_model_architecture("resmlp", "resmlp_plus_tiny")
+def resmlp_plus_tiny(args: Any) -> None:
+    """The same in the dimensions of ``resmlp_tiny``."""
+    set_defaults(args, **TINY)
+    resmlp_plus(args)
 
 
 @register_model_architecture("resmlp", "resmlp_iwslt_de_en")

@@ -27,12 +27,10 @@ SMALL = {
 # Options by the name of the variant: what goes beyond the paper, each alone and then together.
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},
-    "gate": {"position_gate": True},
     "layer_norm": {"pre_norm": "layer_norm"},
     "positions": {"positional_embeddings": True},
     "convolution": {"position_convolution": 3},
     "all": {
-        "position_gate": True,
         "pre_norm": "layer_norm",
         "positional_embeddings": True,
         "position_convolution": 3,

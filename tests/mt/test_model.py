@@ -57,6 +57,13 @@ def test_an_architecture_has_its_dimensions_and_not_one_parameter_more(arch, lay
     assert model.decoder.dropout_module.p == dropout
 
 
+def test_the_variant_beyond_the_paper_has_a_convolution_a_layer_and_as_many_parameters_else():
+    paper, plus = (make_model(arch, random=False) for arch in ("resmlp_tiny", "resmlp_plus_tiny"))
+    count_paper, count_plus = (sum(p.numel() for p in model.parameters()) for model in (paper, plus))
+    assert count_plus - count_paper == 8 * 5 * 128
+    assert not make_model("resmlp_plus", random=False).cfg.no_token_positional_embeddings
+
+
 def test_every_parameter_is_used():
     model = small_model().train()
     src, prev, _ = random_batch(40, length=12)
