@@ -10,7 +10,7 @@ from fairseq.models.transformer import TransformerConfig, TransformerModel, base
 from omegaconf import OmegaConf
 from torch import nn
 
-from resmlp_core import absorb_before, fold_
+from resmlp_core import FewRowsLinear, absorb_before, fold_
 from resmlp_mt.decoder import ResMLPDecoder
 from resmlp_mt.encoder import NORMS, ResMLPEncoder
 
@@ -99,6 +99,7 @@ class ResMLPModel(TransformerModel):
         if self.decoder.adaptive_softmax is None:
             reader = self.decoder.project_out_dim or self.decoder.output_projection
             self.decoder.layer_norm = absorb_before(self.decoder.layer_norm, reader)
+            self.decoder.output_projection = FewRowsLinear(self.decoder.output_projection)
 
     @classmethod
     def build_encoder(cls, cfg: Any, src_dict: Any, embed_tokens: nn.Embedding) -> ResMLPEncoder:

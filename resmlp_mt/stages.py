@@ -109,14 +109,15 @@ class Run:
             print("training: done before")
         else:
             self._train()
+        mend_checkpoints(self.folder / "checkpoints")
         (self.folder / "trained").touch()
 
     def _is_trained(self) -> bool:
         """Whether training has ended; fairseq itself, asked again at its last update, would do one more."""
-        last, updates = self.folder / "checkpoints" / "checkpoint_last.pt", self.settings["train"].get("max-update")
-        if (self.folder / "trained").exists() or not updates:
-            return (self.folder / "trained").exists()
-        return zipfile.is_zipfile(last) and read_checkpoint(last)["optimizer_history"][-1]["num_updates"] >= updates
+        if (self.folder / "trained").exists():
+            return True
+        updates, whole = self.settings["train"].get("max-update"), whole_checkpoints(self.folder / "checkpoints")
+        return bool(updates and whole) and read_checkpoint(whole[-1])["optimizer_history"][-1]["num_updates"] >= updates
 
     def _train(self) -> None:
         teacher = self.settings.get("teacher")
@@ -288,13 +289,18 @@ def announce(program: str, line: Sequence[str]) -> None:
     print(f"\n$ fairseq-{program} {shlex.join(line)}", flush=True)
 
 
+def whole_checkpoints(folder: Path) -> list[Path]:
+    """List the checkpoints that no kill cut short, the newest last."""
+    # fairseq copies checkpoint_last.pt in place; a zip's directory comes last
+    return sorted(filter(zipfile.is_zipfile, folder.glob("*.pt")), key=lambda path: path.stat().st_mtime)
+
+
 def mend_checkpoints(folder: Path) -> None:
     """Remove checkpoints that a kill cut short, and let the newest whole one be the last."""
-    for path in folder.glob("*.pt"):
-        if not zipfile.is_zipfile(path):  # fairseq copies checkpoint_last.pt in place; a zip's directory comes last
-            path.unlink()
+    whole = whole_checkpoints(folder)
+    for path in set(folder.glob("*.pt")) - set(whole):
+        path.unlink()
     last = folder / "checkpoint_last.pt"
-    whole = sorted(folder.glob("*.pt"), key=lambda path: path.stat().st_mtime)
     if whole and not last.exists():
         with replacing(last) as partial:
             shutil.copy(whole[-1], partial)

@@ -1,6 +1,7 @@
 """A recipe from text to BLEU by its real command line, cut off and repeated."""
 
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -8,8 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -18,9 +20,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sacrebleu.metrics.bleu import BLEU
+from tqdm import tqdm
 
 import resmlp_mt  # noqa: F401  lets the options in checkpoints load
-from resmlp_core.files import alone_in
+from resmlp_core.files import alone_in, remove
 from resmlp_mt.average import average_checkpoints
 from resmlp_mt.recipe import main, read_recipe
 from resmlp_mt.score import read_hypotheses
@@ -121,7 +124,6 @@ def test_other_settings_of_decoding_decode_anew_and_train_nothing(recipe, unbrok
     before = {path: path.stat().st_mtime_ns for path in checkpoints.iterdir()}
     again = run(recipe, "--out", out, "generate.beam=1", "average=1")
     assert "--beam 1" in again.stdout and "averaged checkpoint3.pt: validation BLEU" in again.stdout
-    run(recipe, "--out", out)  # for the tests to come
     assert before == {path: path.stat().st_mtime_ns for path in checkpoints.iterdir()}
 
 
@@ -138,48 +140,106 @@ def test_a_second_run_in_the_same_folder_is_refused(recipe, unbroken, monkeypatc
         main()
 
 
-MOMENTS = (
-    "text.partial",
-    "sentencepiece.model",
-    "data-bin.partial",
-    "resmlp_tiny/train.log",
-    "resmlp_tiny/checkpoints/checkpoint1.pt",
-    "resmlp_tiny/checkpoints/checkpoint3.pt",
-    "resmlp_tiny/candidate.pt",
-    "resmlp_tiny/valid-2.txt.partial",
-    "resmlp_tiny/model.pt",
-    "resmlp_tiny/generate.txt.partial",
+STOPPED_AS_WMT14 = (
+    *("train.max-epoch=0", "train.max-update=100", "train.save-interval-updates=7", "train.keep-interval-updates=1"),
+    *("train.keep-last-epochs=3", "train.log-interval=1", "average=[1,2]"),
+)
+KILLS = (  # in the stage that makes this, once the run has made this .partial or printed this, and up to so long after
+    *[("text", "text.partial", 0.15)] * 2,
+    *[("sentencepiece.vocab", r"^text: ", 0.15)] * 2,
+    *[("data-bin", r"^sentencepiece: ", 0.15)] * 2,
+    *[("resmlp_tiny/trained", rf"(^epoch .*\n){{{lines}}}", 0.1) for lines in (10, 15)],
+    ("resmlp_tiny/trained", r"update +100 .*\n.* validation loss", 0.1),
+    ("resmlp_tiny/average.json", r"fairseq-generate .* valid ", 4),
+    ("resmlp_tiny/average.json", r"^averaged ", 4),
+    ("resmlp_tiny/generate.txt", r"fairseq-generate .* test ", 4),
+    ("resmlp_tiny/results.json", r"^  source ", 0),
 )
 
 
-def test_killed_ten_times_in_every_stage_it_ends_where_the_unbroken_run_does(recipe, unbroken):
-    out, draw = recipe.parent / "killed", random.Random(1)
-    for moment in MOMENTS:
-        process = subprocess.Popen(
-            command(recipe, "--out", out), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-        deadline = time.monotonic() + 120
-        while not (out / moment).exists() and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        time.sleep(draw.random() / 2)
-        with suppress(ProcessLookupError):  # it has come to its end meanwhile
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if moment.endswith("checkpoint1.pt") and not (out / "resmlp_tiny" / "trained").exists():
-            # the worst moment: fairseq was copying the last checkpoint
-            (out / moment).with_name("checkpoint_last.pt").write_bytes((out / moment).read_bytes()[:1000])
+@pytest.fixture(scope="module")
+def longer(recipe):
+    """The recipe on a corpus that takes a while to prepare, and no longer to train on: most of it is too long for A."""
+    folder = shutil.copytree(recipe.parent / "corpus", recipe.parent / "longer")
+    for path in folder.glob("train.*"):
+        lines = path.read_text().splitlines()
+        fives = [" ".join(lines[i : i + 5]) for i in range(0, len(lines), 5)]
+        path.write_text("".join(f"{line}\n" for line in lines + 150 * fives))
+    path = recipe.with_name("longer.yaml")
+    path.write_text(RECIPE.format(data=folder))
+    return path
 
-    run(recipe, "--out", out)
-    for path in sorted((unbroken[0] / "data-bin").iterdir()):
+
+def run_main(arguments, output):
+    """What the command does."""
+    os.environ.update(environment())
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system's, which a kill leaves behind
+    with open(output, "w", buffering=1) as file, redirect_stdout(file):
+        sys.argv = ["recipe", *arguments]
+        main()
+
+
+def start(recipe, out):
+    """Start the command in a fork of a process that has imported it; what it prints goes to a file beside ``out``."""
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(["hypothesis", "pytest", "resmlp_mt.recipe"])
+    arguments = [str(recipe), "--out", str(out), *STOPPED_AS_WMT14]
+    out.with_suffix(".txt").unlink(missing_ok=True)
+    process = forks.Process(target=run_main, args=(arguments, out.with_suffix(".txt")), daemon=True)
+    process.start()
+    return process
+
+
+def made(path):
+    """Tell one making of a file from another, and from none."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_ctime_ns
+
+
+def kill(recipe, out, stage_makes, moment, delay):
+    """Run the command and kill it; tell whether it was alive until then and in that stage."""
+    printed, before = out.with_suffix(".txt"), made(out / moment)
+    process = start(recipe, out)
+    deadline = time.monotonic() + 120
+    while process.is_alive():
+        assert time.monotonic() < deadline
+        if moment.endswith(".partial"):
+            if made(out / moment) not in (None, before):
+                break
+        elif printed.exists() and re.search(moment, printed.read_text(), flags=re.M):
+            break
+        time.sleep(0.001)
+    process.join(delay)
+    alive = process.is_alive()
+    process.kill()
+    process.join()
+    return alive and process.exitcode == -signal.SIGKILL and not (out / stage_makes).exists()
+
+
+def test_killed_in_every_stage_it_ends_where_the_unbroken_run_does(longer):
+    whole, out, draw = longer.with_name("whole"), longer.with_name("killed"), random.Random(1)
+    unbroken = start(longer, whole)
+    for number, (stage_makes, moment, delay) in enumerate(KILLS):
+        for _ in range(3):  # a kill that came too late is one of another stage, and is tried again
+            if kill(longer, out, stage_makes, moment, delay * draw.random()):
+                break
+            remove(out / stage_makes)
+        else:
+            pytest.fail(f"no kill came before {stage_makes} was made")
+        if number in (6, 8):  # as at the worst moment: when fairseq copies the last checkpoint
+            last = out / "resmlp_tiny" / "checkpoints" / "checkpoint_last.pt"
+            last.write_bytes(last.read_bytes()[:1000])
+
+    run(longer, "--out", out, *STOPPED_AS_WMT14)
+    unbroken.join(300)
+    assert unbroken.exitcode == 0
+    for path in sorted((whole / "data-bin").iterdir()):
         assert (out / "data-bin" / path.name).read_bytes() == path.read_bytes()
     name = Path("resmlp_tiny", "checkpoints", "checkpoint_last.pt")
-    resumed, whole = (torch.load(folder / name, weights_only=True)["model"] for folder in (out, unbroken[0]))
-    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
-    killed, smooth = (
-        json.loads((folder / "resmlp_tiny" / "results.json").read_text()) for folder in (out, unbroken[0])
-    )
+    resumed, smooth = (torch.load(folder / name, weights_only=True)["model"] for folder in (out, whole))
+    torch.testing.assert_close(resumed, smooth, rtol=0, atol=0)
+    killed, smooth = (json.loads((folder / "resmlp_tiny" / "results.json").read_text()) for folder in (out, whole))
+    assert smooth["updates"] == 100
     for key in ("updates", "valid_loss", "best_valid_loss", "averaged", "valid_bleu", "bleu", "chrf"):
         assert killed[key] == smooth[key], key
 
@@ -205,7 +265,6 @@ def test_the_number_of_epochs_averaged_is_chosen_on_the_validation_set(recipe, u
     chosen = [checkpoints / f"checkpoint{epoch}.pt" for epoch in range(4 - results["averaged"], 4)]
     weights = torch.load(out / "resmlp_tiny" / "model.pt", weights_only=True)["model"]
     torch.testing.assert_close(weights, average_checkpoints(chosen)["model"], rtol=0, atol=0)
-    run(recipe, "--out", out)  # for the tests to come
 
 
 def test_a_student_trains_on_its_teachers_translations(recipe, unbroken):
@@ -237,6 +296,8 @@ def test_two_processes_share_the_effective_batch_of_one(recipe):
     assert "distributed_world_size': 2" in log
     tokens = [float(words) for words in re.findall(r'"wpb": "([\d.]+)"', log)]
     assert tokens and 300 < max(tokens) <= 600  # of both
+    again = subprocess.run(list(map(str, line)), env=environment(), capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0 and "training: done before" in again.stdout
     after = run(
         recipe,
         "--out",
@@ -286,7 +347,7 @@ def test_a_comparison_takes_the_mean_over_seeds_and_leaves_the_test_set_alone_un
 
 def test_a_comparison_by_time_gives_each_the_updates_that_its_speed_allows(recipe):
     out = recipe.parent / "timed"
-    line = ["--minutes", "0.02", "--configs", "resmlp_tiny,transformer", "average=1"]
+    line = ["--minutes", "0.02", "--configs", "resmlp_tiny,transformer", "train.max-epoch=0", "average=1"]
     rows = compare(out, recipe, *line)
     speeds = json.loads((out / "speeds.json").read_text())
     assert {row["config"]: row["updates"] for row in rows} == {
@@ -302,9 +363,9 @@ def test_the_two_wmt14_recipes_differ_in_what_the_paper_has_them_differ():
     german, french = (
         read_recipe(ROOT / "recipes" / f"wmt14_en_{lang}" / "recipe.yaml", [], None) for lang in ("de", "fr")
     )
-    assert {key for key in german if german[key] != french[key]} == {"pair", "name", "train"}
+    assert {key for key in german if german[key] != french[key]} == {"pair", "name", "train", "tokenized_bleu"}
     differing = {key for key in german["train"] if german["train"][key] != french["train"][key]}
-    assert differing == {"arch", "max-update"}  # dropout is the architecture's
+    assert differing == {"arch", "dropout", "max-update"}
 
 
 def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
@@ -317,7 +378,7 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
     small = ["vocab_size=300", "average=1", "generate.max-len-b=20", "effective_tokens=2500", "clean.max_words=9"]
     small += [f"train.{side}-{key}" for side in ("encoder", "decoder") for key in ("layers=1", "embed-dim=16")]
     small += ["train.max-update=6", "train.warmup-updates=2", "train.save-interval-updates=3", "train.max-tokens=1500"]
-    small += ["train.validate-interval-updates=3", "train.log-interval=1"]
+    small += ["train.log-interval=1"]
     out = recipe.parent / name
     done = run(ROOT / "recipes" / name / "recipe.yaml", "--data", data, "--out", out, *small)
     results = json.loads((out / f"resmlp_{name.replace('14', '')}" / "results.json").read_text())
@@ -325,7 +386,8 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
     assert "--max-tokens 1250" in done.stdout and "--update-freq 2" in done.stdout
     assert {"torch", "fairseq", "sentencepiece", "sacrebleu"} <= results["versions"].keys()
     assert results["data_sha256"] == json.loads((out / "prepare.json").read_text())["text"]["sha256"]
-    assert results["seed"] == 1 and "recipe" in results["command"]
+    assert results["seed"] == 1 and results["command"].startswith("python -m resmlp_mt.recipe ")
+    assert "bleu_tokenized" in results and f"BLEU on Moses's tokens {results['bleu_tokenized']:.2f}" in done.stdout
     assert json.loads((out / "prepare.json").read_text())["text"]["train"]["dropped"]["max_words"] > 0
 
 
