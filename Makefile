@@ -21,7 +21,7 @@ demo-vision: $(READY)  ## train a tiny ResMLP to read handwritten digits, offlin
 	$(BIN)/python recipes/digits/look.py build/demo-vision/digits build/demo-vision/run
 
 bench: $(READY)  ## measure speed and memory beside fairseq, CTranslate2 and timm: 20 minutes on two quiet CPU cores
-	$(BIN)/python benchmarks/mt_train.py
+	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 $(BIN)/python benchmarks/mt_train.py
 	$(BIN)/python benchmarks/mt_decode.py
 	$(BIN)/python benchmarks/vision_infer.py --compile
 	$(BIN)/python benchmarks/vision_train.py

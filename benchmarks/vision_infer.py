@@ -26,7 +26,7 @@ from resmlp_vision.weights import to_timm
 PEER = "timm's resmlp_12_224"
 FOLDED = "ours, folded"
 OTHERS = ("vit_small_patch16_224", "deit_small_patch16_224", "mixer_s16_224")
-BATCHES = {"cpu": [1, 32, 64], "cuda": [1, 32, 1024]}
+BATCHES = {"cpu": [1, 32], "cuda": [1, 32, 1024]}
 NATIVE_BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}  # flags of processors, the last one of ARM's
 
 
