@@ -122,10 +122,13 @@ def digest_dictionaries(*dictionaries: Dictionary) -> str:
 # docs/results.md tells what they are worth
 STARTS = {"layer_scale": 1.0, "position_init_std": 0.1}
 PLUS = {"pre_norm": "layer_norm", "positional_embeddings": True, "position_convolution": 5}
-TINY = {
-    f"{side}_{name}": value
-    for side in ("encoder", "decoder")
-    for name, value in {"layers": 4, "embed_dim": 128, "ffn_embed_dim": 256, "attention_heads": 4}.items()
+TINY = {  # the decoder's dimensions follow the encoder's
+    "encoder_embed_dim": 128,
+    "encoder_ffn_embed_dim": 256,
+    "encoder_layers": 4,
+    "decoder_layers": 4,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
 }
 
 
