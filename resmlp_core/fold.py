@@ -108,7 +108,7 @@ class FoldedCrossPosition(nn.Module):
 
     Args:
         pre: Aff; or LayerNorm, where γ and δ come after its normalisation.
-        mixer: A, of any form, with a convolution or without; it is used without its bias.
+        mixer: A, with a convolution beside it or without; it is used without its bias.
         post: the second Aff.
     """
 

@@ -5,18 +5,15 @@ import gzip
 import hashlib
 import json
 import os
-import pty
 import random
 import re
 import resource
-import select
 import shutil
 import signal
 import subprocess
 import sys
-import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -179,21 +176,11 @@ def test_parquet_gives_the_bytes_that_text_gives(data: Path, prepared: Path, tmp
     assert contents(tmp_path / "text") == contents(prepared / "text")
 
 
-def test_a_terminal_shows_pairs_a_second_and_the_time_left(data: Path, tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 120))
+def test_a_terminal_shows_pairs_a_second_and_the_time_left(
+    data: Path, tmp_path: Path, on_a_terminal: Callable[..., str]
+) -> None:
     environment = {**ENVIRONMENT, "TQDM_MININTERVAL": "0"}  # all is done within the tenth of a second between two looks
-    line = command(data, tmp_path)
-    with subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=theirs) as process:
-        os.close(theirs)
-        shown = b""
-        while select.select([ours], [], [], 60)[0]:
-            try:
-                shown += os.read(ours, 4096)
-            except OSError:  # the other side has closed
-                break
-    assert process.returncode == 0
-    bars = shown.decode().split("\r")
+    bars = on_a_terminal(command(data, tmp_path), env=environment).split("\r")
     for bar in ("reading train: .*/2.03k", "encoding: .*/2.08k"):
         assert any(re.match(bar + r" \[\d\d:\d\d<\d\d:\d\d, .*\d.* pairs/s", line) for line in bars), bar
 
