@@ -21,7 +21,7 @@ from PIL import Image
 from measure import options, save, summarise
 from resmlp_vision.config import Config
 from resmlp_vision.processes import join_processes
-from resmlp_vision.train import Trainer
+from resmlp_vision.train import SupervisedTrainer
 
 PEER = "timm's resmlp_12_224"
 MODELS = {"ours": "resmlp_s12", PEER: "resmlp_12_224"}
@@ -40,12 +40,12 @@ def write_images(folder: Path) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.JPEG", quality=90)
 
 
-def make_trainer(model: str, data: Path, dtype: str, device: torch.device) -> Trainer:
+def make_trainer(model: str, data: Path, dtype: str, device: torch.device) -> SupervisedTrainer:
     """Build a model and the project's trainer around it."""
     config = Config(
         data=str(data), val_split=None, model=model, num_classes=CLASSES, batch_size=64, workers=0, dtype=dtype
     )
-    return Trainer(config, device)
+    return SupervisedTrainer(config, device)
 
 
 def compare(data: Path, dtype: str, args: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:

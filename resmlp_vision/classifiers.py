@@ -7,12 +7,12 @@ from typing import Any
 import timm
 
 from resmlp_core.files import UserError
-from resmlp_vision.config import Config
+from resmlp_vision.config import RunConfig
 from resmlp_vision.variants import RELEASED, VARIANTS, check_known, create_model
 from resmlp_vision.weights import load_weights, read_checkpoint, weights_in
 
 
-def build(config: Config, num_classes: int) -> Any:
+def build(config: RunConfig, num_classes: int) -> Any:
     """Build the model that a run trains, with the weights that it starts from.
 
     Raises:
@@ -37,13 +37,14 @@ def build(config: Config, num_classes: int) -> Any:
         raise UserError(f"model={config.model}: {' '.join(str(error).split())}") from None
 
 
-def load(name: str, checkpoint: str | Path | None) -> Any:
-    """Load a classifier for use: of a training run, from a file of weights, or the authors', which timm downloads once.
+def load(name: str, checkpoint: str | Path | None, classifier: bool = True) -> Any:
+    """Load a model for use: of a training run, from a file of weights, or the authors', which timm downloads once.
 
     Args:
         name: a model, or with the tag of released weights behind, such as ``resmlp_s12.fb_distilled_in1k``. A training
             run's checkpoint says itself which model it is.
         checkpoint: a training run's, or weights under the release's, timm's or our own names: a file or a URL.
+        classifier: refuse weights without one, such as DINO's.
 
     Returns:
         The model; ``classes`` of it are the names of the classes, where they are known.
@@ -57,18 +58,16 @@ def load(name: str, checkpoint: str | Path | None) -> Any:
                 known = ", ".join(RELEASED)
                 raise UserError(f"no weights of {name!r} were released; give --checkpoint, or one of {known}")
             model = timm.create_model(name, pretrained=True)
-            if not model.num_classes:
-                raise UserError(f"the weights of {name!r} are without a classifier")
-            return model.eval()
-        state = read_checkpoint(checkpoint)
-        if isinstance(state.get("args"), argparse.Namespace):
-            return load_trained(checkpoint)
-        weights = weights_in(state)
-        if "head.weight" not in weights:
-            raise UserError(f"{checkpoint} has no classifier")
-        return create_model(name.split(".")[0], checkpoint, num_classes=len(weights["head.weight"])).eval()
+        elif isinstance((state := read_checkpoint(checkpoint)).get("args"), argparse.Namespace):
+            model = load_trained(checkpoint)
+        else:
+            classes = len(weights_in(state).get("head.weight", ()))
+            model = create_model(name.split(".")[0], checkpoint, num_classes=classes)
     except ValueError as error:
         raise UserError(str(error)) from None
+    if classifier and not model.num_classes:
+        raise UserError(f"{checkpoint or name} has no classifier; evaluate --probe measures its features")
+    return model.eval()
 
 
 def load_trained(checkpoint: str | Path) -> Any:
@@ -81,8 +80,8 @@ def load_trained(checkpoint: str | Path) -> Any:
     if not isinstance(state.get("args"), argparse.Namespace):
         raise ValueError(f"{checkpoint} is no checkpoint of a training run")
     args = vars(state["args"])
-    settings = {key: args[key] for key in Config.__dataclass_fields__ if key in args}
-    config = Config(**settings | {"pretrained": False, "checkpoint": None})
+    settings = {key: args[key] for key in RunConfig.__dataclass_fields__ if key in args}
+    config = RunConfig(**settings | {"pretrained": False, "checkpoint": None})
     model = build(config, args["num_classes"])
     load_weights(model, weights_in(state), str(checkpoint))
     model.classes = args["classes"]

@@ -1,10 +1,10 @@
 """The settings of a training run: the released recipe is the default (paper, section 3.1)."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -14,8 +14,8 @@ from resmlp_core.files import UserError
 
 
 @dataclass
-class Config:
-    """What ``python -m resmlp_vision.train`` reads from a YAML file and from ``key=value`` on its command line."""
+class RunConfig:
+    """What supervised and self-supervised training have in common."""
 
     # Data: hfds/NAME for a data set of the hub, hfids/NAME to stream it, or a folder of parquet files or of images
     data: str = MISSING
@@ -28,13 +28,10 @@ class Config:
     # Model
     model: str = "resmlp_s12"  # ours, or any other of timm's
     model_args: dict[str, Any] = field(default_factory=dict)  # such as position_mixer: none
-    num_classes: int | None = None  # as many as the data have
     img_size: int = 224
     pretrained: bool = False  # start from the weights that timm downloads for this model
     checkpoint: str | None = None  # start from this file of weights
-
-    # Hard-label distillation: half of the loss is cross-entropy with the teacher's most likely class
-    teacher: str | None = None  # a model of timm's, with the weights it downloads, or a training run's checkpoint
+    drop_path: float = 0.05
 
     # Optimisation
     epochs: int = 400
@@ -51,20 +48,9 @@ class Config:
     min_lr: float = 1e-5
     decay_rate: float = 0.1  # of sched: step, every decay_epochs
     decay_epochs: float = 30
-    ema_decay: float | None = None  # also keep, and validate, an exponential moving average of the weights
     dtype: str = "float32"  # bfloat16 or float16: automatic mixed precision
 
-    # Augmentation and regularisation
-    drop_path: float = 0.05
-    smoothing: float = 0.1
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    repeated_aug: int = 3  # times that an image appears in an epoch, differently augmented; 0 for plain epochs
-    auto_augment: str | None = "rand-m9-mstd0.5-inc1"
-    color_jitter: float = 0.4  # where auto_augment is null
-    reprob: float = 0.25  # random erasing
-    scale: tuple[float, float] = (0.08, 1.0)  # of the random crop's area
-    hflip: float = 0.5
+    # Validation
     interpolation: str = "bicubic"
     crop_pct: float = 0.9  # validation resizes to img_size / crop_pct and crops the centre
 
@@ -77,6 +63,62 @@ class Config:
     seed: int = 0
 
 
+@dataclass
+class Config(RunConfig):
+    """What ``python -m resmlp_vision.train`` reads from a YAML file and from ``key=value`` on its command line."""
+
+    num_classes: int | None = None  # as many as the data have
+    freeze_backbone: bool = False  # train the classifier alone: a linear probe
+    ema_decay: float | None = None  # also keep, and validate, an exponential moving average of the weights
+
+    # Hard-label distillation: half of the loss is cross-entropy with the teacher's most likely class
+    teacher: str | None = None  # a model of timm's, with the weights it downloads, or a training run's checkpoint
+
+    # Augmentation and regularisation
+    smoothing: float = 0.1
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    repeated_aug: int = 3  # times that an image appears in an epoch, differently augmented; 0 for plain epochs
+    auto_augment: str | None = "rand-m9-mstd0.5-inc1"
+    color_jitter: float = 0.4  # where auto_augment is null
+    reprob: float = 0.25  # random erasing
+    scale: tuple[float, float] = (0.08, 1.0)  # of the random crop's area
+    hflip: float = 0.5
+
+
+@dataclass
+class DINOConfig(RunConfig):
+    """What ``python -m resmlp_vision.dino`` reads: DINO's published settings for a ViT-S (Caron et al., 2021)."""
+
+    epochs: int = 300
+    batch_size: int = 1024
+    opt: str = "adamw"
+    lr: float = 2e-3  # 0.0005 for each 256 images
+    weight_decay: float = 0.04
+    final_weight_decay: float = 0.4  # it grows by a cosine
+    clip_grad: float | None = 3.0
+    warmup_epochs: float = 10
+    min_lr: float = 1e-6
+    drop_path: float = 0.1
+    val_every: int = 10  # validation is a k-NN classification against the whole training split
+
+    # Views: two global ones, which the teacher sees too, and smaller local ones
+    local_views: int = 8
+    local_size: int = 96  # pixels; the global ones have img_size
+    global_scale: tuple[float, float] = (0.4, 1.0)  # of a view's area, of the image's
+    local_scale: tuple[float, float] = (0.05, 0.4)
+
+    # The projection head, and the teacher, which is an average of the student
+    out_dim: int = 65536
+    hidden_dim: int = 2048
+    bottleneck_dim: int = 256
+    freeze_last_layer: int = 1  # epochs
+    momentum_teacher: float = 0.996  # grows to 1 by a cosine
+    teacher_temp: float = 0.04
+    warmup_teacher_temp: float = 0.04
+    warmup_teacher_temp_epochs: int = 0
+
+
 # What may change between the parts of an interrupted run: it changes the weights that come out by rounding at most.
 FREE = {"device", "workers", "accumulate", "val_batch_size", "val_every", "max_unreadable", "out"}
 CHOICES = {
@@ -85,32 +127,34 @@ CHOICES = {
     "interpolation": ("bicubic", "bilinear", "nearest", "random"),
 }
 POSITIVE = ("img_size", "epochs", "batch_size", "accumulate", "val_batch_size", "val_every", "crop_pct")
+Settings = TypeVar("Settings", bound=RunConfig)
 
 
-def read_config(path: Path | None, overrides: Sequence[str]) -> Config:
+def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str], kind: type[Settings]) -> Settings:
     """Read a run's settings.
 
     Args:
-        path: a YAML file with some of the keys, or none.
-        overrides: ``key=value``, which win over the file.
+        source: a YAML file with some of the keys, or some keys with their values, or none.
+        overrides: ``key=value``, which win over the source.
+        kind: which settings there are.
 
     Raises:
         UserError: no such file, an unknown key (the nearest is named), a value of another type, or one that is missing.
     """
-    if path is not None and not path.is_file():
-        raise UserError(f"no recipe {path}")
+    if isinstance(source, Path) and not source.is_file():
+        raise UserError(f"no recipe {source}")
     try:
-        given = [OmegaConf.load(path)] if path else []
+        given = [OmegaConf.load(source) if isinstance(source, Path) else OmegaConf.create(dict(source or {}))]
         for override in overrides:
             if "=" not in override:
                 raise UserError(f"{override!r} is not key=value")
         given.append(OmegaConf.from_dotlist(list(overrides)))
         for part in given:
             for key in part:
-                check_key(str(key))
-        config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), *given))  # type: ignore[assignment]
+                check_key(str(key), kind)
+        config: Settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), *given))  # type: ignore[assignment]
     except YAMLError as error:
-        raise UserError(f"{path} is not YAML, or an override is not: {' '.join(str(error).split())}") from None
+        raise UserError(f"{source} is not YAML, or an override is not: {' '.join(str(error).split())}") from None
     except OmegaConfBaseException as error:
         key = error.full_key or "the settings"
         missing = "give data=... and out=..." if "???" in str(error) or "issing" in str(error) else ""
@@ -124,9 +168,9 @@ def read_config(path: Path | None, overrides: Sequence[str]) -> Config:
     return config
 
 
-def check_key(key: str) -> None:
-    """Raise a UserError for a key that ``Config`` does not have, with the nearest that it has."""
-    known = Config.__dataclass_fields__
+def check_key(key: str, kind: type[RunConfig]) -> None:
+    """Raise a UserError for a key that ``kind`` does not have, with the nearest that it has."""
+    known = kind.__dataclass_fields__
     if key not in known:
         nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
         raise UserError(f"unknown key {key!r}; did you mean {nearest!r}?")

@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import Value
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from resmlp_core.files import UserError
 from resmlp_vision import posterize
-from resmlp_vision.config import Config
+from resmlp_vision.config import Config, RunConfig
 from resmlp_vision.images import open_rgb
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class StreamedImages(IterableImageDataset):
 
 
 def open_dataset(
-    config: Config, split: str, training: bool, classes: Mapping[str, int] | None = None
+    config: RunConfig, split: str, training: bool, classes: Mapping[str, int] | None = None
 ) -> Images | StreamedImages:
     """Open one split of a data set.
 
@@ -230,12 +230,9 @@ def training_loader(dataset: Images | StreamedImages, config: Config, device: to
     Raises:
         UserError: the batch cannot be divided or is larger than the data set, or timm knows no such augmentation.
     """
-    parts = dist.get_world_size() * config.accumulate
-    batch_size, rest = divmod(config.batch_size, parts)
-    mixes = config.mixup > 0 or config.cutmix > 0
-    if rest or not batch_size or (mixes and batch_size % 2):
-        even = " into even parts, as mixup pairs images" if mixes else ""
-        raise UserError(f"batch_size={config.batch_size} cannot be divided by {parts} (processes x accumulate){even}")
+    batch_size = share_batch(config)
+    if (config.mixup > 0 or config.cutmix > 0) and batch_size % 2:
+        raise UserError(f"batch_size={config.batch_size} leaves a process {batch_size} images; mixup needs pairs")
     if isinstance(dataset, StreamedImages) and config.repeated_aug:
         raise UserError("a streamed data set cannot repeat its images; give repeated_aug=0")
     try:
@@ -255,12 +252,55 @@ def training_loader(dataset: Images | StreamedImages, config: Config, device: to
         )
     except (AssertionError, KeyError, ValueError) as error:
         raise UserError(f"auto_augment={config.auto_augment} is no policy of timm's: {error}") from None
+    return check_enough(loader, config)
+
+
+def views_loader(
+    dataset: Images | StreamedImages, config: RunConfig, device: torch.device, views: Callable[[Image.Image], Any]
+) -> Any:
+    """Make timm's loader of training batches of several views an image, each of the type that ``views`` returns.
+
+    Args:
+        dataset: the training split.
+        config: sizes.
+        device: where the images are to go; they come on the CPU.
+        views: makes the views of an image.
+
+    Raises:
+        UserError: the batch cannot be divided or is larger than the data set.
+    """
+    loader = create_loader(
+        dataset,
+        batch_size=share_batch(config),
+        is_training=True,
+        use_prefetcher=False,  # it would stack the views, whose sizes differ
+        **loading(dataset, config, device),
+    )
+    dataset.transform = views
+    return check_enough(loader, config)
+
+
+def share_batch(config: RunConfig) -> int:
+    """Give the images of a batch that one process computes at once.
+
+    Raises:
+        UserError: the batch cannot be divided.
+    """
+    parts = dist.get_world_size() * config.accumulate
+    batch_size, rest = divmod(config.batch_size, parts)
+    if rest or not batch_size:
+        raise UserError(f"batch_size={config.batch_size} cannot be divided by {parts} (processes x accumulate)")
+    return batch_size
+
+
+def check_enough(loader: Any, config: RunConfig) -> Any:
+    """Give the loader back; raise a UserError if an epoch has no whole batch."""
     if len(loader) < config.accumulate:
-        raise UserError(f"{len(dataset)} training images are fewer than batch_size={config.batch_size}")
+        raise UserError(f"{len(loader.dataset)} training images are fewer than batch_size={config.batch_size}")
     return loader
 
 
-def validation_loader(dataset: Images | StreamedImages, config: Config, device: torch.device, **norm: Any) -> Any:
+def validation_loader(dataset: Images | StreamedImages, config: RunConfig, device: torch.device, **norm: Any) -> Any:
     """Make timm's loader of whole validation images: resized to ``img_size / crop_pct``, the centre cut out."""
     return create_loader(
         dataset,
@@ -271,7 +311,7 @@ def validation_loader(dataset: Images | StreamedImages, config: Config, device: 
     )
 
 
-def loading(dataset: Images | StreamedImages, config: Config, device: torch.device) -> dict[str, Any]:
+def loading(dataset: Images | StreamedImages, config: RunConfig, device: torch.device) -> dict[str, Any]:
     """Give the options that timm's loaders for training and validation have in common."""
     return {
         "input_size": (3, config.img_size, config.img_size),

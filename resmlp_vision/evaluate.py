@@ -1,7 +1,8 @@
 """Top-1 and top-5 accuracy: ``python -m resmlp_vision.evaluate --data hfds/ILSVRC/imagenet-1k``.
 
 ImageNet's validation set and ImageNet-V2 are data sets like any other; ``--real`` adds the accuracy on ImageNet-ReaL's
-labels. Images are resized to ``size / 0.9`` and their centre is cut out (paper, section 3.1).
+labels. Images are resized to ``size / 0.9`` and their centre is cut out (paper, section 3.1). ``--probe knn`` and
+``--probe linear`` measure the features in place of the classifier, as DINO does.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from resmlp_core import fold
 from resmlp_core.files import UserError, reporting, write_json
 from resmlp_vision.classifiers import add_model_arguments, load
-from resmlp_vision.config import Config
+from resmlp_vision.config import RunConfig
 from resmlp_vision.data import Images, StreamedImages, count_classes, open_dataset, readable, validation_loader
 from resmlp_vision.processes import join_processes
 
@@ -75,11 +76,30 @@ def real_labels(dataset: Images | StreamedImages) -> RealLabelsImagenet:
     return RealLabelsImagenet([f"{name[0]}.JPEG" for name in names if name])
 
 
-@reporting("evaluate")
-def main() -> None:
-    """Run the command line."""
+def read_images_as(model: Any, args: argparse.Namespace) -> tuple[RunConfig, dict[str, Any]]:
+    """Give the settings of the data that the command line names, as the model wants its images; and their mean, std."""
+    wanted = resolve_model_data_config(model)
+    config = RunConfig(
+        data=args.data,
+        train_split=args.train_split,
+        val_split=args.split,
+        image_key=args.image_key,
+        label_key=args.label_key,
+        img_size=wanted["input_size"][-1],
+        crop_pct=args.crop_pct or wanted["crop_pct"],
+        interpolation=wanted["interpolation"],
+        val_batch_size=args.batch_size,
+        workers=args.workers,
+        max_unreadable=args.max_unreadable,
+        device=args.device,
+    )
+    return config, {key: wanted[key] for key in ("mean", "std")}
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m resmlp_vision.evaluate", description="Measure a classifier on a data set."
+        prog="python -m resmlp_vision.evaluate", description="Measure a classifier, or its features, on a data set."
     )
     add_model_arguments(parser)
     parser.add_argument("--data", required=True, help="hfds/NAME, or a folder of parquet files or of images")
@@ -88,26 +108,50 @@ def main() -> None:
     parser.add_argument("--label-key", default="label")
     parser.add_argument("--crop-pct", type=float, help="share of the side that is cut out (default: the model's, 0.9)")
     parser.add_argument("--real", action="store_true", help="also on ImageNet-ReaL's labels")
+    parser.add_argument(
+        "--probe",
+        choices=("knn", "linear"),
+        help="measure the features: by the nearest training images, or by a linear classifier trained on them",
+    )
+    parser.add_argument("--train-split", default="train", help="of the probes' training images (default: %(default)s)")
+    parser.add_argument("--k", type=int, nargs="+", default=[10, 20], help="nearest images that vote (default: 10 20)")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--max-unreadable", type=int, default=100, help="images, before it gives up")
     parser.add_argument("--device", help="CUDA where there is one")
-    parser.add_argument("--out", type=Path, metavar="FILE.JSON", help="write the figures there, too")
-    args = parser.parse_args()
+    parser.add_argument(
+        "--out", type=Path, help="write the figures there as JSON; of --probe linear the folder of its training"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="settings of --probe linear's training, such as lr=0.1"
+    )
+    args = parser.parse_intermixed_args()
+    if args.probe != "linear" and args.overrides:
+        parser.error(f"{args.overrides[0]}: only --probe linear trains, and has such settings")
+    if args.probe == "linear" and args.out is None:
+        parser.error("--probe linear needs --out, the folder of its training")
+    if args.probe and args.real:
+        parser.error("--real is for a classifier's own labels, not for --probe")
+    return args
+
+
+@reporting("evaluate")
+def main() -> None:
+    """Run the command line."""
+    args = parse_arguments()
+    if args.probe:
+        from resmlp_vision import probes  # lightly takes seconds to import
+
+        {"knn": probes.classify_by_neighbours, "linear": probes.train_linear}[args.probe](args)
+    else:
+        measure(args)
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Measure a classifier as the command line says."""
     device = join_processes(args.device)
     model = fold(load(args.model, args.checkpoint)).to(device)
-    norm = resolve_model_data_config(model)
-    config = Config(
-        data=args.data,
-        image_key=args.image_key,
-        label_key=args.label_key,
-        img_size=norm["input_size"][-1],
-        crop_pct=args.crop_pct or norm["crop_pct"],
-        interpolation=norm["interpolation"],
-        val_batch_size=args.batch_size,
-        workers=args.workers,
-        max_unreadable=args.max_unreadable,
-    )
+    config, norm = read_images_as(model, args)
     names = {name: i for i, name in enumerate(getattr(model, "classes", []))}
     dataset = open_dataset(config, args.split, training=False, classes=names)
     count_classes(dataset, model.num_classes)
@@ -115,7 +159,7 @@ def main() -> None:
     if found not in (0, model.num_classes) and not names:
         raise UserError(f"data={args.data} has {found} classes, the model {model.num_classes}: which are which?")
     real = real_labels(dataset) if args.real else None
-    loader = validation_loader(dataset, config, device, mean=norm["mean"], std=norm["std"])
+    loader = validation_loader(dataset, config, device, **norm)
     outcome: dict[str, Any] = {
         "model": str(args.checkpoint or args.model),
         "data": args.data,

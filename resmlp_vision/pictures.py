@@ -23,7 +23,7 @@ def draw_learning_curve(records: Sequence[dict[str, float]], output: Path, title
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for axes, keys in (
         (left, {"train_loss": "training (augmented)", "val_loss": "validation"}),
-        (right, {"top1": "top-1", "ema_top1": "top-1, averaged weights", "top5": "top-5"}),
+        (right, {"top1": "top-1", "ema_top1": "top-1, averaged weights", "top5": "top-5", "knn_top1": "k-NN top-1"}),
     ):
         for key, label in keys.items():
             curve = {record["epoch"]: record[key] for record in records if key in record}

@@ -42,6 +42,8 @@ class Records:
         )
         if "top1" in record:
             line += f"  validation loss {record['val_loss']:.3f}  top-1 {record['top1']:.2f}%"
+        if "knn_top1" in record:
+            line += f"  k-NN top-1 {record['knn_top1']:.2f}%"
         if "ema_top1" in record:
             line += f"  of the average {record['ema_top1']:.2f}%"
         if record["unreadable"]:
@@ -79,7 +81,7 @@ class Records:
 
 def score(record: Record) -> float | None:
     """Give what checkpoints are ranked by: the top-1 accuracy, of the averaged weights where there are some."""
-    return record.get("ema_top1", record.get("top1"))
+    return next((record[key] for key in ("ema_top1", "top1", "knn_top1") if key in record), None)
 
 
 def best_epoch(records: Sequence[Record]) -> dict[str, float]:

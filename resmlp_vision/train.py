@@ -7,10 +7,11 @@ import argparse
 import dataclasses
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 import torch
@@ -19,14 +20,22 @@ from omegaconf import OmegaConf
 from timm.data import Mixup, resolve_model_data_config
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
+from timm.task import TrainingTask
 from timm.utils import NativeScaler, dispatch_clip_grad, random_seed
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.files import UserError, alone_in, replacing, reporting
 from resmlp_vision.checkpoints import LAST, Saver, resume
 from resmlp_vision.classifiers import build
-from resmlp_vision.config import FREE, Config, read_config
-from resmlp_vision.data import count_classes, open_dataset, training_loader, validation_loader
+from resmlp_vision.config import FREE, Config, RunConfig, Settings, read_config
+from resmlp_vision.data import (
+    Images,
+    StreamedImages,
+    count_classes,
+    open_dataset,
+    training_loader,
+    validation_loader,
+)
 from resmlp_vision.evaluate import evaluate
 from resmlp_vision.processes import join_processes
 from resmlp_vision.records import Record, Records, score
@@ -35,33 +44,37 @@ from resmlp_vision.tasks import create_task
 CHECK_EVERY = 20  # updates between looks at the loss, each of which waits for the GPU
 
 
-class Trainer:
-    """One training run: what ``train`` builds from the settings, and the loop over an epoch's batches."""
+class Trainer(ABC, Generic[Settings]):
+    """One training run: what ``train`` builds from the settings, and the loop over an epoch's batches.
 
-    def __init__(self, config: Config, device: torch.device) -> None:
+    Subclasses say what is trained on which views of the images, and how it is validated.
+    """
+
+    task: TrainingTask
+    mixup: Mixup | None = None
+
+    def __init__(self, config: Settings, device: torch.device) -> None:
         self.config = config
         self.device = device
         training = open_dataset(config, config.train_split, training=True)
-        self.num_classes = count_classes(training, config.num_classes)
-        model = build(config, self.num_classes)
-        norm = {key: resolve_model_data_config(model)[key] for key in ("mean", "std")}
-        self.loader = training_loader(training, config, device, **norm)
+        self.data_classes = count_classes(training, getattr(config, "num_classes", None))
+        self.classes = list(training.reader.class_to_idx)
+        model = self.build_model()
+        self.num_classes: int = model.num_classes
+        self.norm = {key: resolve_model_data_config(model)[key] for key in ("mean", "std")}
+        self.loader = self.training_loader(training)
         self.val_loader = None
         if config.val_split is not None:
-            validation = open_dataset(config, config.val_split, training=False, classes=training.reader.class_to_idx)
-            count_classes(validation, self.num_classes)
-            self.val_loader = validation_loader(validation, config, device, **norm)
-        self.classes = list(training.reader.class_to_idx)
+            self.val_loader = self.evaluation_loader(config.val_split)
         self.parameters = sum(p.numel() for p in model.parameters())
-        self.task = create_task(model.to(device), config, device)
-        self.mixup = None
-        if config.mixup > 0 or config.cutmix > 0:
-            self.mixup = Mixup(
-                config.mixup, config.cutmix, label_smoothing=config.smoothing, num_classes=self.num_classes
-            )
+        self.create_task(model.to(device))
         try:
             self.optimizer = create_optimizer_v2(
-                model, config.opt, lr=config.lr, weight_decay=config.weight_decay, **config.opt_args
+                self.task.get_trainable_module(),
+                config.opt,
+                lr=config.lr,
+                weight_decay=config.weight_decay,
+                **config.opt_args,
             )
         except (ValueError, TypeError) as error:
             raise UserError(f"opt={config.opt}: {error}") from None
@@ -79,10 +92,39 @@ class Trainer:
             step_on_epochs=False,
             updates_per_epoch=self.updates_per_epoch,
         )
-        if config.ema_decay is not None:
-            self.task.setup_ema(config.ema_decay)
         if dist.get_world_size() > 1:
             self.task.prepare_distributed(device_ids=[device] if device.type == "cuda" else None)
+
+    @abstractmethod
+    def build_model(self) -> Any:
+        """Build the model, with the weights that it starts from."""
+
+    @abstractmethod
+    def training_loader(self, training: Images | StreamedImages) -> Any:
+        """Make the loader of training batches."""
+
+    @abstractmethod
+    def create_task(self, model: Any) -> None:
+        """Set ``task``, the model and its loss, with the average of its weights where one is kept."""
+
+    @abstractmethod
+    def validate(self) -> dict[str, float]:
+        """Measure the model on the validation split."""
+
+    def evaluation_loader(self, split: str) -> Any:
+        """Make the loader of the whole images of a split."""
+        names = {name: i for i, name in enumerate(self.classes)}
+        images = open_dataset(self.config, split, training=False, classes=names)
+        count_classes(images, self.data_classes)
+        return validation_loader(images, self.config, self.device, **self.norm)
+
+    def train_mode(self) -> None:
+        """Let the model train."""
+        self.task.train()
+
+    def schedule(self, update: int) -> None:
+        """Set what changes from update to update, before the one with this number, from 0."""
+        self.scheduler.step_update(update)
 
     def autocast(self) -> Any:
         """Give the context of automatic mixed precision, which does nothing for float32."""
@@ -105,7 +147,7 @@ class Trainer:
         for part in (self.loader.sampler, self.loader.dataset):
             if hasattr(part, "set_epoch"):
                 part.set_epoch(seed)
-        self.task.train()
+        self.train_mode()
         losses: list[torch.Tensor] = []
         rates: list[float] = []
         start = time.perf_counter()
@@ -145,7 +187,7 @@ class Trainer:
         """Make the updates of an epoch, the first of which has the number ``first``; yield the loss of each."""
         batches = iter(self.loader)
         for update in range(first, first + self.updates_per_epoch):
-            self.scheduler.step_update(update)
+            self.schedule(update)
             total = torch.zeros((), device=self.device)
             for part in range(self.config.accumulate):
                 images, labels = next(batches)
@@ -184,11 +226,40 @@ class Trainer:
             leave=False,
         )
 
+
+class SupervisedTrainer(Trainer[Config]):
+    """Training of a classifier, from labels."""
+
+    def build_model(self) -> Any:
+        """Build the classifier, only whose last layer learns where the backbone is frozen."""
+        model = build(self.config, self.data_classes)
+        if self.config.freeze_backbone:
+            model.requires_grad_(False)
+            model.get_classifier().requires_grad_(True)
+        return model
+
+    def training_loader(self, training: Images | StreamedImages) -> Any:
+        """Make the loader of augmented images."""
+        return training_loader(training, self.config, self.device, **self.norm)
+
+    def create_task(self, model: Any) -> None:
+        """Make the classifier's task, against the labels or a teacher's decisions too."""
+        config = self.config
+        self.task = create_task(model, config, self.device)
+        if config.mixup > 0 or config.cutmix > 0:
+            self.mixup = Mixup(
+                config.mixup, config.cutmix, label_smoothing=config.smoothing, num_classes=self.num_classes
+            )
+        if config.ema_decay is not None:
+            self.task.setup_ema(config.ema_decay)
+
+    def train_mode(self) -> None:
+        """Let the model train; a frozen backbone computes as in use."""
+        self.task.train(not self.config.freeze_backbone)
+
     def validate(self) -> dict[str, float]:
         """Give ``val_loss``, ``top1`` and ``top5`` in percent, and those of the weights' average."""
         outcome: dict[str, float] = {}
-        if self.val_loader is None:
-            return outcome
         for ema, prefix in ((False, ""), (True, "ema_")):
             if not ema or self.task.has_ema():
                 with self.autocast():
@@ -198,7 +269,7 @@ class Trainer:
         return outcome
 
 
-def train(config: Config) -> dict[str, Any]:
+def train(config: Settings, trainer_type: type[Trainer[Settings]]) -> dict[str, Any]:
     """Train as the settings say, from the last whole epoch if there is one.
 
     ``out`` gets the settings (config.yaml), the checkpoints (last.pth.tar, model_best.pth.tar), one line of JSON an
@@ -219,7 +290,7 @@ def train(config: Config) -> dict[str, Any]:
         if first:
             stack.enter_context(alone_in(out))
             keep_settings(config, out)
-        trainer = Trainer(config, device)
+        trainer = trainer_type(config, device)
         args = argparse.Namespace(
             **dataclasses.asdict(config) | {"num_classes": trainer.num_classes, "classes": trainer.classes}
         )
@@ -236,7 +307,7 @@ def train(config: Config) -> dict[str, Any]:
         if first:
             where = f"{dist.get_world_size()} processes" if dist.get_world_size() > 1 else str(device)
             print(
-                f"{config.model}: {trainer.parameters:,} parameters, {trainer.num_classes} classes; "
+                f"{config.model}: {trainer.parameters:,} parameters, {trainer.data_classes} classes; "
                 f"{trainer.updates_per_epoch:,} updates an epoch on {where}"
             )
             if begin:
@@ -245,7 +316,7 @@ def train(config: Config) -> dict[str, Any]:
         for epoch in range(begin, config.epochs):
             start = time.perf_counter()
             record: Record = {"epoch": epoch + 1, **trainer.train_epoch(epoch)}
-            if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
+            if trainer.val_loader and ((epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs):
                 record |= trainer.validate()
             record["seconds"] = time.perf_counter() - start
             if records is not None:
@@ -254,7 +325,7 @@ def train(config: Config) -> dict[str, Any]:
         return records.summarise(config.model, trainer.parameters) if records is not None else {}
 
 
-def keep_settings(config: Config, out: Path) -> None:
+def keep_settings(config: RunConfig, out: Path) -> None:
     """Write the settings to ``out``.
 
     Raises:
@@ -265,7 +336,7 @@ def keep_settings(config: Config, out: Path) -> None:
         with replacing(path) as partial:
             OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), partial)
         return
-    before, now = dataclasses.asdict(read_config(path, [])), dataclasses.asdict(config)
+    before, now = dataclasses.asdict(read_config(path, [], type(config))), dataclasses.asdict(config)
     for key in now:
         if key not in FREE and before[key] != now[key]:
             raise UserError(
@@ -273,20 +344,32 @@ def keep_settings(config: Config, out: Path) -> None:
             )
 
 
-@reporting("train")
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m resmlp_vision.train", description="Train an image classifier.")
+def run_command(name: str, description: str, kind: type[Settings], trainer_type: type[Trainer[Settings]]) -> None:
+    """Read the settings from the command line, and train.
+
+    Args:
+        name: the module that is run.
+        description: what its help says.
+        kind: its settings.
+        trainer_type: how it trains.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m resmlp_vision.{name}", description=description)
     parser.add_argument("--config", type=Path, metavar="RECIPE.YAML", help="settings (default: the paper's)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as data=hfds/NAME out=FOLDER lr=0.001")
     args = parser.parse_intermixed_args()
-    config = read_config(args.config, args.overrides)
+    config = read_config(args.config, args.overrides, kind)
     logging.getLogger("timm").setLevel(logging.WARNING)
     try:
-        train(config)
+        train(config, trainer_type)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+@reporting("train")
+def main() -> None:
+    """Run the command line."""
+    run_command("train", "Train an image classifier.", Config, SupervisedTrainer)
 
 
 if __name__ == "__main__":

@@ -97,6 +97,28 @@ def resample(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tensor]:
     return resampled
 
 
+def crop_positions(model: ResMLP, grid: tuple[int, int]) -> dict[str, Tensor]:
+    """Give A and its bias for the middle of the patch grid: the sub-matrices of all layers by name, with gradients.
+
+    What they compute is what the whole A would where everything outside the middle is zero.
+
+    Raises:
+        ValueError: the grid is larger than the model's.
+    """
+    height, width = model.stem.grid_size
+    if grid[0] > height or grid[1] > width:
+        raise ValueError(f"a grid of {grid[0]}x{grid[1]} patches does not fit into the model's {height}x{width}")
+    top, left = (height - grid[0]) // 2, (width - grid[1]) // 2
+    positions = torch.arange(height * width).view(height, width)[top : top + grid[0], left : left + grid[1]].flatten()
+    cropped = {}
+    for name, value in model.named_parameters():
+        if name.endswith("cross_position.mixer.weight"):
+            cropped[name] = value[positions][:, positions]
+        elif name.endswith("cross_position.mixer.bias"):
+            cropped[name] = value[positions]
+    return cropped
+
+
 def resizing(old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """Give the matrix, ``(new positions, old positions)``, that resizes an image on a grid bilinearly."""
     basis = torch.eye(old[0] * old[1]).view(-1, 1, *old)

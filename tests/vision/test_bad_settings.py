@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from resmlp_core.files import UserError
-from resmlp_vision.config import read_config
+from resmlp_vision.config import Config, read_config
 from resmlp_vision.train import main
 
 from .runs import TINY, fail, run, write_images
@@ -98,11 +98,11 @@ def test_a_full_disk_leaves_the_checkpoint_before(images, tmp_path):
 def test_settings_are_read_from_a_file_and_the_command_line_wins(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("data: here\nlr: 0.1\nmodel_args: {depth: 3}\n")
-    config = read_config(recipe, ["lr=0.2", "out=there", "model_args.embed_dim=8"])
+    config = read_config(recipe, ["lr=0.2", "out=there", "model_args.embed_dim=8"], Config)
     assert (config.data, config.lr, config.model_args) == ("here", 0.2, {"depth": 3, "embed_dim": 8})
     with pytest.raises(UserError, match=r"data: give data=\.\.\."):
-        read_config(None, ["out=there"])
+        read_config(None, ["out=there"], Config)
     with pytest.raises(UserError, match="no recipe"):
-        read_config(tmp_path / "none.yaml", [])
+        read_config(tmp_path / "none.yaml", [], Config)
     with pytest.raises(UserError, match="is not key=value"):
-        read_config(None, ["lr"])
+        read_config(None, ["lr"], Config)

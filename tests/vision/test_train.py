@@ -24,10 +24,10 @@ from timm.optim import create_optimizer_v2
 
 from resmlp_vision import create_model
 from resmlp_vision.classifiers import load_trained
-from resmlp_vision.config import read_config
+from resmlp_vision.config import Config, read_config
 from resmlp_vision.processes import join_processes
 from resmlp_vision.tasks import HardDistillationTask
-from resmlp_vision.train import Trainer, main
+from resmlp_vision.train import SupervisedTrainer, main
 from resmlp_vision.weights import read_checkpoint
 
 from .runs import PLAIN, TINY, fail, finish, run, start, write_images
@@ -41,7 +41,7 @@ def images(tmp_path_factory):
 
 
 def config(*overrides):
-    return read_config(None, [*TINY, *map(str, overrides)])
+    return read_config(None, [*TINY, *map(str, overrides)], Config)
 
 
 def weights(out):
@@ -158,13 +158,13 @@ def test_nothing_but_matrices_decays():
 
 
 def test_the_recipe_of_imagenet_is_the_papers():
-    recipe = read_config(RECIPES / "imagenet" / "resmlp_s12.yaml", ["out=x"])
+    recipe = read_config(RECIPES / "imagenet" / "resmlp_s12.yaml", ["out=x"], Config)
     assert dataclasses.asdict(recipe).items() >= {
         **{"epochs": 400, "batch_size": 2048, "opt": "lamb", "lr": 5e-3, "weight_decay": 0.2, "sched": "cosine"},
         **{"warmup_epochs": 5, "smoothing": 0.1, "repeated_aug": 3, "auto_augment": "rand-m9-mstd0.5-inc1"},
         **{"reprob": 0.25, "mixup": 0.8, "cutmix": 1.0, "drop_path": 0.05, "dtype": "float32", "crop_pct": 0.9},
     }.items()  # fmt: skip
-    assert recipe == read_config(None, ["data=hfds/ILSVRC/imagenet-1k", "out=x"]), "the defaults are the recipe"
+    assert recipe == read_config(None, ["data=hfds/ILSVRC/imagenet-1k", "out=x"], Config), "the defaults are the recipe"
 
 
 def write_imagenet(folder: Path) -> Path:
@@ -299,7 +299,7 @@ def test_an_epoch_follows_from_its_number_and_the_weights(images, tmp_path):
     losses = []
     for drawn in (0, 2):
         torch.manual_seed(0)
-        trainer = Trainer(config(f"data={images}", f"out={tmp_path}", *frozen), join_processes("cpu"))
+        trainer = SupervisedTrainer(config(f"data={images}", f"out={tmp_path}", *frozen), join_processes("cpu"))
         torch.nn.init.normal_(trainer.task.trainable_module.head.weight)
         for epoch in range(drawn):
             trainer.train_epoch(epoch)

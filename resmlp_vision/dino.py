@@ -1,0 +1,200 @@
+"""Train without labels, by DINO: ``python -m resmlp_vision.dino --config recipes/dino/resmlp_s12.yaml out=...``.
+
+DINO (Caron et al., 2021) makes a student tell of small views of an image what its own average, the teacher, tells of
+large ones. Loss, projection head and views are lightly's; the rest is shared with supervised training.
+"""
+
+import warnings
+from itertools import groupby
+from typing import Any
+
+import torch
+from lightly.loss import DINOLoss
+from lightly.models.modules import DINOProjectionHead
+from lightly.transforms import DINOTransform
+from lightly.utils.scheduler import cosine_schedule
+from timm.task import TrainingTask
+from timm.utils import unwrap_model
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils.parametrizations import weight_norm
+
+from resmlp_core.files import UserError, reporting
+from resmlp_vision.classifiers import build
+from resmlp_vision.config import DINOConfig
+from resmlp_vision.data import Images, StreamedImages, views_loader
+from resmlp_vision.model import ResMLP
+from resmlp_vision.probes import extract_features, measure_knn
+from resmlp_vision.train import Trainer, run_command
+from resmlp_vision.weights import crop_positions
+
+NEIGHBOURS = 20  # of the k-NN classification that validates
+
+
+class MultiCrop(nn.Module):
+    """A backbone and DINO's projection head, for views of several sizes.
+
+    A view smaller than the backbone's images is taken for their middle: it meets the sub-matrix of A of those patches.
+
+    Args:
+        backbone: maps images ``(B, 3, height, width)`` to features ``(B, C)``.
+        head: maps them to ``(B, out_dim)``.
+    """
+
+    def __init__(self, backbone: Any, head: Any) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head: Any = head
+        if isinstance(backbone, ResMLP):
+            backbone.stem.strict_img_size = False
+
+    def features(self, images: Tensor) -> Tensor:
+        """Map images ``(B, 3, height, width)``, no larger than the backbone's, to features ``(B, C)``."""
+        if not isinstance(self.backbone, ResMLP):
+            return self.backbone(images)
+        grid = self.backbone.stem.dynamic_feat_size(images.shape[-2:])
+        if grid == self.backbone.stem.grid_size:
+            return self.backbone(images)
+        return functional_call(self.backbone, crop_positions(self.backbone, grid), (images,))
+
+    def forward(self, views: list[Tensor]) -> list[Tensor]:
+        """Map views, each ``(B, 3, height, width)``, to projections, each ``(B, out_dim)``; equal sizes go at once."""
+        features = [self.features(torch.cat(list(group))) for _, group in groupby(views, key=lambda view: view.shape)]
+        return list(self.head(torch.cat(features)).chunk(len(views)))
+
+
+def build_head(dim: int, config: DINOConfig) -> Any:
+    """Build DINO's projection head over features of ``dim`` channels; the rows of its last layer keep length 1."""
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of the form of weight_norm that follows
+        head = DINOProjectionHead(dim, config.hidden_dim, config.bottleneck_dim, config.out_dim)
+    last: Any = weight_norm(nn.utils.remove_weight_norm(head.last_layer))  # a form that can be copied, for the teacher
+    last.parametrizations.weight.original0.requires_grad_(False)
+    return head
+
+
+class DINOTask(TrainingTask):
+    """DINO's loss as a task of timm's; the teacher is the task's average of the weights.
+
+    Args:
+        student: what is trained.
+        config: temperatures and dimensions.
+        device: of the loss's centre.
+    """
+
+    def __init__(self, student: MultiCrop, config: DINOConfig, device: torch.device) -> None:
+        super().__init__(device=device, verbose=False)
+        self.trainable_module: Any = student
+        self.criterion = DINOLoss(
+            config.out_dim,
+            warmup_teacher_temp=config.warmup_teacher_temp,
+            teacher_temp=config.teacher_temp,
+            warmup_teacher_temp_epochs=config.warmup_teacher_temp_epochs,
+        ).to(device)
+        self.epoch = 0
+        # its gradient is left out of the first epochs, which steadies them
+        last = student.head.last_layer.parametrizations.weight.original1
+        last.register_hook(lambda grad: grad * (self.epoch >= config.freeze_last_layer))
+        self.setup_ema(config.momentum_teacher)
+
+    def prepare_distributed(self, device_ids: list | None = None, **kwargs: Any) -> "DINOTask":
+        """Share the student's gradients among processes."""
+        self.trainable_module = DistributedDataParallel(self.trainable_module, device_ids=device_ids, **kwargs)
+        return self
+
+    def forward(self, views: list[Tensor], labels: Tensor) -> dict[str, Any]:
+        """Compute the loss of views, each ``(B, 3, height, width)``, the two global ones first; labels go unused."""
+        views = [view.to(self.device, non_blocking=True) for view in views]
+        with torch.no_grad():
+            taught = self.trainable_module_ema(views[:2])
+        projections = self.trainable_module(views)
+        return {"loss": self.criterion(taught, projections, epoch=self.epoch), "output": projections}
+
+    def get_eval_model(self, module: nn.Module | None = None, ema: bool = False) -> Any:
+        """Give the backbone, which is what is of use: of the student, or of the teacher."""
+        return unwrap_model(self.get_trainable_module(ema)).backbone
+
+    def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
+        """Give what a checkpoint holds beside the backbone: the head, and with the student's the loss's centre."""
+        state = {"head": unwrap_model(self.get_trainable_module(ema)).head.state_dict()}
+        return state if ema else state | {"center": self.criterion.center}
+
+    def load_task_state(
+        self, state: Any, strict: bool = True, module: nn.Module | None = None, ema: bool = False
+    ) -> None:
+        """Load what ``get_task_state`` gave."""
+        unwrap_model(self.get_trainable_module(ema)).head.load_state_dict(state["head"])
+        if not ema:
+            self.criterion.center.copy_(state["center"])
+
+
+class DINOTrainer(Trainer[DINOConfig]):
+    """Self-supervised training; its validation is the k-NN accuracy of the teacher's features."""
+
+    def build_model(self) -> Any:
+        """Build the backbone, without a classifier.
+
+        Raises:
+            UserError: the local views have no whole patches or are too large, or the backbone cannot take them.
+        """
+        config = self.config
+        model = build(config, 0)
+        if isinstance(model, ResMLP):
+            patch = model.stem.patch_size[0]
+            if config.local_views and (config.local_size % patch or config.local_size > config.img_size):
+                raise UserError(
+                    f"local_size={config.local_size} must be a multiple of the patch size, {patch}, up to "
+                    f"img_size={config.img_size}"
+                )
+            if not crop_positions(model, model.stem.grid_size) or model.global_pool != "avg":
+                raise UserError("model_args: DINO needs position_mixer: linear and global_pool: avg")
+        return model
+
+    def training_loader(self, training: Images | StreamedImages) -> Any:
+        """Make the loader of DINO's views."""
+        config = self.config
+        views = DINOTransform(
+            global_crop_size=config.img_size,
+            global_crop_scale=config.global_scale,
+            local_crop_size=config.local_size,
+            local_crop_scale=config.local_scale,
+            n_local_views=config.local_views,
+            normalize={key: list(value) for key, value in self.norm.items()},
+        )
+        self.train_images_loader = self.evaluation_loader(config.train_split)
+        return views_loader(training, config, self.device, views)
+
+    def create_task(self, model: Any) -> None:
+        """Make the student and its teacher."""
+        config = self.config
+        head = build_head(model.num_features, config).to(self.device)
+        self.task = DINOTask(MultiCrop(model, head), config, self.device)
+
+    def schedule(self, update: int) -> None:
+        """Set the learning rate, the weight decay, the teacher's momentum and its temperature."""
+        super().schedule(update)
+        config, updates = self.config, self.config.epochs * self.updates_per_epoch
+        for group in self.optimizer.param_groups:
+            if group["weight_decay"]:
+                group["weight_decay"] = cosine_schedule(update, updates, config.weight_decay, config.final_weight_decay)
+        self.task.trainable_module_ema.decay = cosine_schedule(update, updates, config.momentum_teacher, 1.0)
+        self.task.epoch = update // self.updates_per_epoch
+
+    def validate(self) -> dict[str, float]:
+        """Give ``knn_top1`` and ``knn_top5`` in percent: each image by the training images nearest to it."""
+        teacher = self.task.get_eval_model(ema=True)
+        with self.autocast():
+            bank = extract_features(teacher, self.train_images_loader, self.device, "training images")
+            queries = extract_features(teacher, self.val_loader, self.device, "validation", gather=False)
+        top1, top5 = measure_knn(bank, queries, self.data_classes, NEIGHBOURS)
+        return {"knn_top1": top1, "knn_top5": top5}
+
+
+@reporting("dino")
+def main() -> None:
+    """Run the command line."""
+    run_command("dino", "Train a backbone without labels, by DINO.", DINOConfig, DINOTrainer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""What frozen features are worth, by DINO's protocol: the classes of the nearest images, or a linear classifier."""
+
+import argparse
+import dataclasses
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from lightly.utils.benchmarking import knn_predict
+from timm.task.evaluator import evaluation_sample_limit
+from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from resmlp_core.files import UserError, write_json
+from resmlp_vision.classifiers import load
+from resmlp_vision.config import Config, read_config
+from resmlp_vision.data import count_classes, open_dataset, readable, validation_loader
+from resmlp_vision.evaluate import read_images_as
+from resmlp_vision.processes import join_processes
+from resmlp_vision.train import SupervisedTrainer, train
+from resmlp_vision.weights import read_checkpoint
+
+TEMPERATURE = 0.07  # of the votes of the nearest images
+CHUNK = 256  # images whose neighbours are searched at once
+# DINO's linear classification: SGD without decay on random crops and flips.
+LINEAR: dict[str, Any] = {
+    "freeze_backbone": True,
+    "epochs": 100,
+    "batch_size": 1024,
+    "opt": "momentum",
+    "lr": 0.004,  # 0.001 for each 256 images
+    "weight_decay": 0.0,
+    "warmup_epochs": 0,
+    "min_lr": 0.0,
+    "drop_path": 0.0,
+    "smoothing": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "repeated_aug": 0,
+    "auto_augment": None,
+    "color_jitter": 0.0,
+    "reprob": 0.0,
+}
+
+
+def classify_by_neighbours(args: argparse.Namespace) -> None:
+    """Measure the k-NN accuracy that the command line of ``resmlp_vision.evaluate`` asks for, and print it.
+
+    Raises:
+        UserError: the checkpoint or the data do not fit, or there are too few training images.
+    """
+    device = join_processes(args.device)
+    model = load(args.model, args.checkpoint, classifier=False).to(device)
+    config, norm = read_images_as(model, args)
+    training = open_dataset(config, args.train_split, training=False)
+    validation = open_dataset(config, args.split, training=False, classes=training.reader.class_to_idx)
+    num_classes = count_classes(training, None)
+    count_classes(validation, num_classes)
+    refuse_fewer(len(training), max(args.k))
+    loaders = [validation_loader(images, config, device, **norm) for images in (training, validation)]
+    bank = extract_features(model, loaders[0], device, "training images")
+    queries = extract_features(model, loaders[1], device, "validation", gather=False)
+    figures: dict[str, Any] = {"model": str(args.checkpoint or args.model), "data": args.data, "split": args.split}
+    figures |= {"images": len(validation), "training_images": len(bank[1])}
+    for k in args.k:
+        top1, top5 = measure_knn(bank, queries, num_classes, k)
+        figures |= {f"knn{k}_top1": top1, f"knn{k}_top5": top5}
+        if dist.get_rank() == 0:
+            print(f"{k}-NN top-1 {top1:.2f}%  top-5 {top5:.2f}%")
+    if dist.get_rank() == 0:
+        print(f"({len(validation):,} images of {args.data} {args.split}, by {len(bank[1]):,} of {args.train_split})")
+        if args.out:
+            write_json(args.out, figures)
+
+
+def train_linear(args: argparse.Namespace) -> None:
+    """Train the linear classifier that the command line of ``resmlp_vision.evaluate`` asks for, in ``args.out``.
+
+    Raises:
+        UserError: the checkpoint, the data or a setting does not fit.
+    """
+    model = load(args.model, args.checkpoint, classifier=False)
+    config, _ = read_images_as(model, args)
+    settings = {**dataclasses.asdict(config), **LINEAR, "out": str(args.out)}
+    if args.checkpoint is None:
+        settings |= {"model": args.model, "pretrained": True}
+    else:
+        trained = vars(read_checkpoint(args.checkpoint).get("args", argparse.Namespace()))
+        settings |= {"model": args.model.split(".")[0], "checkpoint": args.checkpoint}
+        settings |= {key: trained[key] for key in ("model", "model_args") if key in trained}
+    train(read_config(settings, args.overrides, Config), SupervisedTrainer)
+
+
+def extract_features(
+    model: Any, loader: Any, device: torch.device, name: str, gather: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Compute the features of all images of a loader, those that cannot be read left out.
+
+    Args:
+        model: its ``forward_features`` and ``forward_head`` give what enters a classifier.
+        loader: timm's, over whole images.
+        device: of the features.
+        name: of the progress bar.
+        gather: give every process those of all, not its own share alone.
+
+    Returns:
+        Features of length 1, ``(N, C)``, and labels ``(N,)``.
+
+    Raises:
+        UserError: more images than the data set's limit cannot be read.
+    """
+    limit, seen = evaluation_sample_limit(loader), 0
+    quiet = None if dist.get_rank() == 0 else True
+    found: list[Tensor] = []
+    targets: list[Tensor] = []
+    model.eval()
+    with torch.inference_mode():
+        for images, labels in tqdm(loader, desc=name, unit=" batches", disable=quiet, leave=False):
+            loader.dataset.unreadable.refuse_more()
+            features = model.forward_head(model.forward_features(images), pre_logits=True)
+            count = len(labels) if limit is None else max(0, min(len(labels), limit - seen))
+            seen += len(labels)
+            known = readable(labels[:count])  # what is behind fills the last process's batch
+            found.append(F.normalize(features[:count][known].float(), dim=1))
+            targets.append(labels[:count][known])
+    loader.dataset.unreadable.refuse_more()
+    loader.dataset.unreadable.finish()
+    features, labels = torch.cat(found).to(device), torch.cat(targets).to(device)
+    return (join(features), join(labels)) if gather else (features, labels)
+
+
+def join(share: Tensor) -> Tensor:
+    """Join the rows that the processes have, ``(N of this process, ...)``, to ``(N of all, ...)``."""
+    counts: list[int] = [0] * dist.get_world_size()
+    dist.all_gather_object(counts, len(share))
+    filled = torch.cat([share, share.new_zeros(max(counts) - len(share), *share.shape[1:])])
+    shares = [torch.empty_like(filled) for _ in counts]
+    dist.all_gather(shares, filled)
+    return torch.cat([part[:count] for part, count in zip(shares, counts, strict=True)])
+
+
+def measure_knn(
+    bank: tuple[Tensor, Tensor], queries: tuple[Tensor, Tensor], num_classes: int, k: int
+) -> tuple[float, float]:
+    """Classify images by the votes of the k nearest, each of which weighs exp(cosine / 0.07).
+
+    Args:
+        bank: features ``(N, C)`` and labels ``(N,)`` of the training images, the same in all processes.
+        queries: features ``(M, C)`` and labels ``(M,)`` of the images that this process classifies.
+        num_classes: how many there are.
+        k: how many vote.
+
+    Returns:
+        Top-1 and top-5 accuracy in percent, over all processes.
+
+    Raises:
+        UserError: there are fewer than k training images.
+    """
+    (features, labels), (asked, answers) = bank, queries
+    refuse_fewer(len(labels), k)
+    counts = torch.zeros(3, dtype=torch.long, device=asked.device)
+    for part, truth in zip(asked.split(CHUNK), answers.split(CHUNK), strict=True):
+        ranked = knn_predict(part, features.t(), labels, num_classes, knn_k=k, knn_t=TEMPERATURE)
+        hits = ranked[:, :5] == truth.unsqueeze(1)
+        counts += torch.stack([hits[:, 0].sum(), hits.sum(), torch.tensor(len(truth), device=hits.device)])
+    dist.all_reduce(counts)
+    top1, top5, total = counts.tolist()
+    return 100 * top1 / total, 100 * top5 / total
+
+
+def refuse_fewer(images: int, k: int) -> None:
+    """Raise a UserError if there are fewer training images than are to vote."""
+    if k > images:
+        raise UserError(f"k={k} nearest images are more than the {images} training images")

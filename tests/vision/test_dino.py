@@ -1,0 +1,231 @@
+"""Training without labels: views of several sizes, the teacher, runs that resume, and what the features are worth."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from torch.func import functional_call
+
+from resmlp_vision import classify, create_model, dino, evaluate, train
+from resmlp_vision.classifiers import load_trained
+from resmlp_vision.config import DINOConfig, read_config
+from resmlp_vision.dino import DINOTrainer, MultiCrop
+from resmlp_vision.probes import measure_knn
+from resmlp_vision.processes import join_processes
+from resmlp_vision.weights import crop_positions, read_checkpoint
+
+from .runs import TINY, fail, run, write_images
+
+MODEL = ("model_args={depth: 2, embed_dim: 16, patch_size: 4}", "img_size=16", "local_size=8", "local_views=2")
+SMALL = (
+    *MODEL,
+    *("out_dim=32", "hidden_dim=16", "bottleneck_dim=8", "epochs=4", "batch_size=8", "lr=0.001", "warmup_epochs=1"),
+    *("workers=0", "val_every=2", "device=cpu"),
+)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"), classes=3)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(images, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    run(dino.main, *SMALL, f"data={images}", f"out={out}")
+    return out / "last.pth.tar"
+
+
+def random_model(img_size=16):
+    torch.manual_seed(0)
+    sizes = {"depth": 2, "embed_dim": 16, "patch_size": 4, "num_classes": 0}
+    model = create_model("resmlp_s12", img_size=img_size, **sizes)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    return model.eval()
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(("img_size", "grid"), [(16, (2, 2)), (20, (3, 2)), (16, (4, 4))])
+def test_a_crop_meets_what_the_whole_A_computes_where_nothing_is_outside(img_size, grid):
+    model = random_model(img_size)
+    side = img_size // 4
+    top, left = (side - grid[0]) // 2, (side - grid[1]) // 2
+    crop = torch.randn(*grid, 3, 16)
+    whole = torch.zeros(side, side, 3, 16)
+    whole[top : top + grid[0], left : left + grid[1]] = crop
+    mixer = model.layers[1].cross_position.mixer
+    expected = mixer(whole.flatten(0, 1)).view(side, side, 3, 16)[top : top + grid[0], left : left + grid[1]]
+    cropped = crop_positions(model, grid)
+    weights = {name: cropped[f"layers.1.cross_position.mixer.{name}"] for name in ("weight", "bias")}
+    torch.testing.assert_close(functional_call(mixer, weights, (crop.flatten(0, 1),)).view_as(crop), expected)
+
+
+def test_views_of_several_sizes_are_what_models_of_these_sizes_compute():
+    backbone = random_model()
+    small = random_model(8)
+    small.load_state_dict(backbone.state_dict() | crop_positions(backbone, (2, 2)))
+    student = MultiCrop(backbone, torch.nn.Identity())
+    views = [torch.randn(5, 3, size, size) for size in (16, 16, 8, 8, 8)]
+    whole = random_model()
+    for projection, view in zip(student(views), views, strict=True):
+        torch.testing.assert_close(projection, (whole if view.size(-1) == 16 else small)(view))
+    student([views[2]])[0].sum().backward()
+    gradient = backbone.layers[0].cross_position.mixer.weight.grad
+    inside = torch.tensor([5, 6, 9, 10])  # the middle of 4 x 4
+    touched = gradient != 0
+    assert touched[inside][:, inside].all() and touched.sum() == 16
+
+
+def test_it_learns_its_teacher_follows_and_the_log_tells_of_neighbours(checkpoint):
+    records = [json.loads(line) for line in (checkpoint.parent / "log.jsonl").read_text().splitlines()]
+    assert records[-1]["train_loss"] < records[0]["train_loss"]
+    assert ["knn_top1" in record for record in records] == [False, True, False, True]
+    assert json.loads((checkpoint.parent / "results.json").read_text())["knn_top1"] == records[-1]["knn_top1"]
+    state = read_checkpoint(checkpoint)
+    assert not same(state["state_dict"], state["state_dict_ema"])
+    assert same(dict(load_trained(checkpoint).state_dict()), state["state_dict_ema"])
+
+
+def test_the_teacher_is_the_students_average_and_the_last_layer_waits(images, tmp_path):
+    settings = [*SMALL, f"data={images}", f"out={tmp_path}", "momentum_teacher=0.5", "epochs=2"]
+    trainer = DINOTrainer(read_config(None, settings, DINOConfig), join_processes("cpu"))
+    student, teacher = trainer.task.trainable_module, trainer.task.trainable_module_ema.module
+    last = student.head.last_layer.parametrizations.weight.original1
+    directions = [torch.nn.functional.normalize(last.detach().clone(), dim=1)]
+    average, decays = None, []
+    updates = trainer.updates(0)
+    for _ in range(trainer.updates_per_epoch):
+        next(updates)
+        decay = trainer.task.trainable_module_ema.decay
+        decays.append(decay)
+        weight = student.backbone.stem.proj.weight.detach()
+        average = weight.clone() if average is None else decay * average + (1 - decay) * weight
+    torch.testing.assert_close(teacher.backbone.stem.proj.weight, average)
+    assert decays == sorted(decays) and decays[0] == 0.5 < decays[-1] < 1
+    directions.append(torch.nn.functional.normalize(last.detach().clone(), dim=1))
+    trainer.train_epoch(1)
+    directions.append(torch.nn.functional.normalize(last.detach().clone(), dim=1))
+    torch.testing.assert_close(directions[0], directions[1])
+    assert (directions[1] - directions[2]).abs().max() > 1e-4
+    assert trainer.task.trainable_module_ema.decay == 1.0
+    decayed = {group["weight_decay"] for group in trainer.optimizer.param_groups}
+    assert decayed == {0.0, trainer.config.final_weight_decay}
+
+
+def test_killed_it_ends_with_the_weights_of_an_unbroken_run(images, checkpoint, tmp_path):
+    settings = (*SMALL, f"data={images}", f"out={tmp_path}")
+    line = [sys.executable, "-m", "resmlp_vision.dino", *settings]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "last.pth.tar").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = len((tmp_path / "log.jsonl").read_text().splitlines())
+    assert done < 4
+    assert "going on after epoch" in run(dino.main, *settings)
+    broken, whole = read_checkpoint(tmp_path / "last.pth.tar"), read_checkpoint(checkpoint)
+    for key in ("state_dict", "state_dict_ema"):
+        assert same(broken[key], whole[key])
+    for key in ("task_state", "task_state_ema"):
+        assert same(broken[key]["head"], whole[key]["head"])
+    assert torch.equal(broken["task_state"]["center"], whole["task_state"]["center"])
+
+
+def test_two_processes_train_one_student_and_count_every_image_once(images, tmp_path):
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    line += ["-m", "resmlp_vision.dino", *SMALL, f"data={images}", f"out={tmp_path}", "epochs=2"]
+    process = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr[-3000:]
+    found = json.loads((tmp_path / "results.json").read_text())
+    probe = ("--checkpoint", tmp_path / "last.pth.tar", "--data", images, "--device", "cpu", "--workers", 0)
+    run(evaluate.main, *probe, "--probe", "knn", "--k", 20, "--out", tmp_path / "knn.json")
+    figures = json.loads((tmp_path / "knn.json").read_text())
+    assert figures["knn20_top1"] == pytest.approx(found["knn_top1"])
+    assert figures["images"] == figures["training_images"] == 36
+
+
+def test_neighbours_vote_as_one_image_at_a_time_would():
+    torch.manual_seed(0)
+    bank = torch.nn.functional.normalize(torch.randn(50, 4), dim=1), torch.randint(7, (50,))
+    queries = torch.nn.functional.normalize(torch.randn(300, 4), dim=1), torch.randint(7, (300,))
+    join_processes("cpu")
+    for k in (1, 10, 50):
+        right = [0, 0]
+        for query, label in zip(*queries, strict=True):
+            cosines = bank[0] @ query
+            votes = [0.0] * 7
+            for i in cosines.argsort(descending=True)[:k]:
+                votes[bank[1][i]] += float((cosines[i] / 0.07).exp())
+            ranked = sorted(range(7), key=lambda c: -votes[c])
+            right[0] += ranked[0] == label
+            right[1] += any(c == label for c in ranked[:5])
+        expected = tuple(100 * count / 300 for count in right)
+        found = measure_knn(bank, queries, 7, k)
+        assert found[0] == pytest.approx(expected[0])
+        if k == 50:  # with fewer, classes without a vote tie
+            assert found[1] == pytest.approx(expected[1])
+
+
+def test_a_linear_probe_learns_a_classifier_and_nothing_else(checkpoint, images, tmp_path):
+    probe = ("lr=1", "epochs=12", "batch_size=12", "--checkpoint", checkpoint, "--data", images, "--device", "cpu")
+    printed = run(evaluate.main, *probe, "--workers", 0, "--probe", "linear", "--out", tmp_path)
+    assert "top1" in printed
+    assert json.loads((tmp_path / "results.json").read_text())["top1"] >= 80
+    before, after = (
+        dict(load_trained(checkpoint).state_dict()),
+        dict(load_trained(tmp_path / "last.pth.tar").state_dict()),
+    )
+    assert after.pop("head.weight").abs().max() > 0.1
+    after.pop("head.bias")
+    assert same(before, after)
+
+
+def test_fine_tuning_starts_from_the_teacher(checkpoint, images, tmp_path, caplog):
+    frozen = ("lr=0", "warmup_lr=0", "min_lr=0", "weight_decay=0", "epochs=1")
+    line = (*TINY, f"data={images}", f"out={tmp_path}", f"checkpoint={checkpoint}", "img_size=16", *frozen)
+    run(train.main, *line)
+    tuned = read_checkpoint(tmp_path / "last.pth.tar")["state_dict"]
+    teacher = read_checkpoint(checkpoint)["state_dict_ema"]
+    assert "the classifier is made anew" in caplog.text
+    assert all(torch.equal(tuned[name], value) for name, value in teacher.items())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("local_size=10", "local_size=10 must be a multiple of the patch size, 4, up to img_size=16"),
+        ("local_size=20", "local_size=20 must be"),
+        ("model_args.position_mixer=none", "position_mixer: linear"),
+        ("model_args.global_pool=class_mlp", "global_pool: avg"),
+        ("mixup=0.8", "unknown key 'mixup'"),
+        ("val_split=null epochs=0", "epochs=0 must be above 0"),
+        ("batch_size=400", "36 training images are fewer than batch_size=400"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(images, tmp_path, override, message):
+    assert message in fail(dino.main, *SMALL, f"data={images}", f"out={tmp_path}", *override.split())
+
+
+def test_mistakes_of_probing_are_told_in_one_line(checkpoint, images, tmp_path):
+    data = ("--data", images, "--device", "cpu", "--workers", 0)
+    probe = ("--checkpoint", checkpoint, *data, "--probe", "knn")
+    assert "k=37 nearest images are more than the 36 training images" in fail(evaluate.main, *probe, "--k", 37)
+    assert "no folder" in fail(evaluate.main, *probe, "--train-split", "training")
+    assert "has no classifier; evaluate --probe" in fail(evaluate.main, "--checkpoint", checkpoint, *data)
+    photo = next((images / "val").rglob("*.png"))
+    assert "has no classifier" in fail(classify.main, photo, "--checkpoint", checkpoint)
+    wide = "model_args={depth: 2, embed_dim: 24, patch_size: 4}"
+    message = fail(train.main, *TINY, wide, f"data={images}", f"out={tmp_path}", f"checkpoint={checkpoint}")
+    assert "does not fit" in message and "in the checkpoint and" in message
+    torch.save(load_trained(checkpoint).state_dict(), tmp_path / "weights.pth")
+    message = fail(evaluate.main, *probe, "--checkpoint", tmp_path / "weights.pth", "--model", "resmlp_s24")
+    assert "weights.pth does not fit the model" in message
