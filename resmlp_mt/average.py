@@ -6,11 +6,11 @@ fairseq keeps such a script beside its package, so an installed fairseq lacks it
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
+from resmlp_core.checkpoint import read_checkpoint
 from resmlp_core.files import UserError, replacing, reporting
 
 
@@ -32,9 +32,9 @@ def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
         if not path.is_file():
             raise UserError(f"no checkpoint {path}")
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = read_checkpoint(path)
             weights = state["model"]
-        except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError):
+        except (ValueError, KeyError):
             raise UserError(f"{path} is not a whole checkpoint of fairseq's") from None
         if not total:
             total = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in weights.items()}

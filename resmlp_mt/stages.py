@@ -26,11 +26,14 @@ from fairseq.data import data_utils
 from fairseq.models import ARCH_CONFIG_REGISTRY
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from resmlp_core.checkpoint import read_checkpoint
 from resmlp_core.files import UserError, alone_in, remove, replacing, write_json
+from resmlp_core.inside import read_model
+from resmlp_core.pictures import draw_matrices
 from resmlp_mt.average import average_checkpoints
 from resmlp_mt.clean import Rules
 from resmlp_mt.host import KEEP_MEMORY, run_fairseq
-from resmlp_mt.pictures import draw_learning_curve, draw_matrices, read_curve
+from resmlp_mt.pictures import draw_learning_curve, read_curve
 from resmlp_mt.prepare import prepare, replace_train_targets
 from resmlp_mt.score import read_hypotheses, read_lines, score, score_tokenized
 
@@ -167,9 +170,8 @@ class Run:
             write_json(choice, {"averaged": best, "valid_bleu": bleu[best]})
         draw_learning_curve(self.folder / "tensorboard", self.folder / "learning-curve.png", self.folder.name)
         if self.settings["train"]["arch"].startswith("resmlp"):
-            draw_matrices(
-                read_checkpoint(model)["model"], self.folder / "matrices.png", self.settings["shown_positions"]
-            )
+            first_and_last = read_model(model).matrices(self.settings["shown_positions"], most_layers=2)
+            draw_matrices(first_and_last, self.folder / "matrices.png")
 
     def generate(self) -> None:
         """Translate the test set; generate.txt is as fairseq-generate prints it."""
@@ -253,11 +255,6 @@ def commit() -> str | None:
         return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def read_checkpoint(path: Path) -> Any:
-    """Read a checkpoint of fairseq's."""
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def share_batch(effective_tokens: int, max_tokens: int, devices: int) -> dict[str, int]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import timm
 
+from resmlp_core.checkpoint import read_checkpoint, weights_in
 from resmlp_core.files import UserError
 from resmlp_vision.config import RunConfig
 from resmlp_vision.variants import RELEASED, VARIANTS, check_known, create_model
-from resmlp_vision.weights import load_weights, read_checkpoint, weights_in
+from resmlp_vision.weights import load_weights
 
 
 def build(config: RunConfig, num_classes: int) -> Any:

@@ -1,15 +1,12 @@
-"""Pictures of a training run: its learning curve, what it confuses, and the rows of A that it learned."""
+"""Pictures of a training run: its learning curve, and what it confuses."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # files only: no window, no display needed
 import matplotlib.pyplot as plt
 from torch import Tensor
 
-from resmlp_core.files import replacing
+from resmlp_core.pictures import save
 
 
 def draw_learning_curve(records: Sequence[dict[str, float]], output: Path, title: str) -> None:
@@ -53,32 +50,3 @@ def draw_confusion(counts: Tensor, names: Sequence[str], output: Path) -> None:
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
     save(figure, output)
-
-
-def draw_filters(matrix: Tensor, grid: tuple[int, int], output: Path, title: str) -> None:
-    """Draw the rows of A as filters on the patch grid, each where the position is that it writes.
-
-    Args:
-        matrix: A, ``(positions, positions)``.
-        grid: height and width of the patch grid, in patches.
-        output: the PNG to write.
-        title: of the picture.
-    """
-    height, width = grid
-    figure, axes = plt.subplots(height, width, figsize=(0.7 * width + 1.4, 0.7 * height + 0.6), layout="constrained")
-    limit = matrix.abs().max().item()
-    for position, ax in enumerate(axes.flat):
-        image = ax.imshow(matrix[position].view(grid), cmap="RdBu", vmin=-limit, vmax=limit)
-        row, column = divmod(position, width)
-        ax.plot(column, row, "k.", markersize=3)  # the position written
-        ax.set(xticks=[], yticks=[])
-    figure.colorbar(image, ax=axes, shrink=0.8, label="weight")
-    figure.suptitle(title)
-    save(figure, output)
-
-
-def save(figure: plt.Figure, output: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    with replacing(output) as partial:
-        figure.savefig(partial, format="png", dpi=120)
-    plt.close(figure)

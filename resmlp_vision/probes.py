@@ -12,6 +12,7 @@ from timm.task.evaluator import evaluation_sample_limit
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from resmlp_core.checkpoint import read_checkpoint
 from resmlp_core.files import UserError, write_json
 from resmlp_vision.classifiers import load
 from resmlp_vision.config import Config, read_config
@@ -19,7 +20,6 @@ from resmlp_vision.data import count_classes, open_dataset, readable, validation
 from resmlp_vision.evaluate import read_images_as
 from resmlp_vision.processes import join_processes
 from resmlp_vision.train import SupervisedTrainer, train
-from resmlp_vision.weights import read_checkpoint
 
 TEMPERATURE = 0.07  # of the votes of the nearest images
 CHUNK = 256  # images whose neighbours are searched at once

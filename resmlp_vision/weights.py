@@ -1,42 +1,19 @@
 """Weights under other names: the authors' release and timm's models, in and out, and A for another patch grid."""
 
-import argparse
 import logging
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resmlp_core import Affine, CrossPositionLinear
+from resmlp_core.checkpoint import read_checkpoint, rename, under_our_names, weights_in
 from resmlp_vision.model import ResMLP
 
 log = logging.getLogger(__name__)
-
-# (release, timm, ours), to be replaced in this order
-NAMES = (
-    ("patch_embed.", "stem.", "stem."),
-    ("blocks.{}.norm1.", "blocks.{}.norm1.", "layers.{}.cross_position.pre."),
-    ("blocks.{}.attn.", "blocks.{}.linear_tokens.", "layers.{}.cross_position.mixer."),
-    ("blocks.{}.gamma_1", "blocks.{}.ls1", "layers.{}.cross_position.post.alpha"),
-    ("blocks.{}.norm2.", "blocks.{}.norm2.", "layers.{}.cross_channel.pre."),
-    ("blocks.{}.mlp.", "blocks.{}.mlp_channels.", "layers.{}.cross_channel.mixer."),
-    ("blocks.{}.gamma_2", "blocks.{}.ls2", "layers.{}.cross_channel.post.alpha"),
-)
-
-
-def rename(name: str, column: int, to: int) -> str:
-    """Translate a parameter's name from one column of ``NAMES`` to another; a name in neither stays."""
-    for row in NAMES:
-        pattern = re.escape(row[column]).replace(r"\{\}", r"(\d+)")
-        if found := re.match(pattern, name):
-            return row[to].format(*found.groups()) + name[found.end() :]
-    return name
 
 
 def fit_weights(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tensor]:
@@ -53,13 +30,10 @@ def fit_weights(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tenso
     Returns:
         Parameters under the names of ``model.state_dict()``, and whatever else the checkpoint holds.
     """
-    column = 0 if "patch_embed.proj.weight" in weights else 1 if any(".ls1" in name for name in weights) else 2
-    own = model.state_dict()
-    fitted = {rename(name, column, 2): value for name, value in weights.items()}
+    own, fitted = model.state_dict(), under_our_names(weights)
     for name, value in own.items():
         if name.endswith("post.beta"):
             fitted.setdefault(name, torch.zeros_like(value))
-    fitted = {name: value.flatten() if name.endswith((".alpha", ".beta")) else value for name, value in fitted.items()}
     classes = [len(state["head.weight"]) if "head.weight" in state else 0 for state in (fitted, own)]
     if classes[0] != classes[1]:
         if classes[1]:
@@ -148,32 +122,6 @@ def to_timm(model: ResMLP) -> dict[str, Tensor]:
     weights["norm.beta"] += weights["norm.alpha"] * carried
     named = {rename(name, 2, 1): value for name, value in weights.items()}
     return {n: v.view(1, 1, -1) if n.endswith((".alpha", ".beta")) else v for n, v in named.items()}
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint: weights, or the state of a training run of ours or of timm's.
-
-    Args:
-        path: a file, or a URL, which PyTorch's hub downloads once; a hash in its name (name-0123abcd.pth) is checked.
-
-    Raises:
-        ValueError: it is not a checkpoint, or carries code, which does not run.
-    """
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # the options of a training run
-            if "://" in str(path):
-                load = torch.hub.load_state_dict_from_url
-                return dict(load(str(path), map_location="cpu", check_hash=True, weights_only=True))
-            return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from None
-    except (RuntimeError, UnpicklingError, EOFError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a file of weights: {str(error).splitlines()[0]}") from None
-
-
-def weights_in(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Give the weights in a checkpoint, the averaged ones of a training run where there are some."""
-    return dict(next((state[key] for key in ("state_dict_ema", "state_dict", "model") if state.get(key)), state))
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Show what the digits' classifier confuses, and the rows of A that it learned, as pictures in its folder."""
+"""Draw what the digits' classifier confuses, and the rows of A that its first layer learned, into its folder."""
 
 import argparse
 from pathlib import Path
@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from timm.data import create_transform, resolve_model_data_config
 
+from resmlp_core.pictures import draw_filters
 from resmlp_vision.classifiers import load_trained
 from resmlp_vision.images import open_rgb
-from resmlp_vision.pictures import draw_confusion, draw_filters
+from resmlp_vision.pictures import draw_confusion
 
 
 def look(data: Path, run: Path) -> None:
@@ -22,9 +23,9 @@ def look(data: Path, run: Path) -> None:
             counts[int(path.parent.name), int(predicted)] += 1
     draw_confusion(counts, model.classes, run / "confusion.png")
     first = model.layers[0].cross_position.mixer.weight.detach()
-    draw_filters(first, model.stem.grid_size, run / "filters.png", "The rows of A in the first layer")
+    draw_filters({"trunk": {1: first}}, model.stem.grid_size, run / "filters.png")
     print(f"{counts.diagonal().sum() / counts.sum():.1%} of {counts.sum()} test digits are read right")
-    print(f"What it confuses: {run / 'confusion.png'}; the rows of A: {run / 'filters.png'}")
+    print(f"What it confuses: {run / 'confusion.png'}; the rows of A in the first layer: {run / 'filters.png'}")
 
 
 if __name__ == "__main__":

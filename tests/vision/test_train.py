@@ -22,13 +22,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from timm.data.auto_augment import AugmentOp
 from timm.optim import create_optimizer_v2
 
+from resmlp_core.checkpoint import read_checkpoint
 from resmlp_vision import create_model
 from resmlp_vision.classifiers import load_trained
 from resmlp_vision.config import Config, read_config
 from resmlp_vision.processes import join_processes
 from resmlp_vision.tasks import HardDistillationTask
 from resmlp_vision.train import SupervisedTrainer, main
-from resmlp_vision.weights import read_checkpoint
 
 from .runs import PLAIN, TINY, fail, finish, run, start, write_images
 

@@ -1,0 +1,83 @@
+"""Reading checkpoints without running what they may carry, and parameters under the names that others gave them."""
+
+import argparse
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# torch.load(weights_only=True) refuses types that it has not been told are harmless. Training runs keep two in their
+# checkpoints: their options, an argparse.Namespace, and fairseq the counts of --eval-bleu, NumPy arrays of integers, or
+# of doubles where several processes summed them. Nothing else is let in: a checkpoint that carries code is refused.
+make_array: Any = np.zeros(0).__reduce__()[0]  # what a pickle calls for an array; NumPy keeps it private
+torch.serialization.add_safe_globals(
+    [
+        # with its name beside it: another library's safe_globals([argparse.Namespace]) takes the bare type away again
+        (argparse.Namespace, "argparse.Namespace"),
+        *(np.ndarray, np.dtype, np.dtypes.Int64DType, np.dtypes.Float64DType),
+        # by the names that NumPy 1 and NumPy 2 write
+        *((make_array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    ]
+)
+
+# An image classifier's parameters: (release, timm, ours), to be replaced in this order.
+NAMES = (
+    ("patch_embed.", "stem.", "stem."),
+    ("blocks.{}.norm1.", "blocks.{}.norm1.", "layers.{}.cross_position.pre."),
+    ("blocks.{}.attn.", "blocks.{}.linear_tokens.", "layers.{}.cross_position.mixer."),
+    ("blocks.{}.gamma_1", "blocks.{}.ls1", "layers.{}.cross_position.post.alpha"),
+    ("blocks.{}.norm2.", "blocks.{}.norm2.", "layers.{}.cross_channel.pre."),
+    ("blocks.{}.mlp.", "blocks.{}.mlp_channels.", "layers.{}.cross_channel.mixer."),
+    ("blocks.{}.gamma_2", "blocks.{}.ls2", "layers.{}.cross_channel.post.alpha"),
+)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint: weights, or the state of a training run of ours, of timm's or of fairseq's.
+
+    Args:
+        path: a file, or a URL, which PyTorch's hub downloads once; a hash in its name (name-0123abcd.pth) is checked.
+
+    Raises:
+        ValueError: it is not a checkpoint, or carries code, which does not run.
+    """
+    try:
+        if "://" in str(path):
+            load = torch.hub.load_state_dict_from_url
+            return dict(load(str(path), map_location="cpu", check_hash=True, weights_only=True))
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from None
+    except UnpicklingError:
+        raise ValueError(f"{path} is not a file of weights, or carries code, which is not run") from None
+    except RuntimeError as error:  # of a torn file, or of one with another hash
+        raise ValueError(f"{path} is not a file of weights: {str(error).partition(chr(10))[0]}") from None
+    except Exception:  # what is no pickle at all can end its reading in any of them
+        raise ValueError(f"{path} is not a file of weights") from None
+
+
+def weights_in(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Give the weights in a checkpoint, the averaged ones of a training run where there are some."""
+    held = (state.get(key) for key in ("state_dict_ema", "state_dict", "model"))
+    return dict(next((weights for weights in held if weights and isinstance(weights, Mapping)), state))
+
+
+def rename(name: str, column: int, to: int) -> str:
+    """Translate a parameter's name from one column of ``NAMES`` to another; a name in neither stays."""
+    for row in NAMES:
+        pattern = re.escape(row[column]).replace(r"\{\}", r"(\d+)")
+        if found := re.match(pattern, name):
+            return row[to].format(*found.groups()) + name[found.end() :]
+    return name
+
+
+def under_our_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename parameters from the release's, timm's or our own names; every α and β comes as ``(dim,)``."""
+    column = 0 if "patch_embed.proj.weight" in weights else 1 if any(".ls1" in name for name in weights) else 2
+    ours = {rename(name, column, 2): value for name, value in weights.items()}
+    return {name: value.flatten() if name.endswith((".alpha", ".beta")) else value for name, value in ours.items()}
