@@ -1,6 +1,7 @@
 """ResMLP for translation, as a fairseq plugin: ``fairseq-train --user-dir resmlp_mt --arch resmlp ...``.
 
-Importing the package registers the model ``resmlp``, its architectures and the optimiser ``muon`` with fairseq.
+Importing the package registers the model ``resmlp``, its architectures, the language model ``resmlp_lm`` and the
+optimiser ``muon`` with fairseq.
 """
 
 import argparse
@@ -13,7 +14,8 @@ import torch
 # Importing fairseq configures logging, down to DEBUG, unless that is done already, as in fairseq's own commands.
 logging.basicConfig(level=logging.WARNING)
 
-from resmlp_mt import muon, replace_unk, whole_corpus  # noqa: E402, F401
+from resmlp_mt import muon, numpy_compat, replace_unk, whole_corpus  # noqa: E402, F401
+from resmlp_mt.language_model import ResMLPLanguageModel  # noqa: E402
 from resmlp_mt.model import ResMLPModel  # noqa: E402
 
 # torch.load(weights_only=True) refuses types that it has not been told are harmless. fairseq keeps two in its
@@ -30,7 +32,8 @@ torch.serialization.add_safe_globals(
     ]
 )
 
+numpy_compat.install()
 whole_corpus.install()
 replace_unk.install()
 
-__all__ = ["ResMLPModel"]
+__all__ = ["ResMLPLanguageModel", "ResMLPModel"]
