@@ -1,7 +1,10 @@
 """The language model under fairseq's commands: preprocess, train, eval-lm, generate, interactive and hydra-train."""
 
+import json
 import math
 import re
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -9,7 +12,21 @@ import torch
 from fairseq.checkpoint_utils import load_model_ensemble
 from fairseq.data import Dictionary
 
-from .commands import PACKAGE, PLUGIN, TRAINING, fail, finish, in_this_process, logged, printed, run, start, weights
+from .commands import (
+    ENVIRONMENT,
+    PACKAGE,
+    PLUGIN,
+    TRAINING,
+    fail,
+    finish,
+    in_this_process,
+    logged,
+    printed,
+    run,
+    start,
+    weights,
+)
+from .conftest import GRAMMAR
 
 SENTENCES = ("--task", "language_modeling", "--sample-break-mode", "eos", "--tokens-per-sample", 100)
 TINY = (
@@ -202,3 +219,23 @@ def test_hydra_train_knows_the_architectures_defaults(data, tmp_path):
     assert state["decoder.layers.0.cross_position.post.alpha"].mean() > 0.5  # its own start is 1
     assert "decoder.layer_norm.bias" in state
     assert eval_lm(data, path, *SENTENCES)[1] < 300
+
+
+def test_the_recipe_trains_evaluates_and_does_nothing_twice(corpus, tmp_path):
+    recipe = GRAMMAR.with_name("language_model.py")
+    text = tmp_path / "text"
+    text.mkdir()
+    for name in (f"{split}.{language}" for split in ("train", "valid", "test") for language in ("en", "de")):
+        (text / name).write_text("".join(f"{line}\n" for line in corpus.text(name)), encoding="utf-8")
+
+    def table(*options):
+        line = [sys.executable, recipe, tmp_path / "out", "--corpus", text, "--models", "resmlp_lm_tiny", *options]
+        done = subprocess.run([*map(str, line)], env=ENVIRONMENT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+        return done.stdout, json.loads((tmp_path / "out" / "language_model.json").read_text())
+
+    shown, (row,) = table("--updates", 3)
+    assert row["updates"] == 3 and 100 < row["test_perplexity"] < 3000
+    assert f"{row['test_perplexity']:.2f}" in shown.splitlines()[-1]
+    again, _ = table("--updates", 3)
+    assert "$ fairseq-" not in again and again.splitlines()[-1] == shown.splitlines()[-1]
