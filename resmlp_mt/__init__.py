@@ -1,6 +1,7 @@
 """ResMLP for translation, as a fairseq plugin: ``fairseq-train --user-dir resmlp_mt --arch resmlp ...``.
 
-Importing the package registers the model ``resmlp``, its architectures and the optimiser ``muon`` with fairseq.
+Importing the package registers the model ``resmlp``, its architectures, the language model ``resmlp_lm`` and the
+optimiser ``muon`` with fairseq.
 """
 
 import logging
@@ -9,10 +10,12 @@ import logging
 logging.basicConfig(level=logging.WARNING)
 
 import resmlp_core.checkpoint  # noqa: E402, F401  lets in the types that fairseq keeps in its checkpoints
-from resmlp_mt import muon, replace_unk, whole_corpus  # noqa: E402, F401
+from resmlp_mt import muon, numpy_compat, replace_unk, whole_corpus  # noqa: E402, F401
+from resmlp_mt.language_model import ResMLPLanguageModel  # noqa: E402
 from resmlp_mt.model import ResMLPModel  # noqa: E402
 
+numpy_compat.install()
 whole_corpus.install()
 replace_unk.install()
 
-__all__ = ["ResMLPModel"]
+__all__ = ["ResMLPLanguageModel", "ResMLPModel"]

@@ -123,7 +123,7 @@ class ResMLPDecoder(TransformerDecoderBase):
         super().__init__(cfg, dictionary, embed_tokens, no_encoder_attn, output_projection)
         # The host applies this after its last layer. The residual stream still carries the input embedding there, of
         # variance 1 a channel; d^-1/2 makes the first logits small, tied to that embedding or not.
-        self.layer_norm = (
+        self.layer_norm: Any = (
             Affine(cfg.decoder.embed_dim, scale=cfg.decoder.embed_dim**-0.5)
             if cfg.pre_norm == "affine"
             else nn.LayerNorm(cfg.decoder.embed_dim)
@@ -132,6 +132,13 @@ class ResMLPDecoder(TransformerDecoderBase):
     def build_decoder_layer(self, cfg: TransformerConfig, no_encoder_attn: bool = False) -> nn.Module:
         """Build one layer; called by the host for each."""
         return wrap_layer(ResMLPDecoderLayer(cfg, no_encoder_attn), cfg)
+
+    def fold_(self) -> None:
+        """Absorb the final Aff into what reads it; called by ``resmlp_core.fold``."""
+        if self.adaptive_softmax is None:
+            reader: Any = self.project_out_dim or self.output_projection
+            self.layer_norm = absorb_before(self.layer_norm, reader)
+            self.output_projection: Any = FewRowsLinear(self.output_projection)
 
     def buffered_future_mask(self, tensor: Tensor) -> None:
         """Give no mask: A is triangular itself."""

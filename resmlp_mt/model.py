@@ -5,30 +5,20 @@ import hashlib
 from typing import Any
 
 from fairseq.data import Dictionary
+from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.transformer import TransformerConfig, TransformerModel, base_architecture
-from omegaconf import OmegaConf
 from torch import nn
 
-from resmlp_core import FewRowsLinear, absorb_before, fold_
+from resmlp_core import absorb_before
 from resmlp_mt.decoder import ResMLPDecoder
-from resmlp_mt.encoder import NORMS, ResMLPEncoder
-
-# Options of the host's that ask for something that ResMLP does not have, with what to say of each.
-NOT_IN_RESMLP = {
-    "encoder_normalize_before": "there is no LayerNorm to move: Aff stands before and after every sublayer",
-    "decoder_normalize_before": "there is no LayerNorm to move: Aff stands before and after every sublayer",
-    "layernorm_embedding": "the paper's model has no LayerNorm",
-    "encoder_learned_pos": "there are no positional embeddings: A is positional",
-    "decoder_learned_pos": "there are no positional embeddings: A is positional",
-    "cross_self_attention": "there is no self-attention to join with cross-attention",
-    "no_decoder_final_norm": "the final Aff scales the logits, and is no LayerNorm",
-    "base_layers": "BASE layers replace Transformer layers, and there are none",
-}
+from resmlp_mt.encoder import ResMLPEncoder
+from resmlp_mt.inference import FoldedForInference
+from resmlp_mt.options import DEFAULTS, STARTS, ResMLPOptions, settle_options
 
 
 @register_model("resmlp")
-class ResMLPModel(TransformerModel):
+class ResMLPModel(FoldedForInference, TransformerModel):
     """The paper's encoder-decoder for machine translation: fairseq's Transformer, its self-attention replaced by A."""
 
     @classmethod
@@ -40,23 +30,7 @@ class ResMLPModel(TransformerModel):
     def add_args(cls, parser: argparse.ArgumentParser) -> None:
         """Add the Transformer's options and ResMLP's own."""
         super().add_args(parser)
-        for option, kind, metavar, text in (
-            (
-                "layer-scale",
-                float,
-                "ALPHA",
-                "start of LayerScale, the scale of every sublayer's output (default: 0.2, the paper's)",
-            ),
-            ("position-init-std", float, "STD", "standard deviation of A's entries at the start (default: 0.02)"),
-            ("position-convolution", int, "K", "add a depth-wise convolution over K positions to A (default: none)"),
-        ):
-            parser.add_argument(f"--{option}", type=kind, metavar=metavar, help=text)
-        parser.add_argument("--positional-embeddings", action="store_true", help="add the Transformer's, sinusoidal")
-        parser.add_argument(
-            "--pre-norm",
-            choices=tuple(NORMS),
-            help="before every mixer, and after the last layer: affine, the paper's and the default, or layer_norm",
-        )
+        gen_parser_from_dataclass(parser, ResMLPOptions(), delete_default=True)
 
     @classmethod
     def build_model(cls, args: Any, task: Any) -> "ResMLPModel":
@@ -66,12 +40,7 @@ class ResMLPModel(TransformerModel):
             ValueError: an option asks for a part of the Transformer that ResMLP does not have, or the dictionaries are
                 not those that a checkpoint was trained with.
         """
-        if OmegaConf.is_config(args):  # from fairseq-hydra-train; of such, the host drops options that it does not know
-            options: Any = OmegaConf.to_container(args, resolve=True)
-            args = argparse.Namespace(**options)
-        for option, reason in NOT_IN_RESMLP.items():
-            if getattr(args, option, None):
-                raise ValueError(f"--{option.replace('_', '-')} does not apply to ResMLP: {reason}")
+        args = settle_options(args)
         digest = digest_dictionaries(task.source_dictionary, task.target_dictionary)
         # a checkpoint keeps the options, and this with them; other entries of the same number would load, and garble
         args.dictionaries = getattr(args, "dictionaries", digest)
@@ -83,23 +52,12 @@ class ResMLPModel(TransformerModel):
         """Run the host's forward; the encoder's inner states, which no loss reads, come only when asked for."""
         return super().forward(*args, return_all_hiddens=return_all_hiddens, **kwargs)
 
-    def make_generation_fast_(self, **kwargs: Any) -> None:
-        """Absorb the Affs into the linear layers beside them; called by the host's tools before they generate."""
-        done_before = self._is_generation_fast
-        super().make_generation_fast_(**kwargs)
-        if not (done_before or kwargs.get("retain_dropout")):  # dropout takes place between the layers and their Affs
-            fold_(self)
-
     def fold_(self) -> None:
-        """Absorb the final Affs into what reads them; called by ``resmlp_core.fold``."""
+        """Absorb the encoder's final Aff into the cross-attention that reads it; called by ``resmlp_core.fold``."""
         attentions = [layer.encoder_attn for layer in self.decoder.layers if layer.encoder_attn is not None]
         if attentions:
             readers = [linear for attention in attentions for linear in (attention.k_proj, attention.v_proj)]
             self.encoder.layer_norm = absorb_before(self.encoder.layer_norm, *readers)
-        if self.decoder.adaptive_softmax is None:
-            reader = self.decoder.project_out_dim or self.decoder.output_projection
-            self.decoder.layer_norm = absorb_before(self.decoder.layer_norm, reader)
-            self.decoder.output_projection = FewRowsLinear(self.decoder.output_projection)
 
     @classmethod
     def build_encoder(cls, cfg: Any, src_dict: Any, embed_tokens: nn.Embedding) -> ResMLPEncoder:
@@ -119,8 +77,7 @@ def digest_dictionaries(*dictionaries: Dictionary) -> str:
     return hashlib.sha256("\n".join(symbol for d in dictionaries for symbol in d.symbols).encode()).hexdigest()
 
 
-# docs/results.md tells what they are worth
-STARTS = {"layer_scale": 1.0, "position_init_std": 0.1}
+# docs/results.md tells what this is worth
 PLUS = {"pre_norm": "layer_norm", "positional_embeddings": True, "position_convolution": 5}
 TINY = {  # the decoder's dimensions follow the encoder's
     "encoder_embed_dim": 128,
@@ -143,17 +100,12 @@ def resmlp(args: Any) -> None:
     """ResMLP-6 of the paper: 6 + 6 layers, dimension 512, hidden 2048, 8 heads in cross-attention."""
     set_defaults(
         args,
-        layer_scale=0.2,
-        position_init_std=0.02,
+        **DEFAULTS,
         activation_fn="gelu",
         # A has max_positions² weights a layer, so the limit is no longer than sentences are
         max_source_positions=256,
         max_target_positions=256,
-        position_convolution=0,
-        positional_embeddings=False,
-        pre_norm="affine",
     )
-    args.no_token_positional_embeddings = not args.positional_embeddings
     base_architecture(args)
 
 

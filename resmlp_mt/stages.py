@@ -194,11 +194,10 @@ class Run:
         """Tell what training took and gave: parameters, updates, hours, target tokens a second, bits a token."""
         last = self.folder / "checkpoints" / "checkpoint_last.pt"
         state = read_checkpoint(last)
-        parameters = {w.data_ptr(): w.numel() for name, w in state["model"].items() if not name.endswith("version")}
         valid_loss = read_curve(self.folder / "tensorboard" / "valid", "loss")
         tokens_per_second = read_curve(self.folder / "tensorboard" / "train", "wps")
         return {
-            "parameters": sum(parameters.values()),  # tied ones share their memory, and count once
+            "parameters": count_parameters(state),
             "updates": state["optimizer_history"][-1]["num_updates"],
             "hours": float(state["extra_state"]["previous_training_time"]) / 3600,  # several processes save a tensor
             "tokens_per_second": sum(tokens_per_second.values()) / len(tokens_per_second),
@@ -255,6 +254,12 @@ def commit() -> str | None:
         return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def count_parameters(state: Mapping[str, Any]) -> int:
+    """Count the parameters in a checkpoint."""
+    sizes = {w.data_ptr(): w.numel() for name, w in state["model"].items() if not name.endswith("version")}
+    return sum(sizes.values())  # tied ones share their memory, and count once
 
 
 def share_batch(effective_tokens: int, max_tokens: int, devices: int) -> dict[str, int]:

@@ -53,6 +53,7 @@ def load(name: str, checkpoint: str | Path | None, classifier: bool = True) -> A
     Raises:
         UserError: there is no such model or no such weights, or the file does not fit.
     """
+    model: Any = None
     try:
         if checkpoint is None:
             if name not in RELEASED and f"{name}.fb_in1k" not in RELEASED:
@@ -63,10 +64,11 @@ def load(name: str, checkpoint: str | Path | None, classifier: bool = True) -> A
             model = load_trained(checkpoint)
         else:
             classes = len(weights_in(state).get("head.weight", ()))
-            model = create_model(name.split(".")[0], checkpoint, num_classes=classes)
+            if classes or not classifier:
+                model = create_model(name.split(".")[0], checkpoint, num_classes=classes)
     except ValueError as error:
         raise UserError(str(error)) from None
-    if classifier and not model.num_classes:
+    if classifier and not (model and model.num_classes):
         raise UserError(f"{checkpoint or name} has no classifier; evaluate --probe measures its features")
     return model.eval()
 

@@ -82,10 +82,11 @@ def in_this_process(program: str, *arguments: object) -> str:
     """Run a fairseq program without the seconds that a new process takes to import it; return what it prints."""
     main = importlib.import_module(f"fairseq_cli.{program}").cli_main
     printed = io.StringIO()
-    log = logging.getLogger("fairseq.logging.progress_bar")
+    logs = [logging.getLogger(name) for name in ("fairseq.logging.progress_bar", "fairseq_cli.eval_lm")]
     handler = logging.StreamHandler(printed)
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    for log in logs:
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
     try:
         with (
             mock.patch("sys.argv", [program, *map(str, arguments)]),
@@ -94,7 +95,8 @@ def in_this_process(program: str, *arguments: object) -> str:
         ):
             main()
     finally:
-        log.removeHandler(handler)
+        for log in logs:
+            log.removeHandler(handler)
     return printed.getvalue()
 
 

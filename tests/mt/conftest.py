@@ -9,7 +9,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import collate_tokens
-from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY, FairseqEncoderDecoderModel
+from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY, BaseFairseqModel, FairseqEncoderDecoderModel
 
 import resmlp_mt  # noqa: F401  registers the model
 
@@ -54,13 +54,17 @@ def make_model(arch: str = "resmlp", random: bool = True, words: int = WORDS, **
     task = argparse.Namespace(source_dictionary=dictionary, target_dictionary=dictionary)
     model = ARCH_MODEL_REGISTRY[arch].build_model(args, task).eval()
     if random:
-        for name, parameter in model.named_parameters():
-            if parameter.dim() == 1:
-                parameter.data += 0.3 * torch.randn_like(parameter)
-            elif "mixer.weight" in name:
-                drawn = 0.3 * torch.randn_like(parameter)
-                parameter.data += drawn.tril() if name.startswith("decoder") else drawn
+        randomise(model)
     return model
+
+
+def randomise(model: BaseFairseqModel) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+        elif "mixer.weight" in name:
+            drawn = 0.3 * torch.randn_like(parameter)
+            parameter.data += drawn.tril() if name.startswith("decoder") else drawn
 
 
 def small_model(**options) -> FairseqEncoderDecoderModel:

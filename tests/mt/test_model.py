@@ -12,7 +12,8 @@ from torch import nn
 
 import resmlp_mt
 from resmlp_core import CrossPositionLinear
-from resmlp_mt.model import NOT_IN_RESMLP, ResMLPModel
+from resmlp_mt.model import ResMLPModel
+from resmlp_mt.options import NOT_IN_RESMLP
 
 from .conftest import make_dictionary, make_model, small_model
 

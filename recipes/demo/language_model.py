@@ -1,0 +1,159 @@
+"""Language models of the demo's German: ours beside fairseq's transformer_lm, at equal dimensions and updates.
+
+    python recipes/demo/grammar.py build/demo/corpus
+    python recipes/demo/language_model.py build/demo/language-model [KEY=VALUE ...]
+
+Each model is trained by fairseq-train and evaluated by fairseq-eval-lm, one sentence a sample. The table goes to
+OUT/language_model.json too. Models that are done are skipped, so the command can be run again after a kill.
+"""
+
+import argparse
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resmlp_core.files import UserError, replacing, reporting, write_json
+from resmlp_mt.host import run_fairseq
+from resmlp_mt.pictures import read_curve
+from resmlp_mt.prepare import prepare
+from resmlp_mt.stages import announce, arguments, count_parameters, read_checkpoint, run_fairseq_train
+
+SENTENCES = {"sample-break-mode": "eos", "tokens-per-sample": 64, "num-workers": 0}
+TRAIN: dict[str, Any] = {
+    "task": "language_modeling",
+    **SENTENCES,
+    "share-decoder-input-output-embed": True,
+    "optimizer": "adam",
+    "adam-betas": "(0.9, 0.98)",
+    "lr": 0.003,
+    "lr-scheduler": "polynomial_decay",
+    "warmup-updates": 300,
+    "dropout": 0.1,
+    "clip-norm": 1.0,
+    "max-tokens": 1024,
+    "seed": 1,
+    "update-epoch-batch-itr": "True",
+    "log-interval": 25,
+    "no-epoch-checkpoints": True,
+}
+# The options of fairseq-train that differ. All have 4 layers, dimension 128, hidden 256.
+MODELS: dict[str, dict[str, Any]] = {
+    "resmlp_lm_tiny": {"arch": "resmlp_lm_tiny"},
+    "resmlp_lm_tiny_plus": {
+        "arch": "resmlp_lm_tiny",
+        "pre-norm": "layer_norm",
+        "positional-embeddings": True,
+        "position-convolution": 5,
+    },
+    "transformer_lm": {
+        "arch": "transformer_lm",
+        "decoder-embed-dim": 128,
+        "decoder-input-dim": 128,
+        "decoder-output-dim": 128,
+        "decoder-ffn-embed-dim": 256,
+        "decoder-layers": 4,
+        "decoder-attention-heads": 4,
+        "decoder-normalize-before": True,  # as in all of fairseq's named sizes of it
+    },
+}
+
+
+def monolingual(data_bin: Path, language: str, out: Path) -> Path:
+    """Copy one side of binary parallel data under the names that fairseq's language_modeling reads."""
+    folder = out / f"data-bin-{language}"
+    if not folder.exists():
+        with replacing(folder) as partial:
+            partial.mkdir()
+            shutil.copy(data_bin / f"dict.{language}.txt", partial / "dict.txt")
+            for path in data_bin.glob(f"*.{language}.*"):
+                if path.suffix in (".bin", ".idx"):
+                    shutil.copy(path, partial / f"{path.name.split('.')[0]}{path.suffix}")
+    return folder
+
+
+def evaluate(data_bin: Path, model: Path, split: str) -> float:
+    """Give the perplexity of a token that fairseq-eval-lm prints for ``valid`` or ``test``."""
+    line = arguments(data_bin, **{"path": model, "gen-subset": split}, **SENTENCES)
+    announce("eval-lm", line)
+    found: list[float] = []
+    run_fairseq("eval_lm", line, lambda text: found.extend(map(float, re.findall(r"Perplexity: ([\d.]+)", text))))
+    return found[-1]
+
+
+def train_and_evaluate(data_bin: Path, folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Train one model, from where it was cut off, evaluate it, and tell what that took and gave.
+
+    Args:
+        data_bin: as ``monolingual`` makes it.
+        folder: where the model goes.
+        options: of fairseq-train.
+
+    Raises:
+        UserError: the folder holds a model that was trained with other options.
+    """
+    settings, done, results = (folder / name for name in ("options.json", "trained", "results.json"))
+    if settings.exists() and json.loads(settings.read_text(encoding="utf-8")) != options:
+        raise UserError(f"{folder} was started with other options; give another OUT, or delete that folder")
+    if results.exists():
+        return json.loads(results.read_text(encoding="utf-8"))
+    folder.mkdir(exist_ok=True)
+    write_json(settings, options)
+    if not done.exists():  # fairseq itself, asked again at its last update, would do one more
+        run_fairseq_train(data_bin, folder, options)
+        done.touch()
+    last = folder / "checkpoints" / "checkpoint_last.pt"
+    speeds = read_curve(folder / "tensorboard" / "train", "wps").values()
+    outcome = {
+        "parameters": count_parameters(read_checkpoint(last)),
+        "updates": options["max-update"],
+        "tokens_per_second": sum(speeds) / len(speeds),
+        "threads": torch.get_num_threads(),
+        **{f"{split}_perplexity": evaluate(data_bin, last, split) for split in ("valid", "test")},
+    }
+    write_json(results, outcome)
+    return outcome
+
+
+@reporting("language_model")
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="Train language models of the demo's German and compare them.")
+    parser.add_argument("out", type=Path, help="where everything goes")
+    parser.add_argument("--corpus", default="build/demo/corpus", help="what grammar.py wrote (default: %(default)s)")
+    parser.add_argument("--updates", type=int, default=1000, help="for each model (default: %(default)s)")
+    parser.add_argument("--models", default=",".join(MODELS), metavar="NAME,...", help="those to train (default: all)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for all of them, such as optimizer=muon")
+    args = parser.parse_intermixed_args()
+    for override in args.overrides:
+        if "=" not in override:
+            raise UserError(f"{override!r} is not KEY=VALUE")
+    overrides = dict(override.split("=", 1) for override in args.overrides)
+    if args.updates < 1:
+        raise UserError(f"--updates {args.updates} is less than 1")
+    names = args.models.split(",")
+    if unknown := set(names) - MODELS.keys():
+        raise UserError(f"--models {', '.join(sorted(unknown))} is none of {', '.join(MODELS)}")
+    prepare(args.corpus, "en", "de", 3000, args.out)  # the translator's vocabulary
+    data_bin = monolingual(args.out / "data-bin", "de", args.out)
+    common = TRAIN | {"max-update": args.updates, "total-num-update": args.updates}  # where the rate has come to zero
+    table = []
+    for name in names:
+        outcome = train_and_evaluate(data_bin, args.out / name, common | MODELS[name] | overrides)
+        table.append({"model": name} | outcome)
+    write_json(args.out / "language_model.json", table)
+    columns = ("parameters", "updates", "tokens/s", "valid ppl", "test ppl")
+    print(f"\n{'':<24}" + "".join(f"{column:>12}" for column in columns))
+    for row in table:
+        print(
+            f"{row['model']:<24}{row['parameters']:>12,}{row['updates']:>12,}{row['tokens_per_second']:>12,.0f}"
+            f"{row['valid_perplexity']:>12.2f}{row['test_perplexity']:>12.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

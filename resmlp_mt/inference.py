@@ -1,0 +1,18 @@
+"""What the host's tools make of a model before they generate or evaluate with it."""
+
+from typing import Any
+
+from fairseq.models import BaseFairseqModel
+
+from resmlp_core import fold_
+
+
+class FoldedForInference(BaseFairseqModel):
+    """A model of the host's whose Affs are absorbed before generation; it goes before the host's class."""
+
+    def make_generation_fast_(self, **kwargs: Any) -> None:
+        """Absorb the Affs into the linear layers beside them; called by the host's tools."""
+        done_before = self._is_generation_fast
+        super().make_generation_fast_(**kwargs)
+        if not (done_before or kwargs.get("retain_dropout")):  # dropout takes place between the layers and their Affs
+            fold_(self)

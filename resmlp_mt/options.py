@@ -1,0 +1,73 @@
+"""ResMLP's own options, the same for translation and language modelling, and those of the host's that do not apply."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from omegaconf import OmegaConf
+
+from resmlp_mt.encoder import NORMS
+
+# Options of the host's that ask for something that ResMLP does not have, with what to say of each.
+NOT_IN_RESMLP = {
+    "encoder_normalize_before": "there is no LayerNorm to move: Aff stands before and after every sublayer",
+    "decoder_normalize_before": "there is no LayerNorm to move: Aff stands before and after every sublayer",
+    "layernorm_embedding": "the paper's model has no LayerNorm",
+    "encoder_learned_pos": "there are no positional embeddings: A is positional",
+    "decoder_learned_pos": "there are no positional embeddings: A is positional",
+    "cross_self_attention": "there is no self-attention to join with cross-attention",
+    "no_decoder_final_norm": "the final Aff scales the logits, and is no LayerNorm",
+    "base_layers": "BASE layers replace Transformer layers, and there are none",
+}
+
+
+@dataclass
+class ResMLPOptions(FairseqDataclass):
+    """What the options of every ``resmlp`` and ``resmlp_lm`` architecture have beside the Transformer's."""
+
+    layer_scale: float = field(
+        default=0.2,
+        metadata={"help": "start of LayerScale, the scale of every sublayer's output (default: 0.2, the paper's)"},
+    )
+    position_init_std: float = field(
+        default=0.02, metadata={"help": "standard deviation of A's entries at the start (default: 0.02)"}
+    )
+    position_convolution: int = field(
+        default=0, metadata={"help": "add a depth-wise convolution over so many positions to A (default: none)"}
+    )
+    positional_embeddings: bool = field(default=False, metadata={"help": "add the Transformer's, sinusoidal"})
+    pre_norm: ChoiceEnum(list(NORMS)) = field(  # type: ignore[valid-type]
+        default="affine",
+        metadata={
+            "help": "before every mixer, and after the last layer: affine, the paper's and the default, or layer_norm"
+        },
+    )
+
+
+DEFAULTS = {option.name: option.default for option in fields(ResMLPOptions) if not option.name.startswith("_")}
+STARTS = {"layer_scale": 1.0, "position_init_std": 0.1}  # those of the tiny models; docs/results.md tells their worth
+
+
+def settle_options(args: Any, absent: Mapping[str, str] = NOT_IN_RESMLP) -> argparse.Namespace:
+    """Make the options of a training run or a checkpoint those that the host's classes are to build by.
+
+    Args:
+        args: a namespace, which is changed, or the part of a configuration that is about the model.
+        absent: options to refuse, each with the reason.
+
+    Returns:
+        A namespace.
+
+    Raises:
+        ValueError: an option asks for a part of the Transformer that ResMLP does not have.
+    """
+    if OmegaConf.is_config(args):  # of such, the host drops options that it does not know
+        options: Any = OmegaConf.to_container(args, resolve=True, enum_to_str=True)
+        args = argparse.Namespace(**options)
+    for option, reason in absent.items():
+        if getattr(args, option, None):
+            raise ValueError(f"--{option.replace('_', '-')} does not apply to ResMLP: {reason}")
+    args.no_token_positional_embeddings = not args.positional_embeddings
+    return args
