@@ -1,0 +1,201 @@
+"""What a trained model loses when small weights go, and with 8-bit integers in its linear layers:
+
+    python benchmarks/compress.py --classifier build/cifar10/last.pth.tar --images hfds/uoft-cs/cifar10 --image-key img
+    python benchmarks/compress.py --translator build/multi30k/resmlp_tiny
+
+Pruning is by magnitude, in each matrix by itself, without further training. The integers are those of PyTorch's dynamic
+quantisation for CPUs, in every nn.Linear. The table goes to a JSON file, the curve of pruning to a PNG beside it.
+"""
+
+import argparse
+import copy
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+from fairseq import checkpoint_utils
+from timm.data import resolve_model_data_config
+from torch import nn
+from torch.nn.utils import prune
+
+from measure import in_turns, options, save
+from resmlp_core import ChannelMLP, CrossPositionLinear, FewRowsLinear, fold
+from resmlp_core.pictures import save as save_figure
+from resmlp_mt.score import read_lines, score
+from resmlp_mt.translate import load as load_translator
+from resmlp_vision.classifiers import load_trained
+from resmlp_vision.config import RunConfig
+from resmlp_vision.data import open_dataset, validation_loader
+from resmlp_vision.evaluate import evaluate
+from resmlp_vision.processes import join_processes
+
+SHARES = (0.5, 0.8, 0.9, 0.95)  # of the weights, that go
+PRUNED = {"A": "A", "BC": "B and C", "ABC": "A, B and C"}
+QUALITIES = {"classifier": "top-1 accuracy (%)", "translator": "BLEU"}
+Measure = Callable[[nn.Module], tuple[float, float]]  # quality, and images or sentences a second
+
+
+def prune_smallest(model: nn.Module, matrices: str, share: float) -> nn.Module:
+    """Copy a model, the smallest weights of each of its matrices set to zero.
+
+    Args:
+        model: has ``CrossPositionLinear`` and ``ChannelMLP`` in it.
+        matrices: letters of those to prune, of ``ABC``.
+        share: of a matrix's weights; of a triangular A's lower triangle.
+    """
+    pruned = copy.deepcopy(model)
+    for module in pruned.modules():
+        if isinstance(module, CrossPositionLinear) and "A" in matrices:
+            scores = module.weight.detach().abs()
+            if module.causal:  # what is above the diagonal is no weight, and comes last
+                scores = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), torch.inf)
+            go = round(share * scores.isfinite().sum().item())
+            prune.l1_unstructured(module, "weight", go, importance_scores=scores)
+            prune.remove(module, "weight")
+        elif isinstance(module, ChannelMLP):
+            for letter, linear in (("B", module.fc1), ("C", module.fc2)):
+                if letter in matrices:
+                    prune.l1_unstructured(linear, "weight", share)
+                    prune.remove(linear, "weight")
+    return pruned
+
+
+def quantize(folded: nn.Module) -> nn.Module:
+    """Copy a folded model, with 8-bit integers in all its ``nn.Linear``; A stays as it is."""
+    plain = copy.deepcopy(folded)
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, FewRowsLinear):  # PyTorch quantises nn.Linear alone
+            linear = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
+            linear.weight = module.weight
+            linear.bias = module.bias
+            plain.set_submodule(name, linear)
+    return torch.ao.quantization.quantize_dynamic(plain, {nn.Linear}, dtype=torch.qint8)
+
+
+def megabytes(model: nn.Module) -> float:
+    """Give the size of a model's file of weights."""
+    with tempfile.NamedTemporaryFile() as file:
+        torch.save(model.state_dict(), file.name)
+        return Path(file.name).stat().st_size / 1e6
+
+
+def classifier_quality(model: Any, args: argparse.Namespace) -> Measure:
+    """Prepare the measurement of a classifier: top-1 accuracy, and images a second of the model alone."""
+    wanted = resolve_model_data_config(model)
+    config = RunConfig(
+        data=args.images,
+        image_key=args.image_key,
+        img_size=wanted["input_size"][-1],
+        crop_pct=wanted["crop_pct"],
+        interpolation=wanted["interpolation"],
+        workers=0,
+    )
+    device = join_processes("cpu")
+    images = open_dataset(config, args.split, training=False)
+    loader = validation_loader(images, config, device, mean=wanted["mean"], std=wanted["std"])
+    batch = torch.randn(32, *wanted["input_size"])
+
+    def measure(candidate: nn.Module) -> tuple[float, float]:
+        with torch.inference_mode():
+            seconds = in_turns({"": lambda: candidate(batch)}, 5, "cpu")[""]
+        return evaluate(candidate, loader, device)["top1"], 32 / median(seconds)
+
+    return measure
+
+
+def translator_quality(folder: Path) -> tuple[nn.Module, Measure]:
+    """Load a recipe's translation model, and prepare its measurement: BLEU on the test set, sentences a second."""
+    hub = load_translator(folder)
+    model = load_unfolded(folder)
+    text, task = folder.parent / "text", hub.cfg.task
+    sources, references = (read_lines(text / f"test.{side}") for side in (task.source_lang, task.target_lang))
+    longest_first = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
+
+    def measure(candidate: nn.Module) -> tuple[float, float]:
+        hub.models[0] = candidate
+        started = time.perf_counter()
+        found = hub.translate([sources[i] for i in longest_first], beam=4)
+        seconds = time.perf_counter() - started
+        hypotheses = dict(zip(longest_first, found, strict=True))
+        return float(score([hypotheses[i] for i in range(len(sources))], references)["bleu"]), len(sources) / seconds
+
+    return model, measure
+
+
+def load_unfolded(folder: Path) -> nn.Module:
+    """Load a recipe's translation model as it was trained; the hub's interface folds what it loads."""
+    overrides = {"data": str(folder.parent / "data-bin")}
+    (model,), _ = checkpoint_utils.load_model_ensemble([str(folder / "model.pt")], arg_overrides=overrides)
+    return model.eval()
+
+
+def variants(model: nn.Module) -> Iterator[tuple[dict[str, Any], nn.Module]]:
+    """Yield a model whole, with integers, and pruned, each folded and with what the table says of it."""
+    folded = fold(model)
+    yield {"variant": "float32"}, folded
+    yield {"variant": "int8"}, quantize(folded)
+    for matrices, name in PRUNED.items():
+        for share in SHARES:
+            row = {"variant": f"{share:.0%} of {name} pruned", "pruned": name, "share": share}
+            yield row, fold(prune_smallest(model, matrices, share))
+
+
+def compare(kind: str, model: nn.Module, measure: Measure) -> list[dict[str, Any]]:
+    """Measure all variants of a model, and print a row for each."""
+    rows = []
+    for row, variant in variants(model):
+        quality, speed = measure(variant)
+        size = megabytes(variant)
+        rows.append({"model": kind, **row, "quality": quality, "per_second": speed, "megabytes": size})
+        print(f"{kind:<12}{row['variant']:<32}{quality:>8.2f}{speed:>12,.1f}/s{size:>10.2f} MB", flush=True)
+    return rows
+
+
+def draw(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
+    """Draw quality against the share of weights that are pruned, a picture for each model."""
+    kinds = list(dict.fromkeys(row["model"] for row in rows))
+    figure, grid = plt.subplots(1, len(kinds), figsize=(4.5 * len(kinds), 3.6), layout="constrained", squeeze=False)
+    for ax, kind in zip(grid.flat, kinds, strict=True):
+        of_kind = [row for row in rows if row["model"] == kind]
+        whole = next(row["quality"] for row in of_kind if row["variant"] == "float32")
+        for name in PRUNED.values():
+            curve = [(0.0, whole)] + [(row["share"], row["quality"]) for row in of_kind if row.get("pruned") == name]
+            ax.plot([100 * share for share, _ in curve], [quality for _, quality in curve], "o-", label=name)
+        ax.set(title=kind, xlabel="weights pruned (%)", ylabel=QUALITIES[kind], ylim=(0, None))
+        ax.grid(alpha=0.3)
+        ax.legend()
+    save_figure(figure, output)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = options(__doc__)
+    parser.add_argument("--classifier", type=Path, metavar="CHECKPOINT", help="of a training run")
+    parser.add_argument("--images", metavar="DATA", help="what it is measured on, such as hfds/uoft-cs/cifar10")
+    parser.add_argument("--split", default="test", help="of the images (default: %(default)s)")
+    parser.add_argument("--image-key", default="image")
+    parser.add_argument("--translator", type=Path, metavar="FOLDER", help="where a recipe left its model")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    warnings.simplefilter("ignore")  # PyTorch's, that its quantisation will move to another package
+    rows = []
+    if args.classifier:
+        model = load_trained(args.classifier)
+        rows += compare("classifier", model, classifier_quality(model, args))
+    if args.translator:
+        rows += compare("translator", *translator_quality(args.translator))
+    save(args, rows)
+    draw(rows, args.out / "compress.png")
+
+
+if __name__ == "__main__":
+    main()
