@@ -42,7 +42,8 @@ def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
             raise UserError(f"{path} is a checkpoint of another model than {paths[0]}")
         for name, weight in weights.items():
             total[name] += weight
-    state["model"] = {name: (total[name] / len(paths)).to(weight.dtype) for name, weight in state["model"].items()}
+    for name, weight in state["model"].items():  # in place: tied weights stay one in memory, and in a file
+        weight.copy_(total[name] / len(paths))
     state.pop("last_optimizer_state", None)
     return state
 

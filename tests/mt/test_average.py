@@ -25,6 +25,16 @@ def test_one_checkpoint_three_times_is_itself_in_half_precision_too(tmp_path):
     assert torch.equal(average_checkpoints([path] * 3)["model"]["a"], torch.tensor([0.1, 60000.0]).half())
 
 
+def test_tied_weights_stay_one(tmp_path):
+    for i in (1.0, 3.0):
+        tied = torch.full((1000,), i)
+        torch.save({"model": {"embeddings": tied, "output": tied}}, tmp_path / f"{i}.pt")
+    state = average_checkpoints(sorted(tmp_path.glob("*.pt")))
+    assert state["model"]["output"].tolist() == [2.0] * 1000
+    torch.save(state, tmp_path / "average")
+    assert (tmp_path / "average").stat().st_size < 2 * 4000
+
+
 def test_a_missing_file_and_another_model_are_refused_by_name(tmp_path):
     one = save(tmp_path / "one.pt", a=[1.0])
     with pytest.raises(UserError, match=r"no checkpoint .*gone\.pt"):
