@@ -39,6 +39,17 @@ TRAINING = (
     *("--lr-scheduler", "inverse_sqrt", "--warmup-updates", 10, "--batch-size", 32, "--seed", 1),
     *("--log-format", "json", "--log-interval", 1, "--num-workers", 0, *SAME_BATCHES_AFTER_RESUMING),
 )
+HYDRA_TRAINING = """
+# @package _group_
+common: {{user_dir: {plugin}, cpu: true, log_format: json, log_interval: 1}}
+optimizer: {{_name: adam, adam_betas: "(0.9,0.98)"}}
+lr_scheduler: {{_name: inverse_sqrt, warmup_updates: 10}}
+dataset: {{batch_size: 32, num_workers: 0}}
+optimization: {{lr: [0.02], max_update: 25}}
+checkpoint: {{save_dir: {folder}/checkpoints}}
+distributed_training: {{distributed_world_size: 1}}
+hydra: {{run: {{dir: {folder}}}}}
+"""
 STARTED: list[subprocess.Popen] = []
 
 
@@ -76,6 +87,22 @@ def fail(process: subprocess.Popen) -> str:
 
 def run(module: str, *arguments: object) -> str:
     return finish(start(module, *arguments))
+
+
+def train_by_hydra(folder: Path, sections: str) -> Path:
+    """Train with fairseq-hydra-train, 25 updates in which the loss must fall; return the checkpoint.
+
+    Args:
+        folder: where everything goes.
+        sections: YAML of task, model and criterion.
+    """
+    (folder / "config").mkdir()
+    config = HYDRA_TRAINING.format(plugin=PACKAGE, folder=folder) + sections
+    (folder / "config" / "tiny.yaml").write_text(config)
+    losses = logged(run("fairseq_cli.hydra_train", "--config-dir", folder / "config", "--config-name", "tiny"), "loss")
+    assert len(losses) == 25
+    assert losses[-1] < losses[0] - 0.5
+    return folder / "checkpoints" / "checkpoint_last.pt"
 
 
 def in_this_process(program: str, *arguments: object) -> str:

@@ -2,11 +2,9 @@
 
 import torch
 
-from .commands import PACKAGE, PLUGIN, in_this_process, logged, run, texts
+from .commands import PLUGIN, in_this_process, texts, train_by_hydra
 
-CONFIG = """
-# @package _group_
-common: {{user_dir: {plugin}, cpu: true, log_format: json, log_interval: 1}}
+SECTIONS = """
 task: {{_name: translation, data: {data}, max_source_positions: 100, max_target_positions: 100}}
 model:
   _name: resmlp_tiny
@@ -18,26 +16,11 @@ model:
   share_all_embeddings: true
   layer_scale: 0.5
 criterion: {{_name: label_smoothed_cross_entropy, label_smoothing: 0.1}}
-optimizer: {{_name: adam, adam_betas: "(0.9,0.98)"}}
-lr_scheduler: {{_name: inverse_sqrt, warmup_updates: 10}}
-dataset: {{batch_size: 32, num_workers: 0}}
-optimization: {{lr: [0.02], max_update: 25}}
-checkpoint: {{save_dir: {folder}/checkpoints}}
-distributed_training: {{distributed_world_size: 1}}
-hydra: {{run: {{dir: {folder}}}}}
 """
 
 
 def test_hydra_train_trains_what_the_yaml_says_and_the_checkpoint_translates(corpus, tmp_path):
-    config = CONFIG.format(plugin=PACKAGE, data=corpus.data, folder=tmp_path / "run")
-    (tmp_path / "config").mkdir()
-    (tmp_path / "config" / "tiny.yaml").write_text(config)
-    log = run("fairseq_cli.hydra_train", "--config-dir", tmp_path / "config", "--config-name", "tiny")
-    losses = logged(log, "loss")
-    assert len(losses) == 25
-    assert losses[-1] < losses[0] - 0.5
-
-    path = tmp_path / "run" / "checkpoints" / "checkpoint_last.pt"
+    path = train_by_hydra(tmp_path, SECTIONS.format(data=corpus.data))
     model = torch.load(path, weights_only=True)["model"]
     assert model["encoder.layers.0.cross_position.mixer.weight"].shape == (100, 100)
     assert model["encoder.layers.0.cross_channel.mixer.fc1.weight"].shape == (256, 32)  # resmlp_tiny's own width

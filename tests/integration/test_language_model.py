@@ -14,7 +14,6 @@ from fairseq.data import Dictionary
 
 from .commands import (
     ENVIRONMENT,
-    PACKAGE,
     PLUGIN,
     TRAINING,
     fail,
@@ -22,8 +21,8 @@ from .commands import (
     in_this_process,
     logged,
     printed,
-    run,
     start,
+    train_by_hydra,
     weights,
 )
 from .conftest import GRAMMAR
@@ -187,32 +186,15 @@ def test_interactive_and_generate_go_on_from_a_beginning(data, trained, corpus):
     assert all(h[0][-1].split()[:2] == targets[i][0][-1].split()[:2] for i, h in hypotheses.items())
 
 
-CONFIG = """
-# @package _group_
-common: {{user_dir: {plugin}, cpu: true, log_format: json, log_interval: 1}}
+SECTIONS = """
 task: {{_name: language_modeling, data: {data}, sample_break_mode: eos, tokens_per_sample: 100}}
 model: {{_name: resmlp_lm_tiny, decoder_embed_dim: 32, decoder_layers: 1, pre_norm: layer_norm}}
 criterion: {{_name: cross_entropy}}
-optimizer: {{_name: adam, adam_betas: "(0.9,0.98)"}}
-lr_scheduler: {{_name: inverse_sqrt, warmup_updates: 10}}
-dataset: {{batch_size: 32, num_workers: 0}}
-optimization: {{lr: [0.02], max_update: 25}}
-checkpoint: {{save_dir: {folder}/checkpoints}}
-distributed_training: {{distributed_world_size: 1}}
-hydra: {{run: {{dir: {folder}}}}}
 """
 
 
 def test_hydra_train_knows_the_architectures_defaults(data, tmp_path):
-    config = CONFIG.format(plugin=PACKAGE, data=data, folder=tmp_path / "run")
-    (tmp_path / "config").mkdir()
-    (tmp_path / "config" / "tiny.yaml").write_text(config)
-    losses = logged(
-        run("fairseq_cli.hydra_train", "--config-dir", tmp_path / "config", "--config-name", "tiny"), "loss"
-    )
-    assert len(losses) == 25
-    assert losses[-1] < losses[0] - 0.5
-    path = tmp_path / "run" / "checkpoints" / "checkpoint_last.pt"
+    path = train_by_hydra(tmp_path, SECTIONS.format(data=data))
     state = weights(path)
     assert state["decoder.layers.0.cross_position.mixer.weight"].shape == (100, 100)
     assert state["decoder.layers.0.cross_channel.mixer.fc1.weight"].shape == (256, 32)  # resmlp_lm_tiny's own width
