@@ -174,9 +174,10 @@ class DINOTrainer(Trainer[DINOConfig]):
         """Set the learning rate, the weight decay, the teacher's momentum and its temperature."""
         super().schedule(update)
         config, updates = self.config, self.config.epochs * self.updates_per_epoch
+        decay = cosine_schedule(update, updates, config.weight_decay, config.final_weight_decay)
         for group in self.optimizer.param_groups:
             if group["weight_decay"]:
-                group["weight_decay"] = cosine_schedule(update, updates, config.weight_decay, config.final_weight_decay)
+                group["weight_decay"] = float(decay)  # lightly 1.5 gives NumPy's, which no checkpoint may hold
         self.task.trainable_module_ema.decay = cosine_schedule(update, updates, config.momentum_teacher, 1.0)
         self.task.epoch = update // self.updates_per_epoch
 
