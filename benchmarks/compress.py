@@ -1,7 +1,7 @@
 """What a trained model loses when small weights go, and with 8-bit integers in its linear layers:
 
     python benchmarks/compress.py --classifier build/cifar10/last.pth.tar --images hfds/uoft-cs/cifar10 --image-key img
-    python benchmarks/compress.py --translator build/multi30k/resmlp_tiny
+    python benchmarks/compress.py --translator build/multi30k/en-de/resmlp_tiny
 
 Pruning is by magnitude, in each matrix by itself, without further training. The integers are those of PyTorch's dynamic
 quantisation for CPUs, in every nn.Linear. The table goes to a JSON file, the curve of pruning to a PNG beside it.
@@ -106,7 +106,7 @@ def classifier_quality(model: Any, args: argparse.Namespace) -> Measure:
 
     def measure(candidate: nn.Module) -> tuple[float, float]:
         with torch.inference_mode():
-            seconds = in_turns({"": lambda: candidate(batch)}, 5, "cpu")[""]
+            seconds = in_turns({"": lambda: candidate(batch)}, args.rounds, args.device)[""]
         return evaluate(candidate, loader, device)["top1"], 32 / median(seconds)
 
     return measure
@@ -185,6 +185,10 @@ def main() -> None:
     parser.add_argument("--image-key", default="image")
     parser.add_argument("--translator", type=Path, metavar="FOLDER", help="where a recipe left its model")
     args = parser.parse_args()
+    if args.device != "cpu":
+        parser.error("--device: PyTorch's 8-bit integers are for CPUs")
+    if not (args.classifier or args.translator) or bool(args.classifier) != bool(args.images):
+        parser.error("give --classifier with --images, --translator, or all three")
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")  # PyTorch's, that its quantisation will move to another package
     rows = []

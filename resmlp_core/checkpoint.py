@@ -67,6 +67,20 @@ def weights_in(state: Mapping[str, Any]) -> dict[str, Tensor]:
     return dict(next((weights for weights in held if weights and isinstance(weights, Mapping)), state))
 
 
+def count_parameters(weights: Mapping[str, Tensor]) -> int:
+    """Count parameters by name; tied matrices, which a checkpoint may hold more than once, count once."""
+    matrices: list[Tensor] = []
+    total = 0
+    for name, weight in weights.items():
+        if name.endswith("version"):  # fairseq's marks of what wrote a checkpoint
+            continue
+        if weight.dim() > 1 and any(weight.shape == one.shape and weight.equal(one) for one in matrices):
+            continue
+        matrices += [weight] if weight.dim() > 1 else []
+        total += weight.numel()
+    return total
+
+
 def rename(name: str, column: int, to: int) -> str:
     """Translate a parameter's name from one column of ``NAMES`` to another; a name in neither stays."""
     for row in NAMES:

@@ -3,7 +3,7 @@
 import argparse
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resmlp_core.checkpoint import read_checkpoint, under_our_names, weights_in
+from resmlp_core.checkpoint import count_parameters, read_checkpoint, under_our_names, weights_in
 from resmlp_core.files import UserError
 
 SMALL = 0.05  # a weight is small below this share of its layer's largest magnitude (paper, figure 3)
@@ -150,7 +150,7 @@ def read_model(path: str | Path) -> Model:
     return Model(
         parts={part: layers for part, layers in parts.items() if layers},
         architecture=architecture(state),
-        parameters=count_parameters(w for name, w in weights.items() if not name.endswith("version")),
+        parameters=count_parameters(weights),
         pre_norm="LayerNorm" if any(name.endswith("cross_position.pre.weight") for name in weights) else "Aff",
     )
 
@@ -194,18 +194,6 @@ def read_scales(weights: Mapping[str, Tensor], layer: str) -> dict[str, dict[str
                 if alpha is not None:
                     of_place[sublayer] = alpha.float()
     return scales
-
-
-def count_parameters(weights: Iterable[Tensor]) -> int:
-    """Count parameters; tied matrices, which a checkpoint may hold more than once, count once."""
-    matrices: list[Tensor] = []
-    total = 0
-    for weight in weights:
-        if weight.dim() > 1 and any(weight.shape == one.shape and weight.equal(one) for one in matrices):
-            continue
-        matrices += [weight] if weight.dim() > 1 else []
-        total += weight.numel()
-    return total
 
 
 def architecture(state: Mapping[str, Any]) -> str | None:

@@ -7,6 +7,7 @@ from resmlp_core.inside import BAND, SMALL, Model, read_model
 from resmlp_core.page import Section, write_page
 from resmlp_core.pictures import Measures, draw_band, draw_filters, draw_matrices, draw_scales, draw_sparsity
 
+PICTURES = ("filters", "matrices", "band", "scales", "sparsity")
 SHOWN_POSITIONS = 40  # of a text model
 FILTERED_LAYERS = 4  # of an image model, whose rows are drawn as filters
 
@@ -31,6 +32,8 @@ def inspect(checkpoint: str | Path, output: Path, positions: int | None = None) 
     shown = most if model.of_images else min(positions or SHOWN_POSITIONS, most)
     measures = {part: [layer.measure(shown) for layer in layers] for part, layers in model.parts.items()}
     output.mkdir(parents=True, exist_ok=True)
+    for name in PICTURES:  # another model's, which this one may not have
+        (output / f"{name}.png").unlink(missing_ok=True)
     content = {
         "checkpoint": str(checkpoint),
         "kind": "images" if model.of_images else "text",

@@ -26,7 +26,7 @@ from fairseq.data import data_utils
 from fairseq.models import ARCH_CONFIG_REGISTRY
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from resmlp_core.checkpoint import read_checkpoint
+from resmlp_core.checkpoint import count_parameters, read_checkpoint
 from resmlp_core.files import UserError, alone_in, remove, replacing, write_json
 from resmlp_core.inside import read_model
 from resmlp_core.pictures import draw_matrices
@@ -197,7 +197,7 @@ class Run:
         valid_loss = read_curve(self.folder / "tensorboard" / "valid", "loss")
         tokens_per_second = read_curve(self.folder / "tensorboard" / "train", "wps")
         return {
-            "parameters": count_parameters(state),
+            "parameters": count_parameters(state["model"]),
             "updates": state["optimizer_history"][-1]["num_updates"],
             "hours": float(state["extra_state"]["previous_training_time"]) / 3600,  # several processes save a tensor
             "tokens_per_second": sum(tokens_per_second.values()) / len(tokens_per_second),
@@ -254,12 +254,6 @@ def commit() -> str | None:
         return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def count_parameters(state: Mapping[str, Any]) -> int:
-    """Count the parameters in a checkpoint."""
-    sizes = {w.data_ptr(): w.numel() for name, w in state["model"].items() if not name.endswith("version")}
-    return sum(sizes.values())  # tied ones share their memory, and count once
 
 
 def share_batch(effective_tokens: int, max_tokens: int, devices: int) -> dict[str, int]:

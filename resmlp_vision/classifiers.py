@@ -1,6 +1,7 @@
 """Classifiers for training and for use: ours and, beside them, any other of timm's."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def load(name: str, checkpoint: str | Path | None, classifier: bool = True) -> A
                 known = ", ".join(RELEASED)
                 raise UserError(f"no weights of {name!r} were released; give --checkpoint, or one of {known}")
             model = timm.create_model(name, pretrained=True)
-        elif isinstance((state := read_checkpoint(checkpoint)).get("args"), argparse.Namespace):
+        elif options_in(state := read_checkpoint(checkpoint)):
             model = load_trained(checkpoint)
         else:
             classes = len(weights_in(state).get("head.weight", ()))
@@ -73,6 +74,13 @@ def load(name: str, checkpoint: str | Path | None, classifier: bool = True) -> A
     return model.eval()
 
 
+def options_in(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the settings in the checkpoint of one of our training runs; of any other checkpoint none."""
+    args = state.get("args")
+    ours = isinstance(args, argparse.Namespace) and {"num_classes", "classes"} <= vars(args).keys()
+    return vars(args) if ours else {}
+
+
 def load_trained(checkpoint: str | Path) -> Any:
     """Load the model of a training run's checkpoint, with the averaged weights where there are some.
 
@@ -80,9 +88,9 @@ def load_trained(checkpoint: str | Path) -> Any:
         ValueError: it is no such checkpoint.
     """
     state = read_checkpoint(checkpoint)
-    if not isinstance(state.get("args"), argparse.Namespace):
-        raise ValueError(f"{checkpoint} is no checkpoint of a training run")
-    args = vars(state["args"])
+    args = options_in(state)
+    if not args:
+        raise ValueError(f"{checkpoint} is no checkpoint of a training run of resmlp_vision")
     settings = {key: args[key] for key in RunConfig.__dataclass_fields__ if key in args}
     config = RunConfig(**settings | {"pretrained": False, "checkpoint": None})
     model = build(config, args["num_classes"])

@@ -28,6 +28,7 @@ class RunConfig:
     # Model
     model: str = "resmlp_s12"  # ours, or any other of timm's
     model_args: dict[str, Any] = field(default_factory=dict)  # such as position_mixer: none
+    num_classes: int | None = None  # as many as the data have
     img_size: int = 224
     pretrained: bool = False  # start from the weights that timm downloads for this model
     checkpoint: str | None = None  # start from this file of weights
@@ -67,7 +68,6 @@ class RunConfig:
 class Config(RunConfig):
     """What ``python -m resmlp_vision.train`` reads from a YAML file and from ``key=value`` on its command line."""
 
-    num_classes: int | None = None  # as many as the data have
     freeze_backbone: bool = False  # train the classifier alone: a linear probe
     ema_decay: float | None = None  # also keep, and validate, an exponential moving average of the weights
 
@@ -96,7 +96,7 @@ class DINOConfig(RunConfig):
     lr: float = 2e-3  # 0.0005 for each 256 images
     weight_decay: float = 0.04
     final_weight_decay: float = 0.4  # it grows by a cosine
-    clip_grad: float | None = 3.0
+    clip_grad: float | None = 3.0  # norm of the whole gradient; theirs is each parameter's
     warmup_epochs: float = 10
     min_lr: float = 1e-6
     drop_path: float = 0.1
@@ -120,13 +120,15 @@ class DINOConfig(RunConfig):
 
 
 # What may change between the parts of an interrupted run: it changes the weights that come out by rounding at most.
-FREE = {"device", "workers", "accumulate", "val_batch_size", "val_every", "max_unreadable", "out"}
+FREE = {"device", "workers", "val_batch_size", "val_every", "max_unreadable", "out"}
+FREE_WITH_LABELS = {"accumulate"}  # DINO's loss follows a mean over each part
 CHOICES = {
     "dtype": ("float32", "bfloat16", "float16"),
     "sched": ("cosine", "step", "poly", "tanh", "constant"),
     "interpolation": ("bicubic", "bilinear", "nearest", "random"),
 }
 POSITIVE = ("img_size", "epochs", "batch_size", "accumulate", "val_batch_size", "val_every", "crop_pct")
+POSITIVE_IN_DINO = ("local_size", "out_dim", "hidden_dim", "bottleneck_dim", "weight_decay")
 Settings = TypeVar("Settings", bound=RunConfig)
 
 
@@ -162,7 +164,7 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
     for key, known in CHOICES.items():
         if getattr(config, key) not in known:
             raise UserError(f"{key}={getattr(config, key)} is none of {', '.join(known)}")
-    for key in POSITIVE:
+    for key in (*POSITIVE, *(POSITIVE_IN_DINO if isinstance(config, DINOConfig) else ())):
         if getattr(config, key) <= 0:
             raise UserError(f"{key}={getattr(config, key)} must be above 0")
     return config

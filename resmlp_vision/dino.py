@@ -5,6 +5,7 @@ large ones. Loss, projection head and views are lightly's; the rest is shared wi
 """
 
 import warnings
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -30,6 +31,7 @@ from resmlp_vision.train import Trainer, run_command
 from resmlp_vision.weights import crop_positions
 
 NEIGHBOURS = 20  # of the k-NN classification that validates
+CENTER_MOMENTUM = 0.9  # of the mean that is subtracted from what the teacher tells
 
 
 class MultiCrop(nn.Module):
@@ -42,17 +44,14 @@ class MultiCrop(nn.Module):
         head: maps them to ``(B, out_dim)``.
     """
 
-    def __init__(self, backbone: Any, head: Any) -> None:
+    def __init__(self, backbone: ResMLP, head: Any) -> None:
         super().__init__()
         self.backbone = backbone
         self.head: Any = head
-        if isinstance(backbone, ResMLP):
-            backbone.stem.strict_img_size = False
+        backbone.stem.strict_img_size = False
 
     def features(self, images: Tensor) -> Tensor:
         """Map images ``(B, 3, height, width)``, no larger than the backbone's, to features ``(B, C)``."""
-        if not isinstance(self.backbone, ResMLP):
-            return self.backbone(images)
         grid = self.backbone.stem.dynamic_feat_size(images.shape[-2:])
         if grid == self.backbone.stem.grid_size:
             return self.backbone(images)
@@ -90,12 +89,19 @@ class DINOTask(TrainingTask):
             warmup_teacher_temp=config.warmup_teacher_temp,
             teacher_temp=config.teacher_temp,
             warmup_teacher_temp_epochs=config.warmup_teacher_temp_epochs,
+            center_momentum=CENTER_MOMENTUM ** (1 / config.accumulate),  # it moves with every part of an update
         ).to(device)
         self.epoch = 0
         # its gradient is left out of the first epochs, which steadies them
         last = student.head.last_layer.parametrizations.weight.original1
         last.register_hook(lambda grad: grad * (self.epoch >= config.freeze_last_layer))
         self.setup_ema(config.momentum_teacher)
+
+    def train(self, mode: bool = True) -> "DINOTask":
+        """Let the student train; the teacher is without stochastic depth at all times."""
+        super().train(mode)
+        self.trainable_module_ema.eval()
+        return self
 
     def prepare_distributed(self, device_ids: list | None = None, **kwargs: Any) -> "DINOTask":
         """Share the student's gradients among processes."""
@@ -108,7 +114,9 @@ class DINOTask(TrainingTask):
         with torch.no_grad():
             taught = self.trainable_module_ema(views[:2])
         projections = self.trainable_module(views)
-        return {"loss": self.criterion(taught, projections, epoch=self.epoch), "output": projections}
+        with torch.autocast(self.device.type, enabled=False):  # thousands of logits are compared
+            taught, projections = ([view.float() for view in part] for part in (taught, projections))
+            return {"loss": self.criterion(taught, projections, epoch=self.epoch), "output": projections}
 
     def get_eval_model(self, module: nn.Module | None = None, ema: bool = False) -> Any:
         """Give the backbone, which is what is of use: of the student, or of the teacher."""
@@ -139,15 +147,16 @@ class DINOTrainer(Trainer[DINOConfig]):
         """
         config = self.config
         model = build(config, 0)
-        if isinstance(model, ResMLP):
-            patch = model.stem.patch_size[0]
-            if config.local_views and (config.local_size % patch or config.local_size > config.img_size):
-                raise UserError(
-                    f"local_size={config.local_size} must be a multiple of the patch size, {patch}, up to "
-                    f"img_size={config.img_size}"
-                )
-            if not crop_positions(model, model.stem.grid_size) or model.global_pool != "avg":
-                raise UserError("model_args: DINO needs position_mixer: linear and global_pool: avg")
+        if not isinstance(model, ResMLP):
+            raise UserError(f"model={config.model} is not ours, whose A can be cut to small views")
+        if not crop_positions(model, model.stem.grid_size) or model.global_pool != "avg":
+            raise UserError("model_args: DINO needs position_mixer: linear and global_pool: avg")
+        patch = model.stem.patch_size[0]
+        if config.local_size % patch or config.local_size > config.img_size:
+            raise UserError(
+                f"local_size={config.local_size} must be a multiple of the patch size, {patch}, up to "
+                f"img_size={config.img_size}"
+            )
         return model
 
     def training_loader(self, training: Images | StreamedImages) -> Any:
@@ -161,7 +170,6 @@ class DINOTrainer(Trainer[DINOConfig]):
             n_local_views=config.local_views,
             normalize={key: list(value) for key, value in self.norm.items()},
         )
-        self.train_images_loader = self.evaluation_loader(config.train_split)
         return views_loader(training, config, self.device, views)
 
     def create_task(self, model: Any) -> None:
@@ -181,12 +189,16 @@ class DINOTrainer(Trainer[DINOConfig]):
         self.task.trainable_module_ema.decay = cosine_schedule(update, updates, config.momentum_teacher, 1.0)
         self.task.epoch = update // self.updates_per_epoch
 
+    @cached_property
+    def bank_loader(self) -> Any:
+        """The loader of the training images as validation sees them."""
+        return self.evaluation_loader(self.config.train_split)
+
     def validate(self) -> dict[str, float]:
         """Give ``knn_top1`` and ``knn_top5`` in percent: each image by the training images nearest to it."""
         teacher = self.task.get_eval_model(ema=True)
-        with self.autocast():
-            bank = extract_features(teacher, self.train_images_loader, self.device, "training images")
-            queries = extract_features(teacher, self.val_loader, self.device, "validation", gather=False)
+        bank = extract_features(teacher, self.bank_loader, self.device, "training images")
+        queries = extract_features(teacher, self.val_loader, self.device, "validation", gather=False)
         top1, top5 = measure_knn(bank, queries, self.data_classes, NEIGHBOURS)
         return {"knn_top1": top1, "knn_top5": top5}
 

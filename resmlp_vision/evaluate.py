@@ -7,6 +7,7 @@ labels. Images are resized to ``size / 0.9`` and their centre is cut out (paper,
 
 import argparse
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,23 +44,39 @@ def evaluate(
         UserError: more images than the data set's limit cannot be read.
     """
     evaluator = ClassificationEvaluator(device)
+    model.eval()
+    for logits, labels in apply(model, loader, "validation"):
+        if real is not None:
+            real.add_result(logits)
+        evaluator.update(logits, labels)
+    return {**evaluator.compute(distributed=True), "unreadable": loader.dataset.unreadable.finish()}
+
+
+def apply(model: Callable[[Tensor], Tensor], loader: Any, name: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield what a model makes of a loader's images, and their labels, batch by batch, with a progress bar.
+
+    Of the loader's images come those that can be read, and each once over all processes.
+
+    Args:
+        model: maps images ``(B, 3, height, width)`` to ``(B, ...)``.
+        loader: timm's, over validation images.
+        name: of the progress bar.
+
+    Raises:
+        UserError: more images than the data set's limit cannot be read.
+    """
     limit, seen = evaluation_sample_limit(loader), 0
     unreadable = loader.dataset.unreadable
     quiet = None if torch.distributed.get_rank() == 0 else True
-    model.eval()
-    with torch.inference_mode():
-        for images, labels in tqdm(loader, desc="validation", unit=" batches", disable=quiet, leave=False):
-            unreadable.refuse_more()
-            logits: Tensor = model(images)
-            count = len(labels) if limit is None else max(0, min(len(labels), limit - seen))
-            seen += len(labels)
-            logits, labels = logits[:count], labels[:count]  # what is behind fills the last process's batch
-            if real is not None:
-                real.add_result(logits)
-            known = readable(labels)
-            evaluator.update(logits[known], labels[known])
+    for images, labels in tqdm(loader, desc=name, unit=" batches", disable=quiet, leave=False):
+        unreadable.refuse_more()
+        count = len(labels) if limit is None else max(0, min(len(labels), limit - seen))
+        seen += len(labels)
+        known = readable(labels[:count])  # what is behind fills the last process's batch
+        with torch.inference_mode():
+            outputs = model(images)
+        yield outputs[:count][known], labels[:count][known]
     unreadable.refuse_more()
-    return {**evaluator.compute(distributed=True), "unreadable": unreadable.finish()}
 
 
 def real_labels(dataset: Images | StreamedImages) -> RealLabelsImagenet:

@@ -8,16 +8,14 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from lightly.utils.benchmarking import knn_predict
-from timm.task.evaluator import evaluation_sample_limit
 from torch import Tensor
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.checkpoint import read_checkpoint
 from resmlp_core.files import UserError, write_json
-from resmlp_vision.classifiers import load
+from resmlp_vision.classifiers import load, options_in
 from resmlp_vision.config import Config, read_config
-from resmlp_vision.data import count_classes, open_dataset, readable, validation_loader
-from resmlp_vision.evaluate import read_images_as
+from resmlp_vision.data import count_classes, open_dataset, validation_loader
+from resmlp_vision.evaluate import apply, read_images_as
 from resmlp_vision.processes import join_processes
 from resmlp_vision.train import SupervisedTrainer, train
 
@@ -57,7 +55,8 @@ def classify_by_neighbours(args: argparse.Namespace) -> None:
     validation = open_dataset(config, args.split, training=False, classes=training.reader.class_to_idx)
     num_classes = count_classes(training, None)
     count_classes(validation, num_classes)
-    refuse_fewer(len(training), max(args.k))
+    for k in args.k:
+        refuse_neighbours(k, len(training))
     loaders = [validation_loader(images, config, device, **norm) for images in (training, validation)]
     bank = extract_features(model, loaders[0], device, "training images")
     queries = extract_features(model, loaders[1], device, "validation", gather=False)
@@ -86,9 +85,9 @@ def train_linear(args: argparse.Namespace) -> None:
     if args.checkpoint is None:
         settings |= {"model": args.model, "pretrained": True}
     else:
-        trained = vars(read_checkpoint(args.checkpoint).get("args", argparse.Namespace()))
-        settings |= {"model": args.model.split(".")[0], "checkpoint": args.checkpoint}
+        trained = options_in(read_checkpoint(args.checkpoint)) or {"model": args.model.split(".")[0]}
         settings |= {key: trained[key] for key in ("model", "model_args") if key in trained}
+        settings["checkpoint"] = args.checkpoint
     train(read_config(settings, args.overrides, Config), SupervisedTrainer)
 
 
@@ -110,23 +109,15 @@ def extract_features(
     Raises:
         UserError: more images than the data set's limit cannot be read.
     """
-    limit, seen = evaluation_sample_limit(loader), 0
-    quiet = None if dist.get_rank() == 0 else True
-    found: list[Tensor] = []
-    targets: list[Tensor] = []
+    found = [torch.empty(0, model.num_features, device=device)]
+    targets = [torch.empty(0, dtype=torch.long, device=device)]
     model.eval()
-    with torch.inference_mode():
-        for images, labels in tqdm(loader, desc=name, unit=" batches", disable=quiet, leave=False):
-            loader.dataset.unreadable.refuse_more()
-            features = model.forward_head(model.forward_features(images), pre_logits=True)
-            count = len(labels) if limit is None else max(0, min(len(labels), limit - seen))
-            seen += len(labels)
-            known = readable(labels[:count])  # what is behind fills the last process's batch
-            found.append(F.normalize(features[:count][known].float(), dim=1))
-            targets.append(labels[:count][known])
-    loader.dataset.unreadable.refuse_more()
+    pooled = lambda images: model.forward_head(model.forward_features(images), pre_logits=True)  # noqa: E731
+    for features, labels in apply(pooled, loader, name):
+        found.append(F.normalize(features.float(), dim=1))
+        targets.append(labels)
     loader.dataset.unreadable.finish()
-    features, labels = torch.cat(found).to(device), torch.cat(targets).to(device)
+    features, labels = torch.cat(found), torch.cat(targets)
     return (join(features), join(labels)) if gather else (features, labels)
 
 
@@ -155,12 +146,14 @@ def measure_knn(
         Top-1 and top-5 accuracy in percent, over all processes.
 
     Raises:
-        UserError: there are fewer than k training images.
+        UserError: k is below 1, or there are fewer than k training images.
     """
     (features, labels), (asked, answers) = bank, queries
-    refuse_fewer(len(labels), k)
+    refuse_neighbours(k, len(labels))
     counts = torch.zeros(3, dtype=torch.long, device=asked.device)
     for part, truth in zip(asked.split(CHUNK), answers.split(CHUNK), strict=True):
+        if not len(part):  # this process has none
+            continue
         ranked = knn_predict(part, features.t(), labels, num_classes, knn_k=k, knn_t=TEMPERATURE)
         hits = ranked[:, :5] == truth.unsqueeze(1)
         counts += torch.stack([hits[:, 0].sum(), hits.sum(), torch.tensor(len(truth), device=hits.device)])
@@ -169,7 +162,7 @@ def measure_knn(
     return 100 * top1 / total, 100 * top5 / total
 
 
-def refuse_fewer(images: int, k: int) -> None:
-    """Raise a UserError if there are fewer training images than are to vote."""
-    if k > images:
-        raise UserError(f"k={k} nearest images are more than the {images} training images")
+def refuse_neighbours(k: int, images: int) -> None:
+    """Raise a UserError if k is no number of neighbours, or there are not so many training images."""
+    if not 1 <= k <= images:
+        raise UserError(f"--k {k} is not between 1 and {images}, the number of training images")

@@ -27,7 +27,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from resmlp_core.files import UserError, alone_in, replacing, reporting
 from resmlp_vision.checkpoints import LAST, Saver, resume
 from resmlp_vision.classifiers import build
-from resmlp_vision.config import FREE, Config, RunConfig, Settings, read_config
+from resmlp_vision.config import FREE, FREE_WITH_LABELS, Config, RunConfig, Settings, read_config
 from resmlp_vision.data import (
     Images,
     StreamedImages,
@@ -57,7 +57,7 @@ class Trainer(ABC, Generic[Settings]):
         self.config = config
         self.device = device
         training = open_dataset(config, config.train_split, training=True)
-        self.data_classes = count_classes(training, getattr(config, "num_classes", None))
+        self.data_classes = count_classes(training, config.num_classes)
         self.classes = list(training.reader.class_to_idx)
         model = self.build_model()
         self.num_classes: int = model.num_classes
@@ -234,6 +234,7 @@ class SupervisedTrainer(Trainer[Config]):
         """Build the classifier, only whose last layer learns where the backbone is frozen."""
         model = build(self.config, self.data_classes)
         if self.config.freeze_backbone:
+            model.reset_classifier(self.data_classes)
             model.requires_grad_(False)
             model.get_classifier().requires_grad_(True)
         return model
@@ -336,12 +337,14 @@ def keep_settings(config: RunConfig, out: Path) -> None:
         with replacing(path) as partial:
             OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), partial)
         return
-    before, now = dataclasses.asdict(read_config(path, [], type(config))), dataclasses.asdict(config)
-    for key in now:
-        if key not in FREE and before[key] != now[key]:
-            raise UserError(
-                f"{out} was started with {key}={before[key]}, not {now[key]}; give another out, or delete it"
-            )
+    try:
+        before = dataclasses.asdict(read_config(path, [], type(config)))
+    except UserError:
+        raise UserError(f"{out} holds a training run of another kind; give another out") from None
+    free = FREE | FREE_WITH_LABELS if isinstance(config, Config) else FREE
+    for key, now in dataclasses.asdict(config).items():
+        if key not in free and before[key] != now:
+            raise UserError(f"{out} was started with {key}={before[key]}, not {now}; give another out, or delete it")
 
 
 def run_command(name: str, description: str, kind: type[Settings], trainer_type: type[Trainer[Settings]]) -> None:

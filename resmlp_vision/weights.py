@@ -83,13 +83,14 @@ def crop_positions(model: ResMLP, grid: tuple[int, int]) -> dict[str, Tensor]:
     if grid[0] > height or grid[1] > width:
         raise ValueError(f"a grid of {grid[0]}x{grid[1]} patches does not fit into the model's {height}x{width}")
     top, left = (height - grid[0]) // 2, (width - grid[1]) // 2
-    positions = torch.arange(height * width).view(height, width)[top : top + grid[0], left : left + grid[1]].flatten()
+    middle = slice(top, top + grid[0]), slice(left, left + grid[1])
+    count = grid[0] * grid[1]
     cropped = {}
     for name, value in model.named_parameters():
         if name.endswith("cross_position.mixer.weight"):
-            cropped[name] = value[positions][:, positions]
+            cropped[name] = value.view(height, width, height, width)[*middle, *middle].reshape(count, count)
         elif name.endswith("cross_position.mixer.bias"):
-            cropped[name] = value[positions]
+            cropped[name] = value.view(height, width)[*middle].reshape(count)
     return cropped
 
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 
+from resmlp_core.checkpoint import count_parameters, read_checkpoint
 from resmlp_core.files import UserError, replacing, reporting, write_json
 from resmlp_mt.host import run_fairseq
 from resmlp_mt.pictures import read_curve
 from resmlp_mt.prepare import prepare
-from resmlp_mt.stages import announce, arguments, count_parameters, read_checkpoint, run_fairseq_train
+from resmlp_mt.stages import announce, arguments, run_fairseq_train
 
 SENTENCES = {"sample-break-mode": "eos", "tokens-per-sample": 64, "num-workers": 0}
 TRAIN: dict[str, Any] = {
@@ -109,8 +110,8 @@ def train_and_evaluate(data_bin: Path, folder: Path, options: Mapping[str, Any])
     last = folder / "checkpoints" / "checkpoint_last.pt"
     speeds = read_curve(folder / "tensorboard" / "train", "wps").values()
     outcome = {
-        "parameters": count_parameters(read_checkpoint(last)),
-        "updates": options["max-update"],
+        "parameters": count_parameters(read_checkpoint(last)["model"]),
+        "updates": int(options["max-update"]),
         "tokens_per_second": sum(speeds) / len(speeds),
         "threads": torch.get_num_threads(),
         **{f"{split}_perplexity": evaluate(data_bin, last, split) for split in ("valid", "test")},

@@ -1,10 +1,13 @@
 """Training without labels: views of several sizes, the teacher, runs that resume, and what the features are worth."""
 
+import argparse
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +24,7 @@ from resmlp_vision.weights import crop_positions
 
 from .runs import TINY, fail, run, write_images
 
+RECIPES = Path(__file__).parents[2] / "recipes" / "dino"
 MODEL = ("model_args={depth: 2, embed_dim: 16, patch_size: 4}", "img_size=16", "local_size=8", "local_views=2")
 SMALL = (
     *MODEL,
@@ -121,6 +125,20 @@ def test_the_teacher_is_the_students_average_and_the_last_layer_waits(images, tm
     assert decayed == {0.0, trainer.config.final_weight_decay}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_teacher_drops_no_layers_and_the_loss_is_in_full_precision(images, tmp_path, dtype):
+    settings = [*SMALL, f"data={images}", f"out={tmp_path}", "drop_path=0.9", f"dtype={dtype}"]
+    trainer = DINOTrainer(read_config(None, settings, DINOConfig), join_processes("cpu"))
+    trainer.train_epoch(0)
+    views, labels = next(iter(trainer.loader))
+    with trainer.autocast():
+        first, second = (trainer.task.trainable_module_ema(views[:1])[0] for _ in range(2))
+        students = [trainer.task.trainable_module(views[:1])[0] for _ in range(2)]
+        loss = trainer.task(views, labels)["loss"]
+    assert torch.equal(first, second) and not torch.equal(*students)
+    assert loss.dtype == torch.float32 and loss.isfinite()
+
+
 def test_killed_it_ends_with_the_weights_of_an_unbroken_run(images, checkpoint, tmp_path):
     settings = (*SMALL, f"data={images}", f"out={tmp_path}")
     line = [sys.executable, "-m", "resmlp_vision.dino", *settings]
@@ -141,7 +159,12 @@ def test_killed_it_ends_with_the_weights_of_an_unbroken_run(images, checkpoint, 
     assert torch.equal(broken["task_state"]["center"], whole["task_state"]["center"])
 
 
-def test_two_processes_train_one_student_and_count_every_image_once(images, tmp_path):
+def test_two_processes_with_unequal_shares_count_every_image_once(images, tmp_path):
+    odd = tmp_path / "odd"
+    shutil.copytree(images, odd)
+    for split in ("train", "val"):
+        next((odd / split).rglob("*.png")).unlink()
+    images = odd
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     line += ["-m", "resmlp_vision.dino", *SMALL, f"data={images}", f"out={tmp_path}", "epochs=2"]
     process = subprocess.run(line, capture_output=True, text=True, timeout=300)
@@ -151,7 +174,7 @@ def test_two_processes_train_one_student_and_count_every_image_once(images, tmp_
     run(evaluate.main, *probe, "--probe", "knn", "--k", 20, "--out", tmp_path / "knn.json")
     figures = json.loads((tmp_path / "knn.json").read_text())
     assert figures["knn20_top1"] == pytest.approx(found["knn_top1"])
-    assert figures["images"] == figures["training_images"] == 36
+    assert figures["images"] == figures["training_images"] == 35
 
 
 def test_neighbours_vote_as_one_image_at_a_time_would():
@@ -190,13 +213,17 @@ def test_a_linear_probe_learns_a_classifier_and_nothing_else(checkpoint, images,
     assert same(before, after)
 
 
-def test_fine_tuning_starts_from_the_teacher(checkpoint, images, tmp_path, caplog):
+def test_fine_tuning_starts_from_the_teacher_and_a_probe_from_no_classifier(checkpoint, images, tmp_path, caplog):
     frozen = ("lr=0", "warmup_lr=0", "min_lr=0", "weight_decay=0", "epochs=1")
     line = (*TINY, f"data={images}", f"out={tmp_path}", f"checkpoint={checkpoint}", "img_size=16", *frozen)
     run(train.main, *line)
     tuned = read_checkpoint(tmp_path / "last.pth.tar")["state_dict"]
     teacher = read_checkpoint(checkpoint)["state_dict_ema"]
     assert "the classifier is made anew" in caplog.text
+    probed = tmp_path / "probe"
+    frozen = ("lr=0", "epochs=1", "batch_size=12", "--checkpoint", tmp_path / "last.pth.tar", "--workers", 0)
+    run(evaluate.main, *frozen, "--data", images, "--device", "cpu", "--probe", "linear", "--out", probed)
+    assert not torch.equal(read_checkpoint(probed / "last.pth.tar")["state_dict"]["head.weight"], tuned["head.weight"])
     assert all(torch.equal(tuned[name], value) for name, value in teacher.items())
 
 
@@ -209,6 +236,8 @@ def test_fine_tuning_starts_from_the_teacher(checkpoint, images, tmp_path, caplo
         ("model_args.global_pool=class_mlp", "global_pool: avg"),
         ("mixup=0.8", "unknown key 'mixup'"),
         ("val_split=null epochs=0", "epochs=0 must be above 0"),
+        ("local_size=0", "local_size=0 must be above 0"),
+        ("model=vit_tiny_patch16_224 model_args.num_heads=2", "model=vit_tiny_patch16_224 is not ours"),
         ("batch_size=400", "36 training images are fewer than batch_size=400"),
     ],
 )
@@ -216,14 +245,31 @@ def test_a_mistake_is_told_in_one_line(images, tmp_path, override, message):
     assert message in fail(dino.main, *SMALL, f"data={images}", f"out={tmp_path}", *override.split())
 
 
+def test_what_may_change_while_it_waits_and_what_may_not(checkpoint, images):
+    settings = (*SMALL, f"data={images}", f"out={checkpoint.parent}")
+    assert "accumulate=1, not 2" in fail(dino.main, *settings, "accumulate=2")
+    message = fail(train.main, *TINY, f"data={images}", f"out={checkpoint.parent}")
+    assert "holds a training run of another kind" in message
+
+
+def test_recipes_are_whole_and_the_defaults_are_the_large_one():
+    large = read_config(RECIPES / "resmlp_s12.yaml", ["out=x"], DINOConfig)
+    assert large == read_config(None, ["data=hfds/ILSVRC/imagenet-1k", "out=x", "dtype=bfloat16"], DINOConfig)
+    small = read_config(RECIPES / "cifar10.yaml", [], DINOConfig)
+    assert small.local_size % small.model_args["patch_size"] == 0
+
+
 def test_mistakes_of_probing_are_told_in_one_line(checkpoint, images, tmp_path):
     data = ("--data", images, "--device", "cpu", "--workers", 0)
     probe = ("--checkpoint", checkpoint, *data, "--probe", "knn")
-    assert "k=37 nearest images are more than the 36 training images" in fail(evaluate.main, *probe, "--k", 37)
+    for k in (0, 37):
+        assert f"--k {k} is not between 1 and 36" in fail(evaluate.main, *probe, "--k", k)
     assert "no folder" in fail(evaluate.main, *probe, "--train-split", "training")
     assert "has no classifier; evaluate --probe" in fail(evaluate.main, "--checkpoint", checkpoint, *data)
     photo = next((images / "val").rglob("*.png"))
     assert "has no classifier" in fail(classify.main, photo, "--checkpoint", checkpoint)
+    torch.save({"args": argparse.Namespace(model="x"), "state_dict": {}}, tmp_path / "foreign.pth")
+    assert "foreign.pth" in fail(evaluate.main, *probe, "--checkpoint", tmp_path / "foreign.pth")
     wide = "model_args={depth: 2, embed_dim: 24, patch_size: 4}"
     message = fail(train.main, *TINY, wide, f"data={images}", f"out={tmp_path}", f"checkpoint={checkpoint}")
     assert "does not fit" in message and "in the checkpoint and" in message
