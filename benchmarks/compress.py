@@ -9,6 +9,7 @@ quantisation for CPUs, in every nn.Linear. The table goes to a JSON file, the cu
 
 import argparse
 import copy
+import logging
 import tempfile
 import time
 import warnings
@@ -116,7 +117,7 @@ def translator_quality(folder: Path) -> tuple[nn.Module, Measure]:
     """Load a recipe's translation model, and prepare its measurement: BLEU on the test set, sentences a second."""
     hub = load_translator(folder)
     model = load_unfolded(folder)
-    text, task = folder.parent / "text", hub.cfg.task
+    text, task = folder.parent / "text", hub.task.cfg
     sources, references = (read_lines(text / f"test.{side}") for side in (task.source_lang, task.target_lang))
     longest_first = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
 
@@ -190,6 +191,7 @@ def main() -> None:
     if not (args.classifier or args.translator) or bool(args.classifier) != bool(args.images):
         parser.error("give --classifier with --images, --translator, or all three")
     torch.set_num_threads(args.threads)
+    logging.disable(logging.INFO)
     warnings.simplefilter("ignore")  # PyTorch's, that its quantisation will move to another package
     rows = []
     if args.classifier:
