@@ -45,14 +45,14 @@ def evaluate(
     """
     evaluator = ClassificationEvaluator(device)
     model.eval()
-    for logits, labels in apply(model, loader, "validation"):
+    for logits, labels in apply_to_images(model, loader, "validation"):
         if real is not None:
             real.add_result(logits)
         evaluator.update(logits, labels)
     return {**evaluator.compute(distributed=True), "unreadable": loader.dataset.unreadable.finish()}
 
 
-def apply(model: Callable[[Tensor], Tensor], loader: Any, name: str) -> Iterator[tuple[Tensor, Tensor]]:
+def apply_to_images(model: Callable[[Tensor], Tensor], loader: Any, name: str) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield what a model makes of a loader's images, and their labels, batch by batch, with a progress bar.
 
     Of the loader's images come those that can be read, and each once over all processes.

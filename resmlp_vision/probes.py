@@ -15,7 +15,7 @@ from resmlp_core.files import UserError, write_json
 from resmlp_vision.classifiers import load, options_in
 from resmlp_vision.config import Config, read_config
 from resmlp_vision.data import count_classes, open_dataset, validation_loader
-from resmlp_vision.evaluate import apply, read_images_as
+from resmlp_vision.evaluate import apply_to_images, read_images_as
 from resmlp_vision.processes import join_processes
 from resmlp_vision.train import SupervisedTrainer, train
 
@@ -112,8 +112,11 @@ def extract_features(
     found = [torch.empty(0, model.num_features, device=device)]
     targets = [torch.empty(0, dtype=torch.long, device=device)]
     model.eval()
-    pooled = lambda images: model.forward_head(model.forward_features(images), pre_logits=True)  # noqa: E731
-    for features, labels in apply(pooled, loader, name):
+
+    def pooled_features(images: Tensor) -> Tensor:
+        return model.forward_head(model.forward_features(images), pre_logits=True)
+
+    for features, labels in apply_to_images(pooled_features, loader, name):
         found.append(F.normalize(features.float(), dim=1))
         targets.append(labels)
     loader.dataset.unreadable.finish()
