@@ -107,6 +107,7 @@ class DINOConfig(RunConfig):
     local_size: int = 96  # pixels; the global ones have img_size
     global_scale: tuple[float, float] = (0.4, 1.0)  # of a view's area, of the image's
     local_scale: tuple[float, float] = (0.05, 0.4)
+    blur: tuple[float, float, float] = (1.0, 0.1, 0.5)  # how often the first, the second, a local view is blurred
 
     # The projection head, and the teacher, which is an average of the student
     out_dim: int = 65536

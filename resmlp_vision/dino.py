@@ -168,6 +168,7 @@ class DINOTrainer(Trainer[DINOConfig]):
             local_crop_size=config.local_size,
             local_crop_scale=config.local_scale,
             n_local_views=config.local_views,
+            gaussian_blur=config.blur,
             normalize={key: list(value) for key, value in self.norm.items()},
         )
         return views_loader(training, config, self.device, views)
