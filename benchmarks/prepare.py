@@ -3,8 +3,8 @@
     python benchmarks/prepare.py [--pairs 1000000 4000000] [--out build/benchmarks]
 
 Corpora are generated: words of a Zipf distribution, 25 a sentence, one sentence in fifty of the kinds that cleaning
-leaves out. Each is prepared by the real command with every rule on, in a process of its own whose peak of resident
-memory is read when it ends; the disk is watched meanwhile. Writes prepare.json.
+leaves out. Each is prepared by the real command with all rules but --max-chars on, in a process of its own whose peak
+of resident memory is read when it ends; the disk is watched meanwhile. Writes prepare.json.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Reading checkpoints without running what they may carry, and parameters under the names that others gave them."""
+"""Checkpoints read without running what they may carry, written whole; parameters under the names others gave them."""
 
 import argparse
 import re
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from resmlp_core.files import replacing
 
 # torch.load(weights_only=True) refuses types that it has not been told are harmless. Training runs keep two in their
 # checkpoints: their options, an argparse.Namespace, and fairseq the counts of --eval-bleu, NumPy arrays of integers, or
@@ -59,6 +61,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a file of weights: {str(error).partition(chr(10))[0]}") from None
     except Exception:  # what is no pickle at all can end its reading in any of them
         raise ValueError(f"{path} is not a file of weights") from None
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Raises:
+        OSError: the disk is full, or there is no such folder.
+    """
+    with replacing(path) as partial, open(partial, "wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # PyTorch's writer hides what the file said behind an error of its own
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def weights_in(state: Mapping[str, Any]) -> dict[str, Tensor]:

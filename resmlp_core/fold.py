@@ -30,17 +30,19 @@ def fold(model: Model) -> Model:
     Returns:
         A model of equal outputs, in evaluation mode; its parameters are not those of the original by name or value.
     """
-    folded = copy.deepcopy(model).eval()
+    folded = copy.deepcopy(model)
+    folded.eval()
     fold_(folded)
     return folded
 
 
 def fold_(model: nn.Module) -> None:
-    """Do what ``fold`` does to the model itself."""
+    """Do what ``fold`` does to the model itself; parts that are folded already stay."""
     for module in list(model.modules()):
         absorb = getattr(module, "fold_", None)
-        if absorb is not None:
+        if absorb is not None and not getattr(module, "folded", False):
             absorb()
+            module.folded = True  # type: ignore[assignment]
     model.requires_grad_(False)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from resmlp_core.checkpoint import read_checkpoint
-from resmlp_core.files import UserError, replacing, reporting
+from resmlp_core.checkpoint import read_checkpoint, write_checkpoint
+from resmlp_core.files import UserError, reporting
 
 
 def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
@@ -56,8 +56,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="FILE")
     args = parser.parse_args()
     state = average_checkpoints(args.checkpoints)
-    with replacing(args.output) as partial:
-        torch.save(state, partial)
+    write_checkpoint(args.output, state)
     print(f"averaged {len(args.checkpoints)} checkpoints into {args.output}")
 
 

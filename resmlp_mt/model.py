@@ -8,6 +8,7 @@ from fairseq.data import Dictionary
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.transformer import TransformerConfig, TransformerModel, base_architecture
+from omegaconf import OmegaConf, open_dict
 from torch import nn
 
 from resmlp_core import absorb_before
@@ -40,12 +41,15 @@ class ResMLPModel(FoldedForInference, TransformerModel):
             ValueError: an option asks for a part of the Transformer that ResMLP does not have, or the dictionaries are
                 not those that a checkpoint was trained with.
         """
-        args = settle_options(args)
+        given, args = args, settle_options(args)
         digest = digest_dictionaries(task.source_dictionary, task.target_dictionary)
         # a checkpoint keeps the options, and this with them; other entries of the same number would load, and garble
         args.dictionaries = getattr(args, "dictionaries", digest)
         if args.dictionaries != digest:
             raise ValueError("the dictionaries beside the data are not those that the checkpoint was trained with")
+        if OmegaConf.is_config(given):  # it is this that fairseq-hydra-train keeps in its checkpoints
+            with open_dict(given):
+                given.dictionaries = digest
         return super().build_model(args, task)
 
     def forward(self, *args: Any, return_all_hiddens: bool = False, **kwargs: Any) -> Any:

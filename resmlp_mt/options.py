@@ -19,6 +19,8 @@ NOT_IN_RESMLP = {
     "decoder_learned_pos": "there are no positional embeddings: A is positional",
     "cross_self_attention": "there is no self-attention to join with cross-attention",
     "no_decoder_final_norm": "the final Aff scales the logits, and is no LayerNorm",
+    "encoder_xformers_att_config": "there is no self-attention",
+    "decoder_xformers_att_config": "there is no self-attention",
     "base_layers": "BASE layers replace Transformer layers, and there are none",
 }
 
@@ -29,10 +31,17 @@ class ResMLPOptions(FairseqDataclass):
 
     layer_scale: float = field(
         default=0.2,
-        metadata={"help": "start of LayerScale, the scale of every sublayer's output (default: 0.2, the paper's)"},
+        metadata={
+            "help": "start of LayerScale, the scale of every sublayer's output (default: 0.2, the paper's; "
+            "1 for the tiny models and resmlp_plus)"
+        },
     )
     position_init_std: float = field(
-        default=0.02, metadata={"help": "standard deviation of A's entries at the start (default: 0.02)"}
+        default=0.02,
+        metadata={
+            "help": "standard deviation of A's entries at the start (default: 0.02; 0.1 for the tiny models and "
+            "resmlp_plus)"
+        },
     )
     position_convolution: int = field(
         default=0, metadata={"help": "add a depth-wise convolution over so many positions to A (default: none)"}

@@ -321,25 +321,6 @@ def replace_train_targets(prepared: Path, targets: Sequence[str], out: Path, wor
         _data_bin(settings, out, workers or os.cpu_count() or 1, report)
 
 
-def encode(
-    processor: sentencepiece.SentencePieceProcessor, sentences: Iterable[str], workers: int = 1
-) -> Iterator[str]:
-    """Yield each sentence as its pieces with a space between them, as fairseq's dictionary knows them.
-
-    Args:
-        processor: a model of ``prepare``'s.
-        sentences: one a line, as ``read_pairs`` gives them; a newline at the end does not matter.
-        workers: threads to encode with.
-    """
-    pieces = _pieces(processor)
-    lines = iter(sentences)
-    while batch := [sentence.removesuffix("\n") for sentence in islice(lines, BATCH)]:
-        # By id: for what it does not know sentencepiece gives the text itself as the piece, and text such as ``</s>``
-        # would then be fairseq's end of sentence.
-        for ids in processor.encode(batch, out_type=int, num_threads=workers):
-            yield " ".join(pieces[i] for i in ids)
-
-
 def _pieces(processor: sentencepiece.SentencePieceProcessor) -> list[str]:
     return [processor.id_to_piece(i) for i in range(len(processor))]
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fairseq.models import ARCH_CONFIG_REGISTRY
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 from yaml import YAMLError
@@ -42,8 +43,8 @@ def read_recipe(
         The settings, with ``name`` set to the architecture and its own options merged into ``train``.
 
     Raises:
-        UserError: no such file, a key that is missing or unknown, an architecture that the recipe does not list, or
-            an option that is the recipe command's own to set.
+        UserError: no such file, a key that is missing or unknown or has a value of another kind, an architecture that
+            the recipe does not list, or an option that is the recipe command's own to set.
     """
     if not path.is_file():
         raise UserError(f"no recipe {path}")
@@ -63,11 +64,12 @@ def read_recipe(
     arch = arch or str(next(iter(archs)))
     if arch not in archs:
         raise UserError(f"--arch {arch} is not in {path}, which has {', '.join(map(str, archs))}")
-    config.train = OmegaConf.merge(config.train, {"arch": arch}, archs[arch] or {})
+    config.train = OmegaConf.merge(config.train or {}, {"arch": arch}, archs[arch] or {})
     try:
         settings: Any = OmegaConf.to_container(OmegaConf.merge(config, changes), resolve=True)
     except InterpolationKeyError as error:
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
+    refuse_other_kinds(settings)
     for stage, options in (("train", OWN_TRAIN_OPTIONS), ("generate", OWN_GENERATE_OPTIONS)):
         for option in options & settings[stage].keys():
             raise UserError(f"{stage}.{option} is not to be set: --out says where everything goes")
@@ -76,6 +78,21 @@ def read_recipe(
     if settings["tokenized_bleu"] not in TOKENIZED:
         raise UserError(f"tokenized_bleu={settings['tokenized_bleu']} is none of moses, split compounds")
     return settings | {"name": arch}
+
+
+def refuse_other_kinds(settings: dict[str, Any]) -> None:
+    """Raise a UserError for a setting that is not a mapping, a number or an architecture where it has to be one."""
+    for key in ("clean", "train", "generate"):
+        if not isinstance(settings[key], dict):
+            raise UserError(f"{key}={settings[key]} is no mapping of options to values")
+    counts = settings["average"] if isinstance(settings["average"], list) else [settings["average"]]
+    numbers = {"vocab_size": [settings["vocab_size"]], "average": counts or [0]}
+    numbers["effective_tokens"] = [settings["effective_tokens"] or 1]  # it may be left out
+    for key, values in numbers.items():
+        if not all(isinstance(value, int) and value > 0 for value in values):
+            raise UserError(f"{key}={settings[key]} must be a whole number above 0")
+    if settings["train"]["arch"] not in ARCH_CONFIG_REGISTRY:
+        raise UserError(f"train.arch={settings['train']['arch']} is no architecture of fairseq's, nor one of ours")
 
 
 def choose_data(settings: dict[str, Any], pair: str | None, data: str | None) -> None:

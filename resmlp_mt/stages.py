@@ -26,7 +26,7 @@ from fairseq.data import data_utils
 from fairseq.models import ARCH_CONFIG_REGISTRY
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from resmlp_core.checkpoint import count_parameters, read_checkpoint
+from resmlp_core.checkpoint import count_parameters, read_checkpoint, write_checkpoint
 from resmlp_core.files import UserError, alone_in, remove, replacing, write_json
 from resmlp_core.inside import read_model
 from resmlp_core.pictures import draw_matrices
@@ -144,7 +144,7 @@ class Run:
 
         average.json says how many, and their BLEU.
         """
-        self._must_exist("checkpoints", "train")
+        self._must_exist("trained", "train")
         model, choice = self.folder / "model.pt", self.folder / "average.json"
         if not (model.exists() and choice.exists()):
             counts = self.settings["average"]
@@ -156,8 +156,7 @@ class Run:
                 count = len(chosen)  # there may be fewer
                 if count in bleu:
                     continue
-                with replacing(candidate) as partial:
-                    torch.save(average_checkpoints(chosen), partial)
+                write_checkpoint(candidate, average_checkpoints(chosen))
                 output = self.folder / f"valid-{count}.txt"
                 hypotheses = run_fairseq_generate(self.data_bin, candidate, output, "valid", self.settings["generate"])
                 bleu[count] = float(score(hypotheses, references)["bleu"])
@@ -175,7 +174,7 @@ class Run:
 
     def generate(self) -> None:
         """Translate the test set; generate.txt is as fairseq-generate prints it."""
-        self._must_exist("model.pt", "average")
+        self._must_exist("average.json", "average")
         output = self.folder / "generate.txt"
         run_fairseq_generate(self.data_bin, self.folder / "model.pt", output, "test", self.settings["generate"])
 
@@ -395,8 +394,9 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
                     "give another --out, or delete that folder"
                 )
         if (earlier["average"], earlier["generate"]) != (settings["average"], settings["generate"]):
-            for outdated in (folder / "average.json", folder / "generate.txt", *folder.glob("valid-*.txt")):
-                remove(outdated)
+            for name in ("average.json", "valid-*.txt", "generate.txt", "generate-train.txt", "distilled"):
+                for outdated in folder.glob(name):
+                    remove(outdated)
     write_json(path, settings)
 
 

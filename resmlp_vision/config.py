@@ -168,6 +168,8 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
     for key in (*POSITIVE, *(POSITIVE_IN_DINO if isinstance(config, DINOConfig) else ())):
         if getattr(config, key) <= 0:
             raise UserError(f"{key}={getattr(config, key)} must be above 0")
+    if config.workers < 0:
+        raise UserError(f"workers={config.workers} must be 0 or more")
     return config
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 import torch
 import torch.distributed as dist
+from datasets.utils.file_utils import xopen
 from PIL import Image
 from timm.data import ImageDataset, IterableImageDataset, create_loader
 from timm.data.readers import create_reader
@@ -122,8 +123,9 @@ class StreamedImages(IterableImageDataset):
         before = BLANK, 0
         for number, (file, label) in enumerate(self.reader):
             try:
-                before = open_rgb(io.BytesIO(file["bytes"])), label
-            except ValueError as error:
+                with io.BytesIO(file["bytes"]) if file["bytes"] is not None else xopen(file["path"], "rb") as encoded:
+                    before = open_rgb(encoded), label
+            except (ValueError, OSError) as error:
                 self.unreadable.add(file["path"] or f"image {number} of the stream", error)
                 if not self.training:
                     before = BLANK, UNREADABLE

@@ -147,6 +147,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"{args.overrides[0]}: only --probe linear trains, and has such settings")
     if args.probe == "linear" and args.out is None:
         parser.error("--probe linear needs --out, the folder of its training")
+    if args.batch_size < 1 or args.workers < 0:
+        parser.error("--batch-size must be above 0, --workers 0 or more")
     if args.probe and args.real:
         parser.error("--real is for a classifier's own labels, not for --probe")
     return args

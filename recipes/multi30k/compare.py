@@ -57,7 +57,7 @@ def measure_speeds(configs: dict[str, dict[str, Any]], out: Path) -> dict[str, f
             rounds[name].append(median(list(read_curve(folder / "tensorboard" / "train_inner", "ups").values())[1:]))
             shutil.rmtree(folder)
     if missing:
-        speeds |= {name: median(values) for name, values in rounds.items()}
+        speeds = {name: median(values) for name, values in rounds.items()} | speeds  # budgets of runs stay
         write_json(path, speeds)
     return speeds
 

@@ -54,6 +54,13 @@ def test_a_folded_layer_decodes_step_by_step(form):
         torch.testing.assert_close(steps, folded(x))
 
 
+@pytest.mark.parametrize("norm", [Affine, nn.LayerNorm])
+def test_a_layer_folded_twice_is_folded_once(norm):
+    folded = fold(make_layer("paper", False, norm, 1))
+    x = torch.randn(POSITIONS, 2, DIM, dtype=torch.float64)
+    assert torch.equal(fold(folded)(x), folded(x))
+
+
 def test_a_batch_of_many_blocks_equals_its_parts():
     layer = ResMLPLayer(DIM, CrossPositionLinear(POSITIONS), ChannelMLP(DIM, 8), layer_scale=0.2)
     randomise(layer, 0)

@@ -9,10 +9,12 @@ import re
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from unittest import mock
 
+import pytest
 import torch
 
 import resmlp_mt
@@ -149,3 +151,16 @@ def texts(output: str, kind: str = "H") -> dict[int, str]:
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     return torch.load(checkpoint, weights_only=True)["model"]
+
+
+def refuses_other_dictionaries(
+    checkpoint: Path, data: Path, folder: Path, change: Callable[[list[str]], list[str]]
+) -> None:
+    """Assert that a checkpoint does not translate data whose dictionaries have other lines, made by ``change``."""
+    for path in data.iterdir():
+        content = path.read_bytes()
+        if path.suffix == ".txt":
+            content = "".join(f"{line}\n" for line in change(content.decode().splitlines())).encode()
+        (folder / path.name).write_bytes(content)
+    with pytest.raises(ValueError, match="dictionaries beside the data are not those that the checkpoint was trained"):
+        in_this_process("generate", folder, *PLUGIN, "--path", checkpoint)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
-from resmlp_mt.prepare import encode, prepare
+from resmlp_mt.prepare import prepare
 
 from .commands import PLUGIN, TINY, TRAINING, end_what_is_left, run
 
@@ -34,8 +34,9 @@ class Corpus:
         return (self.folder / "text" / name).read_text(encoding="utf-8").splitlines()
 
     def encode(self, sentences: list[str]) -> list[str]:
+        """Give the pieces of each sentence, with a space between them, as ``--dataset-impl raw`` reads them."""
         processor = sentencepiece.SentencePieceProcessor(model_file=str(self.sentencepiece))
-        return list(encode(processor, sentences))
+        return [" ".join(processor.encode(sentence, out_type=str)) for sentence in sentences]
 
     def write_raw(self, folder: Path, sources: list[str], targets: list[str]) -> Path:
         """Write encoded pairs as a test set for ``--dataset-impl raw``."""

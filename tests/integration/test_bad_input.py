@@ -7,7 +7,7 @@ import torch
 
 import resmlp_mt  # noqa: F401  lets the options in a checkpoint load
 
-from .commands import PLUGIN, TINY, TRAINING, fail, in_this_process, start
+from .commands import PLUGIN, TINY, TRAINING, fail, in_this_process, refuses_other_dictionaries, start
 
 
 class Touch:
@@ -50,13 +50,7 @@ def test_what_does_not_fit_the_model_is_refused(trained, others, corpus, tmp_pat
 @pytest.mark.parametrize("change", [lambda lines: [*lines, "one-more 1"], lambda lines: lines[::-1]])
 def test_another_dictionary_than_the_checkpoints_is_refused(trained, corpus, tmp_path, change):
     """Also one of the same size, which the weights would fit."""
-    for path in corpus.data.iterdir():
-        content = path.read_bytes()
-        if path.suffix == ".txt":
-            content = "".join(f"{line}\n" for line in change(content.decode().splitlines())).encode()
-        (tmp_path / path.name).write_bytes(content)
-    with pytest.raises(ValueError, match="dictionaries beside the data are not those that the checkpoint was trained"):
-        in_this_process("generate", tmp_path, *PLUGIN, "--path", trained.last)
+    refuses_other_dictionaries(trained.last, corpus.data, tmp_path, change)
 
 
 def test_a_checkpoint_cannot_pass_for_one_of_another_architecture(others, corpus, tmp_path):

@@ -2,7 +2,7 @@
 
 import torch
 
-from .commands import PLUGIN, in_this_process, texts, train_by_hydra
+from .commands import PLUGIN, in_this_process, refuses_other_dictionaries, texts, train_by_hydra
 
 SECTIONS = """
 task: {{_name: translation, data: {data}, max_source_positions: 100, max_target_positions: 100}}
@@ -28,3 +28,5 @@ def test_hydra_train_trains_what_the_yaml_says_and_the_checkpoint_translates(cor
     assert 0.35 < scale < 0.65  # after 25 updates of at most 0.02, from 0.5; the architecture's own is 0.2
     output = in_this_process("generate", corpus.data, *PLUGIN, "--path", path, "--num-workers", 0)
     assert sorted(texts(output)) == list(range(60))
+    (tmp_path / "others").mkdir()
+    refuses_other_dictionaries(path, corpus.data, tmp_path / "others", lambda lines: lines[::-1])

@@ -127,6 +127,16 @@ def test_other_settings_of_decoding_decode_anew_and_train_nothing(recipe, unbrok
     assert before == {path: path.stat().st_mtime_ns for path in checkpoints.iterdir()}
 
 
+def test_a_stage_alone_takes_nothing_that_is_out_of_date(recipe, unbroken, tmp_path):
+    """Neither an average of a training that was cut off, nor translations by a model that is to be averaged anew."""
+    folder = shutil.copytree(unbroken[0], tmp_path / "out") / "resmlp_tiny"
+    done = run(recipe, "--out", folder.parent, "--stage", "generate", "generate.beam=2", status=1)
+    assert f"there is no {folder / 'average.json'}: run the stage average first" in done.stderr
+    (folder / "trained").unlink()
+    done = run(recipe, "--out", folder.parent, "--stage", "average", "generate.beam=2", status=1)
+    assert f"there is no {folder / 'trained'}: run the stage train first" in done.stderr
+
+
 def test_options_of_the_command_line_win_over_those_of_the_architecture(recipe):
     settings = read_recipe(recipe, ["train.encoder-layers=2", "train.lr=0.5"], "transformer")
     train = settings["train"]
@@ -404,6 +414,11 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
         (("--teacher", "nosuch"), "--teacher nosuch: there is no"),
         (("clean.max_wrods=9",), "clean.max_wrods is no rule"),
         (("--out", "nowhere", "--stage", "train"), "there is no nowhere/data-bin: run the stage prepare first"),
+        (("vocab_size=10k",), "vocab_size=10k must be a whole number above 0"),
+        (("average=0",), "average=0 must be a whole number above 0"),
+        (("average=[1,best]",), "average=[1, 'best'] must be a whole number above 0"),
+        (("generate=null",), "generate=None is no mapping of options to values"),
+        (("train.arch=resmlp_tny",), "train.arch=resmlp_tny is no architecture"),
         (("train.max-target-positions=9",), "more than train.max-target-positions=9; give train.max-target-positions="),
     ],
 )

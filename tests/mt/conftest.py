@@ -1,7 +1,9 @@
-"""Small models with random parameters, and batches for them."""
+"""Small models with random parameters, batches for them, and a disk that is soon full."""
 
 import argparse
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -90,3 +92,14 @@ def collate(sentences: list[list[int]], left_pad: bool, pad_to: int | None = Non
 @pytest.fixture(scope="session")
 def build() -> Callable[..., FairseqEncoderDecoderModel]:
     return small_model
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file of this process or its children grow beyond ``size`` bytes: the write fails, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,10 +1,14 @@
 """Averaging checkpoints: the mean of the weights, everything else from the last."""
 
+import sys
+
 import pytest
 import torch
 
 from resmlp_core.files import UserError
-from resmlp_mt.average import average_checkpoints
+from resmlp_mt.average import average_checkpoints, main
+
+from .conftest import largest_file
 
 
 def save(path, dtype=torch.float32, **weights):
@@ -50,3 +54,13 @@ def test_a_torn_file_and_one_that_is_no_checkpoint_are_refused_by_name(tmp_path)
     for name in ("torn.pt", "list.pt"):
         with pytest.raises(UserError, match=rf"{name} is not a whole checkpoint"):
             average_checkpoints([tmp_path / name])
+
+
+@pytest.mark.parametrize("folder", ["", "nowhere"])
+def test_an_average_that_cannot_be_written_is_told_in_one_line(tmp_path, monkeypatch, folder):
+    whole = save(tmp_path / "whole.pt", a=[1.0] * 100_000)
+    output = tmp_path / folder / "average.pt"
+    monkeypatch.setattr(sys, "argv", ["average", str(whole), "--output", str(output)])
+    with largest_file(50_000), pytest.raises(SystemExit, match=f"^average: {output}.*: [^\n]*$"):
+        main()
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.pt"]

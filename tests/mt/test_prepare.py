@@ -7,15 +7,14 @@ import json
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,14 +24,16 @@ import pyarrow.parquet as pq
 import pytest
 import sentencepiece
 from fairseq.data import Dictionary, data_utils
-from fairseq.tokenizer import tokenize_line
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tqdm import tqdm
 
 from resmlp_core.files import UserError, alone_in, replacing
 from resmlp_mt import prepare as module
 from resmlp_mt.corpus import one_line
-from resmlp_mt.prepare import encode, main, prepare
+from resmlp_mt.prepare import main, prepare
+
+from .conftest import largest_file
 
 VOCABULARY = 300
 # What could be taken for a special symbol, for white space or for sentencepiece's own mark.
@@ -143,12 +144,10 @@ def test_the_binary_data_decode_to_the_text(prepared: Path) -> None:
 def test_every_piece_is_one_token_to_fairseq(prepared: Path, text: str) -> None:
     processor = sentencepiece.SentencePieceProcessor(model_file=str(prepared / "sentencepiece.model"))
     dictionary = Dictionary.load(str(prepared / "data-bin" / "dict.en.txt"))
-    line = one_line(text)
-    ids = processor.encode(line)
-    (encoded,) = encode(processor, [line + "\n"])
-    assert len(encoded.splitlines()) <= 1
-    assert len(tokenize_line(encoded)) == len(ids)
-    assert dictionary.encode_line(encoded, add_if_not_exist=False).tolist() == [*ids, dictionary.eos()]
+    (ids,) = chain.from_iterable(module._encoded_batches(processor, [one_line(text) + "\n"], 1, tqdm(disable=True)))
+    assert ids.index(dictionary.eos()) == len(ids) - 1
+    assert not {dictionary.bos(), dictionary.pad()} & set(ids)
+    assert [dictionary[i] for i in ids[:-1]] == [processor.id_to_piece(i) for i in ids[:-1]]
 
 
 def test_the_command_gives_the_same_bytes_and_then_has_nothing_to_do(
@@ -239,17 +238,6 @@ def test_ctrl_c_leaves_nothing_half_written(data: Path, tmp_path: Path) -> None:
         "sentencepiece.vocab",
         "prepare.json",
     }
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let no file of this process or its children grow beyond ``size`` bytes: the write fails, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize(("kind", "factor"), [("text", 2), ("gz", 8), ("parquet", 2)])

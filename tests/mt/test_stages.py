@@ -68,6 +68,17 @@ def test_a_changed_setting_of_what_is_trained_is_refused_and_not_kept(tmp_path, 
     keep_settings(tmp_path, BEFORE)
 
 
+def test_other_settings_of_decoding_leave_nothing_that_followed_from_the_earlier_ones(tmp_path):
+    keep_settings(tmp_path, BEFORE)
+    for name in ("average.json", "valid-5.txt", "generate.txt", "generate-train.txt", "model.pt"):
+        (tmp_path / name).touch()
+    (tmp_path / "distilled").mkdir()
+    keep_settings(tmp_path, BEFORE)
+    assert len(list(tmp_path.iterdir())) == 7
+    keep_settings(tmp_path, BEFORE | {"average": 5})
+    assert {path.name for path in tmp_path.iterdir()} == {"model.pt", "settings.json"}
+
+
 def test_the_commit_is_this_repositorys_and_says_whether_it_was_changed():
     if (Path(resmlp_mt.__file__).parents[1] / ".git").exists():
         assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", commit())

@@ -17,7 +17,7 @@ from resmlp_core.files import UserError
 from resmlp_vision import create_model, evaluate, train
 from resmlp_vision.classifiers import load_trained
 from resmlp_vision.config import Config
-from resmlp_vision.data import Images, Unreadable, open_dataset
+from resmlp_vision.data import UNREADABLE, Images, StreamedImages, Unreadable, open_dataset
 from resmlp_vision.images import open_rgb
 from resmlp_vision.processes import join_processes
 
@@ -169,6 +169,16 @@ def test_each_image_counts_once_whatever_the_batch(images):
     ranks = [(logits[i] > logits[i, labels[i]]).sum().item() for i in range(11) if i != 3]
     assert found["top1"] == pytest.approx(100 * sum(rank < 1 for rank in ranks) / 10)
     assert found["top5"] == pytest.approx(100 * sum(rank < 5 for rank in ranks) / 10)
+
+
+def test_a_stream_may_name_its_files_instead_of_holding_them(images):
+    paths = sorted((images / "val").rglob("*.png"))
+    reader = [({"bytes": None, "path": str(path)}, 1) for path in [*paths, images / "gone.png"]]
+    stream = StreamedImages(reader, training=False, limit=1, files=1)
+    stream.transform = lambda image: image
+    *found, (_, label) = stream
+    assert all(image.tobytes() == Image.open(p).tobytes() for (image, _), p in zip(found, paths, strict=True))
+    assert label == UNREADABLE and stream.unreadable.count.value == 1
 
 
 def test_a_stream_trains(images, tmp_path):

@@ -77,6 +77,7 @@ def test_a_folded_model_gives_the_same(override):
     images = torch.randn(3, 3, 32, 32)
     folded = resmlp_core.fold(model)
     torch.testing.assert_close(folded(images), model(images), rtol=1e-5, atol=1e-5)
+    assert torch.equal(resmlp_core.fold(folded)(images), folded(images))
     if override.get("position_mixer", "linear") in ("linear", "none") and override.keys() <= {"norm", "position_mixer"}:
         assert not any(isinstance(module, resmlp_core.Affine) for module in folded.modules())
 
