@@ -1,4 +1,9 @@
-"""From Python: a checkpoint translates as on the command line, and so does an average of checkpoints."""
+"""From Python and from the terminal a checkpoint translates as by fairseq, and so does an average of checkpoints."""
+
+import re
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -6,7 +11,7 @@ import torch
 from resmlp_mt import ResMLPModel
 from resmlp_mt.average import average_checkpoints
 
-from .commands import PLUGIN, in_this_process, run, texts, weights
+from .commands import ENVIRONMENT, PLUGIN, in_this_process, run, texts, weights
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +37,31 @@ def test_a_checkpoint_translates_from_python_as_on_the_command_line(trained, ave
     expected = list(texts(output, "D").values())
     assert len(set(expected)) > 3
     assert model.translate(sentences) == [model.translate(sentence) for sentence in sentences] == expected
+
+
+def test_what_is_typed_is_translated_as_by_fairseq_interactive(trained, corpus, tmp_path):
+    """Too long a sentence is told in one line, and the next one is translated."""
+    (tmp_path / "run").mkdir()
+    shutil.copy(trained.last, tmp_path / "run" / "model.pt")
+    for name in ("data-bin", "sentencepiece.model"):
+        (tmp_path / name).symlink_to(corpus.folder / name)
+    sentences = corpus.text("test.en")[:3]
+    (tmp_path / "input").write_text("".join(f"{line}\n" for line in sentences), encoding="utf-8")
+    options = ("--path", trained.last, "--input", tmp_path / "input", "--bpe", "sentencepiece", "--beam", 4)
+    output = in_this_process(
+        "interactive", corpus.data, *PLUGIN, *options, "--sentencepiece-model", corpus.sentencepiece
+    )
+    command = [sys.executable, "-m", "resmlp_mt.translate"]
+    typed = "".join(f"{line}\n" for line in ["red " * 100, "", *sentences])
+    done = subprocess.run([*command, tmp_path / "run"], input=typed, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["", *texts(output, "D").values()]
+    too_long = r"translate: \d+ tokens are more than the model's 100 positions; split the sentence"
+    assert re.fullmatch(too_long, done.stderr.splitlines()[-1])
+    assert "pin_memory" not in done.stderr
+    done = subprocess.run([*command, tmp_path / "gone"], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 1
+    missing = f"translate: no {tmp_path / 'gone' / 'model.pt'}: run the recipe first (make demo)"
+    assert done.stderr.splitlines()[-1] == missing
 
 
 def test_an_average_is_the_mean_of_its_checkpoints(trained, averaged):
