@@ -86,8 +86,11 @@ def refuse_other_kinds(settings: dict[str, Any]) -> None:
         if not isinstance(settings[key], dict):
             raise UserError(f"{key}={settings[key]} is no mapping of options to values")
     counts = settings["average"] if isinstance(settings["average"], list) else [settings["average"]]
-    numbers = {"vocab_size": [settings["vocab_size"]], "average": counts or [0]}
-    numbers["effective_tokens"] = [settings["effective_tokens"] or 1]  # it may be left out
+    numbers = {
+        "vocab_size": [settings["vocab_size"]],
+        "average": counts or [0],
+        "effective_tokens": [settings["effective_tokens"] or 1],  # it may be left out
+    }
     for key, values in numbers.items():
         if not all(isinstance(value, int) and value > 0 for value in values):
             raise UserError(f"{key}={settings[key]} must be a whole number above 0")

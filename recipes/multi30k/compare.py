@@ -45,10 +45,10 @@ def measure_speeds(configs: dict[str, dict[str, Any]], out: Path) -> dict[str, f
     """
     path = out / "speeds.json"
     speeds: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    missing = configs.keys() - speeds.keys()
-    rounds: dict[str, list[float]] = {name: [] for name in configs}
-    for number in range(ROUNDS if missing else 0):
-        for name, settings in configs.items():
+    missing = {name: settings for name, settings in configs.items() if name not in speeds}
+    rounds: dict[str, list[float]] = {name: [] for name in missing}
+    for number in range(ROUNDS):
+        for name, settings in missing.items():
             print(f"\nspeed of {name}, round {number + 1} of {ROUNDS}")
             folder = out / "speed"
             shutil.rmtree(folder, ignore_errors=True)
@@ -57,7 +57,7 @@ def measure_speeds(configs: dict[str, dict[str, Any]], out: Path) -> dict[str, f
             rounds[name].append(median(list(read_curve(folder / "tensorboard" / "train_inner", "ups").values())[1:]))
             shutil.rmtree(folder)
     if missing:
-        speeds = {name: median(values) for name, values in rounds.items()} | speeds  # budgets of runs stay
+        speeds |= {name: median(values) for name, values in rounds.items()}
         write_json(path, speeds)
     return speeds
 
