@@ -29,7 +29,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from measure import in_turns, options, save
-from resmlp_core import ChannelMLP, CrossPositionLinear, FewRowsLinear, fold
+from resmlp_core import ChannelMLP, CrossPositionLinear, PackedLinear, fold
 from resmlp_core.pictures import save as save_figure
 from resmlp_mt.score import read_lines, score
 from resmlp_mt.translate import load as load_translator
@@ -74,7 +74,7 @@ def quantize(folded: nn.Module) -> nn.Module:
     """Copy a folded model, with 8-bit integers in all its ``nn.Linear``; A stays as it is."""
     plain = copy.deepcopy(folded)
     for name, module in list(plain.named_modules()):
-        if isinstance(module, FewRowsLinear):  # PyTorch quantises nn.Linear alone
+        if isinstance(module, PackedLinear):  # PyTorch quantises nn.Linear alone
             linear = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
             linear.weight = module.weight
             linear.bias = module.bias

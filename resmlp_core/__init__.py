@@ -8,15 +8,16 @@ from resmlp_core.affine import Affine
 from resmlp_core.channel_mlp import ChannelMLP
 from resmlp_core.convolution import ConvolvedMixer
 from resmlp_core.cross_position import CrossPositionLinear, PositionCache
-from resmlp_core.fold import FewRowsLinear, absorb_after, absorb_before, fold, fold_
+from resmlp_core.fold import absorb_after, absorb_before, fold, fold_
 from resmlp_core.layer import ResidualSublayer, ResMLPLayer
+from resmlp_core.packed_linear import PackedLinear
 
 __all__ = [
     "Affine",
     "ChannelMLP",
     "ConvolvedMixer",
     "CrossPositionLinear",
-    "FewRowsLinear",
+    "PackedLinear",
     "PositionCache",
     "ResMLPLayer",
     "ResidualSublayer",

@@ -7,7 +7,7 @@ from fairseq.models.transformer import TransformerConfig, TransformerDecoderBase
 from fairseq.modules import FairseqDropout, MultiheadAttention
 from torch import Tensor, nn
 
-from resmlp_core import Affine, FewRowsLinear, PositionCache, ResMLPLayer, absorb_after, absorb_before
+from resmlp_core import Affine, PackedLinear, PositionCache, ResMLPLayer, absorb_after, absorb_before
 from resmlp_mt.encoder import NORMS, build_channel_mlp, build_cross_position, wrap_layer
 from resmlp_mt.left_padding import left_padding, rotate
 
@@ -90,7 +90,8 @@ class ResMLPDecoderLayer(ResMLPLayer):
         if attention is not None:
             self.encoder_attn_pre = absorb_before(self.encoder_attn_pre, attention.q_proj)
             absorb_after(attention.out_proj, self.encoder_attn_post)
-            attention.q_proj, attention.out_proj = map(FewRowsLinear, (attention.q_proj, attention.out_proj))
+            for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+                setattr(attention, name, PackedLinear(getattr(attention, name)))
             self.encoder_attn_post = nn.Identity()
 
     def _cache(self, incremental_state: dict[str, Any] | None) -> PositionCache | None:
@@ -138,7 +139,7 @@ class ResMLPDecoder(TransformerDecoderBase):
         if self.adaptive_softmax is None:
             reader: Any = self.project_out_dim or self.output_projection
             self.layer_norm = absorb_before(self.layer_norm, reader)
-            self.output_projection: Any = FewRowsLinear(self.output_projection)
+            self.output_projection: Any = PackedLinear(self.output_projection)
 
     def buffered_future_mask(self, tensor: Tensor) -> None:
         """Give no mask: A is triangular itself."""
