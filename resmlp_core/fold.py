@@ -31,9 +31,8 @@ def fold(model: Model) -> Model:
         A model of equal outputs, in evaluation mode; its parameters are not those of the original by name or value.
     """
     folded = copy.deepcopy(model)
-    folded.eval()
     fold_(folded)
-    return folded
+    return folded.eval()
 
 
 def fold_(model: nn.Module) -> None:
@@ -133,5 +132,5 @@ class FoldedCrossChannel(nn.Module):
         """Map ``(..., dim)`` to ``(..., dim)``."""
         if x.device.type != "cpu" or torch.compiler.is_compiling():
             return x + self.mixer(self.pre(x))
-        blocks = x.flatten(0, -2).split(ROWS)
+        blocks = x.reshape(-1, x.size(-1)).split(ROWS)
         return torch.cat([block + self.mixer(self.pre(block)) for block in blocks]).view_as(x)

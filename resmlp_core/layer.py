@@ -41,7 +41,7 @@ class ResidualSublayer(nn.Module):
         """Map ``(T, B, dim)`` to ``(T, B, dim)``; the options go to the mixer."""
         return x + self.dropout(self.post(self.mixer(self.pre(x), **mixer_options)))
 
-    def folded(self) -> nn.Module:
+    def make_folded(self) -> nn.Module:
         """Give the same without Affs, for inference; itself where the mixer is neither A nor a channel MLP."""
         if isinstance(self.mixer, CrossPositionLinear | ConvolvedMixer):
             return FoldedCrossPosition(self.pre, self.mixer, self.post)
@@ -95,4 +95,4 @@ class ResMLPLayer(nn.Module):
         for name in ("cross_position", "cross_channel"):
             sublayer = getattr(self, name)
             if isinstance(sublayer, ResidualSublayer):
-                setattr(self, name, sublayer.folded())
+                setattr(self, name, sublayer.make_folded())

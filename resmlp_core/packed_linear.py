@@ -4,20 +4,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 
 class PackedLinear(nn.Linear):
     """W x + b, with W laid out once as oneDNN reads it fastest.
 
     That serves float32 on a CPU without gradients: a step of decoding above all, whose few positions leave little to do
-    but to read W. Elsewhere this is an ``nn.Linear``. The second copy of W is made at first use; it is not saved, and
-    made anew after the weights are loaded or moved.
+    but to read W. Elsewhere this is an ``nn.Linear``. The second copy of W is made at first use and again after W
+    changed; it is not saved.
 
     Args:
         linear: gives its parameters.
     """
 
-    _packed: Tensor | None = None
+    _packed: tuple[Tensor, Tensor, Any, Tensor] | None = None  # W, its storage, which values these were, W packed
 
     def __init__(self, linear: nn.Linear) -> None:
         nn.Module.__init__(self)
@@ -26,29 +27,33 @@ class PackedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in_features)`` to ``(..., out_features)``."""
-        if not self._packs(x):
+        if not self._can_pack(x):
             return super().forward(x)
-        if self._packed is None:
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach())
-        return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(x, self._pack(), self.bias, "none", [], "")
 
-    def _packs(self, x: Tensor) -> bool:
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+    def _can_pack(self, x: Tensor) -> bool:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
             return False
         return (
-            x.device.type == self.weight.device.type == "cpu"
-            and x.dtype == self.weight.dtype == torch.float32
+            all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, self.weight))
+            and x.layout == torch.strided
             and x.numel() > 0
+            and x.shape[-1:] == self.weight.shape[1:]
             and torch.backends.mkldnn.is_available()
+            and torch.backends.mkldnn.enabled
+            and not torch.is_autocast_enabled("cpu")
+            and forward_ad.unpack_dual(x).tangent is None
         )
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "PackedLinear":
-        self._packed = None
-        return super()._apply(fn, recurse)
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        self._packed = None
-        super()._load_from_state_dict(*args)
+    def _pack(self) -> Tensor:
+        weight = self.weight
+        values = weight.data_ptr(), None if weight.is_inference() else weight._version
+        packed = self._packed
+        if packed is None or packed[0] is not weight or packed[2] != values:
+            storage = weight.detach()  # held, so that no other weights come to lie at its address
+            packed = weight, storage, values, torch.ops.mkldnn._reorder_linear_weight(storage)
+            self._packed = packed
+        return packed[3]
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_packed": None}  # a copy, or a file, holds W once

@@ -27,7 +27,7 @@ class ClassMLPLayer(nn.Module):
     def fold_(self) -> None:
         """Absorb the Affs of the channel MLP; called by ``resmlp_core.fold``."""
         if isinstance(self.cross_channel, ResidualSublayer):
-            self.cross_channel = self.cross_channel.folded()
+            self.cross_channel = self.cross_channel.make_folded()
 
     def forward(self, embedding: Tensor, patches: Tensor) -> Tensor:
         """Map the class embedding ``(1, B, C)`` and the patches ``(N, B, C)`` to a class embedding ``(1, B, C)``."""

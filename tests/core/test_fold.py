@@ -39,7 +39,7 @@ def test_a_folded_layer_equals_the_layer(form, norm, length, batch, causal, seed
     pad = torch.arange(length) >= torch.randint(1, length + 1, (batch, 1), generator=generator)
     for mask in (None, pad):
         torch.testing.assert_close(folded(x, padding_mask=mask), layer(x, padding_mask=mask))
-    assert not any(isinstance(module, Affine) for module in folded.modules())
+    assert not any(isinstance(module, Affine) or module.training for module in folded.modules())
     for name, value in layer.state_dict().items():
         assert torch.equal(value, before[name])
 
@@ -67,4 +67,7 @@ def test_a_batch_of_many_blocks_equals_its_parts():
     folded = fold(layer)
     x = torch.randn(POSITIONS, 300, DIM)
     torch.testing.assert_close(folded(x), layer(x))
+    with torch.no_grad():
+        torch.testing.assert_close(folded(x), layer(x))
+        torch.testing.assert_close(folded.cross_channel(x[0, 0]), layer.cross_channel(x[0, 0]))
     torch.testing.assert_close(folded(x)[:, 123], folded(x[:, 123:124])[:, 0])

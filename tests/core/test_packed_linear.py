@@ -2,6 +2,7 @@
 
 import copy
 import io
+import warnings
 
 import pytest
 import torch
@@ -15,6 +16,11 @@ from resmlp_core import PackedLinear
 def make_pair(inputs=5, outputs=7, bias=True):
     linear = nn.Linear(inputs, outputs, bias)
     return linear, PackedLinear(linear)
+
+
+def uses_packed(packed):
+    """Tell whether W was packed, where this PyTorch can."""
+    return packed._packed is not None or not torch.backends.mkldnn.is_available()
 
 
 def assert_equal(packed, linear, x):
@@ -40,14 +46,58 @@ def test_it_gives_what_a_linear_layer_gives(shape, inputs, outputs, bias, transp
 
 
 @torch.no_grad()
-def test_new_weights_are_used_at_once():
+def test_what_is_multiplied_without_gradients_is_packed():
     _, packed = make_pair()
+    packed(torch.randn(0, 5))
+    assert packed._packed is None
+    packed(torch.randn(3, 5))
+    assert uses_packed(packed)
+    kept = packed._packed
+    packed(torch.randn(1, 5))
+    assert packed._packed is kept
+
+
+CHANGES = {
+    "loaded": lambda module, new: module.load_state_dict(new),
+    "assigned": lambda module, new: module.load_state_dict(new, assign=True),
+    "in place": lambda module, new: [parameter.copy_(new[name]) for name, parameter in module.named_parameters()],
+    "another": lambda module, new: [setattr(module, name, nn.Parameter(value)) for name, value in new.items()],
+    "vector": lambda module, new: nn.utils.vector_to_parameters(
+        nn.utils.parameters_to_vector(new[name] for name, _ in module.named_parameters()), module.parameters()
+    ),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_new_weights_are_used_at_once(change):
+    _, packed = make_pair()
+    x = torch.randn(3, 5)
+    for _ in range(3):
+        other = nn.Linear(5, 7)
+        packed(x)
+        assert uses_packed(packed)
+        change(packed, copy.deepcopy(other.state_dict()))
+        assert_equal(packed, other, x)
+
+
+@torch.no_grad()
+def test_weights_of_another_call_are_used():
+    linear, packed = make_pair()
     other, x = nn.Linear(5, 7), torch.randn(3, 5)
     packed(x)
-    packed.load_state_dict(other.state_dict())
-    assert_equal(packed, other, x)
-    assert_equal(packed.double(), other.double(), x.double())
-    assert_equal(packed.float(), other.float(), x)
+    torch.testing.assert_close(torch.func.functional_call(packed, dict(other.named_parameters()), x), other(x))
+    assert_equal(packed, linear, x)
+
+
+@torch.no_grad()
+def test_another_precision_rounds_the_weights():
+    linear, packed = make_pair()
+    x = torch.randn(3, 5)
+    packed(x)
+    assert_equal(packed.double(), copy.deepcopy(linear).double(), x.double())
+    packed.float()(x)
+    assert_equal(packed.half().float(), linear.half().float(), x)
 
 
 @torch.no_grad()
@@ -57,6 +107,8 @@ def test_a_copy_has_the_weights_alone(copied):
     x = torch.randn(3, 300)
     fresh = len(saved(packed))
     packed(x)
+    assert uses_packed(packed)
+    assert copied(packed)._packed is None
     assert len(saved(packed)) == fresh
     assert_equal(copied(packed), linear, x)
 
@@ -94,3 +146,28 @@ def test_it_compiles():
     x = torch.randn(3, 5)
     packed(x)
     assert_equal(torch.compile(packed, backend="eager", fullgraph=True), linear, x)
+
+
+@torch.no_grad()
+def test_it_can_be_traced():
+    linear, packed = make_pair()
+    x = torch.randn(3, 5)
+    packed(x)
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        assert_equal(torch.jit.trace(packed, x), linear, x)
+
+
+@torch.no_grad()
+def test_forward_mode_gradients_pass_through_it():
+    linear, packed = make_pair()
+    x, direction = torch.randn(2, 3, 5)
+    packed(x)
+    _, tangent = torch.func.jvp(packed, (x,), (direction,))
+    torch.testing.assert_close(tangent, direction @ linear.weight.t())
+
+
+@torch.no_grad()
+def test_a_wrong_width_is_told_by_its_shapes():
+    _, packed = make_pair()
+    with pytest.raises(RuntimeError, match="shapes"):
+        packed(torch.randn(3, 6))
