@@ -32,7 +32,8 @@ def fold(model: Model) -> Model:
     """
     folded = copy.deepcopy(model)
     fold_(folded)
-    return folded.eval()
+    folded.eval()
+    return folded
 
 
 def fold_(model: nn.Module) -> None:
