@@ -15,10 +15,17 @@ class ConvolvedMixer(nn.Module):
         dim: number of channels.
         kernel_size: positions that a filter covers: its own and those before it if ``causal``, else centred, and odd.
         causal: read no later position.
+
+    Raises:
+        ValueError: ``kernel_size`` is below 1, or even and not ``causal``.
     """
 
     def __init__(self, mixer: CrossPositionLinear, dim: int, kernel_size: int, causal: bool = False) -> None:
         super().__init__()
+        if kernel_size < 1 or not (causal or kernel_size % 2):
+            raise ValueError(
+                f"kernel_size={kernel_size} (--position-convolution in fairseq) must be above 0, and odd if not causal"
+            )
         self.mixer = mixer
         self.kernel_size = kernel_size
         self.before = kernel_size - 1 if causal else kernel_size // 2

@@ -34,7 +34,7 @@ class PackedLinear(nn.Linear):
     def _can_pack(self, x: Tensor) -> bool:
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
             return False
-        return (
+        return bool(
             all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, self.weight))
             and x.layout == torch.strided
             and x.numel() > 0

@@ -33,8 +33,8 @@ def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
             raise UserError(f"no checkpoint {path}")
         try:
             state = read_checkpoint(path)
-            weights = state["model"]
-        except (ValueError, KeyError):
+            weights = dict(state["model"])
+        except (ValueError, KeyError, TypeError):
             raise UserError(f"{path} is not a whole checkpoint of fairseq's") from None
         if not total:
             total = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in weights.items()}

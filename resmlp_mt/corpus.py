@@ -160,7 +160,7 @@ def _why_nothing(folder: Path, source: str, target: str, split: str) -> str:
     """Say why no file of the split was found: the languages are others, or the split is missing."""
     names = {name for names in SPLITS.values() for name in names}
     files = [path for path in folder.iterdir() if path.is_file()]
-    texts = {path.suffix[1:] for path in files if path.stem in names} - {"", "parquet"}
+    texts = {path.suffix[1:] for path in files if path.stem in names} - {"", "parquet", "tsv", "jsonl", "gz"}
     if texts and not {source, target} <= texts:
         return f"{folder}: there is no pair {source}-{target}; the languages there are {', '.join(sorted(texts))}"
     pairs = sorted(path.name for path in folder.iterdir() if path.is_dir() and "-" in path.name)

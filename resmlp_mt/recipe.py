@@ -7,6 +7,7 @@ command again after a kill.
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,12 @@ def read_recipe(
     if not isinstance(config, DictConfig) or set(OPTIONAL | dict(config)) != set(KEYS):
         raise UserError(f"{path} must have the keys {', '.join(KEYS)}, of which {', '.join(OPTIONAL)} may be left out")
     config = OmegaConf.merge(OPTIONAL, config)
+    own_archs = config.pop("archs")
     for override in overrides:
         key, separator, _ = override.partition("=")
         if not separator or key.split(".")[0] not in config:
             raise UserError(f"{override!r} is not key=value with a key of {path}: {', '.join(map(str, config))}")
-    archs: Any = OmegaConf.merge(config.pop("archs"), OmegaConf.load(more_archs) if more_archs else {})
+    archs: Any = OmegaConf.merge(own_archs, OmegaConf.load(more_archs) if more_archs else {})
     arch = arch or str(next(iter(archs)))
     if arch not in archs:
         raise UserError(f"--arch {arch} is not in {path}, which has {', '.join(map(str, archs))}")
@@ -89,11 +91,16 @@ def refuse_other_kinds(settings: dict[str, Any]) -> None:
     numbers = {
         "vocab_size": [settings["vocab_size"]],
         "average": counts or [0],
+        "shown_positions": [settings["shown_positions"]],
         "effective_tokens": [settings["effective_tokens"] or 1],  # it may be left out
     }
     for key, values in numbers.items():
         if not all(isinstance(value, int) and value > 0 for value in values):
             raise UserError(f"{key}={settings[key]} must be a whole number above 0")
+    if settings["effective_tokens"] and "max-tokens" not in settings["train"]:
+        raise UserError("effective_tokens needs train.max-tokens, the most that a device takes at once")
+    if settings["train"].get("disable-validation"):
+        raise UserError("train.disable-validation: a recipe reports the validation loss")
     if settings["train"]["arch"] not in ARCH_CONFIG_REGISTRY:
         raise UserError(f"train.arch={settings['train']['arch']} is no architecture of fairseq's, nor one of ours")
 
@@ -143,6 +150,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where everything goes (default: build/RECIPE/PAIR)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.max-epoch=3")
     args = parser.parse_intermixed_args()
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.stage != "train":
+        parser.error("under torchrun give --stage train; the other stages are for one process, before and after it")
     settings = read_recipe(args.recipe, args.overrides, args.arch)
     choose_data(settings, args.pair, args.data)
     if args.teacher:

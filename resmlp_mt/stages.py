@@ -15,7 +15,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from resmlp_core.inside import read_model
 from resmlp_core.pictures import draw_matrices
 from resmlp_mt.average import average_checkpoints
 from resmlp_mt.clean import Rules
+from resmlp_mt.corpus import digest
 from resmlp_mt.host import KEEP_MEMORY, run_fairseq
 from resmlp_mt.pictures import draw_learning_curve, read_curve
 from resmlp_mt.prepare import prepare, replace_train_targets
@@ -81,7 +82,7 @@ class Run:
         self._refuse_long_sentences()
         self.folder.mkdir(exist_ok=True)
         with alone_in(self.folder):
-            keep_settings(self.folder, self.settings)
+            keep_settings(self.folder, {**self.settings, **self._taught_by()})
             for stage in later:
                 getattr(self, stage)()
 
@@ -95,16 +96,33 @@ class Run:
     def _distil(self) -> None:
         """Let a trained model translate the training set: sequence-level knowledge distillation (Kim and Rush, 2016).
 
-        Its translations become the targets to train on; the true ones stay to validate on.
+        Its translations become the targets to train on, but for pairs that are too long for it; the true ones stay to
+        validate on. They are made anew where the teacher or the settings of its beam search are others than before.
         """
         teacher = self.settings["teacher"]
         folder, model = self.out / teacher, self.out / teacher / "model.pt"
         if not model.exists():
             raise UserError(f"--teacher {teacher}: there is no {model}; train it first, with the same --out")
-        output = folder / "generate-train.txt"
+        output, distilled, made = folder / "generate-train.txt", folder / "distilled", folder / "distilled.json"
+        options = self.settings["generate"] | {"skip-invalid-size-inputs-valid-test": True}  # longer than A
+        made_from = {"model_sha256": digest([model]), "generate": self.settings["generate"]}
         with alone_in(folder):
-            translations = run_fairseq_generate(self.data_bin, model, output, "train", self.settings["generate"])
-            replace_train_targets(self.out, translations, folder / "distilled")
+            if not made.exists() or json.loads(made.read_text(encoding="utf-8")) != made_from:
+                remove(output)
+                remove(distilled)
+                write_json(made, made_from)
+            references = read_lines(self.out / "text" / f"train.{self.target}")
+            translations = run_fairseq_generate(self.data_bin, model, output, "train", options, references)
+            replace_train_targets(self.out, translations, distilled)
+
+    def _taught_by(self) -> dict[str, Any]:
+        """Tell what made the targets that are trained on, where a teacher did."""
+        if not self.settings.get("teacher"):
+            return {}
+        made = self.out / self.settings["teacher"] / "distilled.json"
+        if not made.exists():
+            raise UserError(f"there is no {made}: run the stage prepare first")
+        return {"taught_by": json.loads(made.read_text(encoding="utf-8"))}
 
     def train(self) -> None:
         """Train with fairseq-train, from the last checkpoint if there is one; train.log has all it says."""
@@ -120,11 +138,15 @@ class Run:
         if (self.folder / "trained").exists():
             return True
         updates, whole = self.settings["train"].get("max-update"), whole_checkpoints(self.folder / "checkpoints")
-        return bool(updates and whole) and read_checkpoint(whole[-1])["optimizer_history"][-1]["num_updates"] >= updates
+        return bool(updates and whole) and updates_of(whole[-1]) >= updates
 
     def _train(self) -> None:
         teacher = self.settings.get("teacher")
         data_bin = self.out / teacher / "distilled" / "data-bin" if teacher else self.data_bin
+        run_fairseq_train(data_bin, self.folder, self.train_options())
+
+    def train_options(self) -> dict[str, Any]:
+        """Settle the options of fairseq-train: those of the recipe, for as many devices as there are."""
         devices, options = torch.cuda.device_count() or 1, self.settings["train"]
         if "WORLD_SIZE" in os.environ:  # set by torchrun; fairseq by itself would count this machine's devices alone
             devices = int(os.environ["WORLD_SIZE"])
@@ -137,7 +159,7 @@ class Run:
             }
         if effective := self.settings["effective_tokens"]:
             options = options | share_batch(effective, options["max-tokens"], devices)
-        run_fairseq_train(data_bin, self.folder, options)
+        return dict(options)
 
     def average(self) -> None:
         """Average the last checkpoints into model.pt: as many as give the best BLEU on the validation set.
@@ -218,7 +240,7 @@ class Run:
             "devices": torch.cuda.device_count(),
             "threads": torch.get_num_threads(),
             "versions": {"python": platform.python_version(), "fairseq": fairseq.__version__}
-            | {name: version(name) for name in PACKAGES},
+            | {name: installed_version(name) for name in PACKAGES},
         }
 
     def _refuse_long_sentences(self) -> None:
@@ -242,6 +264,14 @@ class Run:
     def _must_exist(self, name: str, stage: str) -> None:
         if not (self.folder / name).exists():
             raise UserError(f"there is no {self.folder / name}: run the stage {stage} first")
+
+
+def installed_version(package: str) -> str | None:
+    """The version of a package; None where it is not installed, as what a run did not need may not be."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def commit() -> str | None:
@@ -295,10 +325,15 @@ def mend_checkpoints(folder: Path) -> None:
     whole = whole_checkpoints(folder)
     for path in set(folder.glob("*.pt")) - set(whole):
         path.unlink()
-    last = folder / "checkpoint_last.pt"
-    if whole and not last.exists():
+    last = folder / "checkpoint_last.pt"  # fairseq writes it after the others, so a kill may leave an earlier one
+    if whole and whole[-1] != last and (not last.exists() or updates_of(last) < updates_of(whole[-1])):
         with replacing(last) as partial:
             shutil.copy(whole[-1], partial)
+
+
+def updates_of(checkpoint: Path) -> int:
+    """Give the number of updates after which fairseq wrote a checkpoint."""
+    return int(read_checkpoint(checkpoint)["optimizer_history"][-1]["num_updates"])
 
 
 def run_fairseq_train(data_bin: Path, folder: Path, options: Mapping[str, Any]) -> None:
@@ -347,11 +382,17 @@ def newest_checkpoints(folder: Path, count: int) -> list[Path]:
 
 
 def run_fairseq_generate(
-    data_bin: Path, model: Path, output: Path, subset: str, options: Mapping[str, Any]
+    data_bin: Path,
+    model: Path,
+    output: Path,
+    subset: str,
+    options: Mapping[str, Any],
+    references: Sequence[str] | None = None,
 ) -> list[str]:
     """Translate ``train``, ``valid`` or ``test``, unless ``output`` is there, and return the translations.
 
-    ``output`` is as fairseq-generate prints it; the rest of what it says goes to a .log file beside.
+    ``output`` is as fairseq-generate prints it; the rest of what it says goes to a .log file beside. ``references``
+    take the places of translations that are not there; without them all must be.
     """
     if not output.exists():
         line = arguments(data_bin, **{"path": model, "gen-subset": subset, "remove-bpe": "sentencepiece"}, **options)
@@ -368,7 +409,7 @@ def run_fairseq_generate(
                 bar.update(text.startswith("S-"))
 
             run_fairseq("generate", line, follow)
-    return read_hypotheses(output)
+    return read_hypotheses(output, references)
 
 
 def show_translations(sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> None:
@@ -394,7 +435,7 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
                     "give another --out, or delete that folder"
                 )
         if (earlier["average"], earlier["generate"]) != (settings["average"], settings["generate"]):
-            for name in ("average.json", "valid-*.txt", "generate.txt", "generate-train.txt", "distilled"):
+            for name in ("average.json", "valid-*.txt", "generate.txt", "generate-train.txt", "distilled*"):
                 for outdated in folder.glob(name):
                     remove(outdated)
     write_json(path, settings)
@@ -403,4 +444,5 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 def trained_with(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Give the settings that make a trained model what it is, by the names that a user gives them."""
     train = {f"train.{key}": value for key, value in settings["train"].items()}
-    return train | {key: settings[key] for key in ("pair", "data", "vocab_size", "clean", "effective_tokens")}
+    own = ("pair", "data", "vocab_size", "clean", "effective_tokens", "taught_by")
+    return train | {key: settings.get(key) for key in own}

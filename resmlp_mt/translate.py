@@ -52,6 +52,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where a recipe left its model, such as build/demo/run/resmlp_tiny")
     parser.add_argument("--beam", type=int, default=4, metavar="N", help="hypotheses kept (default: 4)")
     args = parser.parse_args()
+    if args.beam < 1:
+        parser.error(f"--beam {args.beam} must be 1 or more")
     warnings.filterwarnings("ignore", "'pin_memory' argument")  # of fairseq's loader, where there is no GPU
     hub = load(args.folder)
     sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from resmlp_core.checkpoint import count_parameters, read_checkpoint
-from resmlp_core.files import UserError, replacing, reporting, write_json
+from resmlp_core.files import UserError, alone_in, replacing, reporting, write_json
 from resmlp_mt.host import run_fairseq
 from resmlp_mt.pictures import read_curve
 from resmlp_mt.prepare import prepare
@@ -103,10 +103,11 @@ def train_and_evaluate(data_bin: Path, folder: Path, options: Mapping[str, Any])
     if results.exists():
         return json.loads(results.read_text(encoding="utf-8"))
     folder.mkdir(exist_ok=True)
-    write_json(settings, options)
-    if not done.exists():  # fairseq itself, asked again at its last update, would do one more
-        run_fairseq_train(data_bin, folder, options)
-        done.touch()
+    with alone_in(folder):
+        write_json(settings, options)
+        if not done.exists():  # fairseq itself, asked again at its last update, would do one more
+            run_fairseq_train(data_bin, folder, options)
+            done.touch()
     last = folder / "checkpoints" / "checkpoint_last.pt"
     speeds = read_curve(folder / "tensorboard" / "train", "wps").values()
     outcome = {

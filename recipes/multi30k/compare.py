@@ -11,7 +11,7 @@ The same command again goes on where it was cut off.
 
 import argparse
 import json
-import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -22,7 +22,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from resmlp_core.files import UserError, replacing, reporting, write_json
+from resmlp_core.files import UserError, reporting, write_json
+from resmlp_core.pictures import save
 from resmlp_mt.pictures import read_curve
 from resmlp_mt.recipe import choose_data, read_recipe
 from resmlp_mt.stages import STAGES, Run, run_fairseq_train
@@ -50,12 +51,11 @@ def measure_speeds(configs: dict[str, dict[str, Any]], out: Path) -> dict[str, f
     for number in range(ROUNDS):
         for name, settings in missing.items():
             print(f"\nspeed of {name}, round {number + 1} of {ROUNDS}")
-            folder = out / "speed"
-            shutil.rmtree(folder, ignore_errors=True)
             brief = {"max-update": UPDATES, "log-interval": UPDATES // 4, "no-save": True, "disable-validation": True}
-            run_fairseq_train(out / "data-bin", folder, settings["train"] | brief)
-            rounds[name].append(median(list(read_curve(folder / "tensorboard" / "train_inner", "ups").values())[1:]))
-            shutil.rmtree(folder)
+            with tempfile.TemporaryDirectory(prefix="speed-", dir=out) as folder:
+                run_fairseq_train(out / "data-bin", Path(folder), Run(settings, out).train_options() | brief)
+                speed = read_curve(Path(folder, "tensorboard", "train_inner"), "ups")
+            rounds[name].append(median(list(speed.values())[1:]))
     if missing:
         speeds |= {name: median(values) for name, values in rounds.items()}
         write_json(path, speeds)
@@ -115,9 +115,7 @@ def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:
     axes.set(xlabel="minutes of training" if timed else "updates", ylabel="validation loss (bits a token)")
     axes.grid(alpha=0.3)
     axes.legend()
-    with replacing(out / "comparison.png") as partial:
-        figure.savefig(partial, format="png", dpi=120)
-    plt.close(figure)
+    save(figure, out / "comparison.png")
 
 
 @reporting("compare")
@@ -140,6 +138,8 @@ def main() -> None:
     parser.add_argument("--pair", help="languages, such as en-fr (default: the recipe's)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.dropout=0.1")
     args = parser.parse_intermixed_args()
+    if (args.minutes or args.updates or 0) <= 0:
+        parser.error("--updates or --minutes must be above 0")
 
     def read(name: str, *overrides: str) -> dict[str, Any]:
         settings = read_recipe(args.recipe, [*args.overrides, *overrides], name, CONFIGS)
@@ -147,17 +147,17 @@ def main() -> None:
         return settings
 
     names = args.configs.split(",")
-    configs = {name: read(name) for name in names}
+    configs = {name: read(name, f"train.max-update={args.updates or UPDATES}") for name in names}
     speeds: dict[str, float] = {}
-    if args.minutes:
+    if args.minutes is not None:
         settings = next(iter(configs.values()))
         Run(settings, args.out).prepare()
         speeds = measure_speeds(configs, args.out)
     rows = []
     for name in names:
-        updates = round(args.minutes * 60 * speeds[name]) if args.minutes else args.updates
+        updates = args.updates if args.minutes is None else round(args.minutes * 60 * speeds[name])
         if updates < 1:
-            raise UserError("--updates and --minutes must leave time for one update")
+            raise UserError(f"--minutes {args.minutes} leaves no time for one update of {name}")
         runs = []
         for seed in args.seeds.split(","):
             run = f"{name}-{seed}" + (f"-from-{args.teacher}" if args.teacher else "")

@@ -54,6 +54,12 @@ def test_a_folded_layer_decodes_step_by_step(form):
         torch.testing.assert_close(steps, folded(x))
 
 
+@pytest.mark.parametrize(("size", "causal"), [(-1, True), (0, True), (-3, False), (4, False)])
+def test_a_convolution_without_a_centre_is_refused(size, causal):
+    with pytest.raises(ValueError, match="--position-convolution"):
+        ConvolvedMixer(CrossPositionLinear(POSITIONS, causal), DIM, size, causal)
+
+
 @pytest.mark.parametrize("norm", [Affine, nn.LayerNorm])
 def test_a_layer_folded_twice_is_folded_once(norm):
     folded = fold(make_layer("paper", False, norm, 1))

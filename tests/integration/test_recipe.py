@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from contextlib import redirect_stdout, suppress
+from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from sacrebleu.metrics.bleu import BLEU
 from tqdm import tqdm
 
 import resmlp_mt  # noqa: F401  lets the options in checkpoints load
-from resmlp_core.files import alone_in, remove
+from resmlp_core.files import UserError, alone_in, remove
 from resmlp_mt.average import average_checkpoints
 from resmlp_mt.recipe import main, read_recipe
 from resmlp_mt.score import read_hypotheses
@@ -283,6 +284,8 @@ def test_a_student_trains_on_its_teachers_translations(recipe, unbroken):
     taught = out / "resmlp_tiny" / "distilled" / "text"
     translations = read_hypotheses(out / "resmlp_tiny" / "generate-train.txt")
     assert (taught / "train.de").read_text().splitlines() == translations
+    made = (out / "resmlp_tiny" / "distilled.json").read_text()
+    assert f'"model_sha256": "{sha256((out / "resmlp_tiny" / "model.pt").read_bytes()).hexdigest()}"' in made
     assert translations != (out / "text" / "train.de").read_text().splitlines()
     for name in ("train.en", "valid.de", "test.de"):  # all else is as it was
         assert (taught / name).read_bytes() == (out / "text" / name).read_bytes()
@@ -355,6 +358,13 @@ def test_a_comparison_takes_the_mean_over_seeds_and_leaves_the_test_set_alone_un
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+def test_a_comparison_without_time_is_refused(recipe, capsys):
+    for budget in (("--minutes", "0"), ("--updates", "-1")):
+        with pytest.raises(SystemExit):
+            compare(recipe.parent / "none", recipe, *budget, "--configs", "resmlp_tiny")
+        assert "must be above 0" in capsys.readouterr().err
+
+
 def test_a_comparison_by_time_gives_each_the_updates_that_its_speed_allows(recipe):
     out = recipe.parent / "timed"
     line = ["--minutes", "0.02", "--configs", "resmlp_tiny,transformer", "train.max-epoch=0", "average=1"]
@@ -418,6 +428,9 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
         (("average=0",), "average=0 must be a whole number above 0"),
         (("average=[1,best]",), "average=[1, 'best'] must be a whole number above 0"),
         (("generate=null",), "generate=None is no mapping of options to values"),
+        (("shown_positions=1.5",), "shown_positions=1.5 must be a whole number above 0"),
+        (("archs.resmlp_tiny.lr=0.1",), "'archs.resmlp_tiny.lr=0.1' is not key=value with a key of"),
+        (("train.disable-validation=true",), "train.disable-validation: a recipe reports the validation loss"),
         (("train.arch=resmlp_tny",), "train.arch=resmlp_tny is no architecture"),
         (("train.max-target-positions=9",), "more than train.max-target-positions=9; give train.max-target-positions="),
     ],
@@ -427,6 +440,21 @@ def test_a_mistake_is_one_line_that_names_it(recipe, unbroken, arguments, messag
     with pytest.raises(SystemExit, match=r"^recipe: [^\n]*$") as stopped:
         main()
     assert message in str(stopped.value)
+
+
+def test_under_torchrun_the_stage_must_be_named(recipe, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(sys, "argv", ["recipe", str(recipe)])
+    with pytest.raises(SystemExit):
+        main()
+    assert "under torchrun give --stage train" in capsys.readouterr().err
+
+
+def test_a_batch_for_all_devices_needs_the_most_of_one(recipe, tmp_path):
+    text = recipe.read_text().replace("  max-tokens: 1000\n", "")
+    (tmp_path / "recipe.yaml").write_text(f"effective_tokens: 2500\n{text}")
+    with pytest.raises(UserError, match=r"effective_tokens needs train\.max-tokens"):
+        read_recipe(tmp_path / "recipe.yaml", [], None)
 
 
 def test_a_run_of_another_program_that_fails_is_told(recipe):

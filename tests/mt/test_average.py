@@ -51,7 +51,8 @@ def test_a_torn_file_and_one_that_is_no_checkpoint_are_refused_by_name(tmp_path)
     whole = save(tmp_path / "whole.pt", a=[1.0])
     (tmp_path / "torn.pt").write_bytes(whole.read_bytes()[:200])
     torch.save([1, 2], tmp_path / "list.pt")
-    for name in ("torn.pt", "list.pt"):
+    torch.save({"model": [1, 2]}, tmp_path / "pair.pt")
+    for name in ("torn.pt", "list.pt", "pair.pt"):
         with pytest.raises(UserError, match=rf"{name} is not a whole checkpoint"):
             average_checkpoints([tmp_path / name])
 

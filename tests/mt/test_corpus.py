@@ -181,6 +181,10 @@ def other_split(folder: Path) -> None:
     write_text(folder, "valid")
 
 
+def other_split_of_tsv(folder: Path) -> None:
+    (folder / "test.tsv").write_text("en\tde\nA dog.\tEin Hund.\n")
+
+
 def other_languages(folder: Path) -> None:
     write_text(folder)
     (folder / "train.de").rename(folder / "train.fr")
@@ -257,6 +261,7 @@ def torn_gzip(folder: Path) -> None:
         (latin1, ["train.de, line 3: not UTF-8"]),
         (one_side, ["train.de is missing beside train.en"]),
         (other_split, ["'train' is missing", "train.en and train.de", "train.parquet"]),
+        (other_split_of_tsv, ["'train' is missing"]),
         (other_languages, ["no pair en-de", "en, fr"]),
         (other_pairs, ["no pair en-de", "en-cs, en-fr"]),
         (other_fields, ["train.parquet: there is no language 'de'", "en, fr"]),

@@ -39,6 +39,13 @@ def test_hypotheses_come_in_the_corpuss_order_and_are_the_best(tmp_path):
     assert read_hypotheses(tmp_path / "out") == ["Ein Hund.", "Zwei Hunde .", ""]
 
 
+def test_references_stand_for_sentences_without_a_translation(tmp_path):
+    (tmp_path / "out").write_text("D-1\t-0.1\tZwei Hunde.\n")
+    assert read_hypotheses(tmp_path / "out", ["Ein Hund.", "Zwei.", "Drei."]) == ["Ein Hund.", "Zwei Hunde.", "Drei."]
+    with pytest.raises(UserError, match="not a whole output"):
+        read_hypotheses(tmp_path / "out", ["Ein Hund."])
+
+
 @pytest.mark.parametrize("content", ["", "D-1\t-0.1\tone is missing\n"])
 def test_a_cut_off_output_is_refused(tmp_path, content):
     (tmp_path / "out").write_text(content)

@@ -5,11 +5,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 import resmlp_mt
 from resmlp_core.files import UserError
 from resmlp_mt import stages
-from resmlp_mt.stages import commit, keep_settings, newest_checkpoints
+from resmlp_mt.stages import commit, keep_settings, mend_checkpoints, newest_checkpoints
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,31 @@ def test_checkpoints_of_every_so_many_updates_serve_where_no_epochs_are_kept(tmp
     assert names == ["checkpoint_1_4000.pt", "checkpoint_2_10000.pt"]
 
 
+def checkpoint(path, updates):
+    torch.save({"model": {}, "optimizer_history": [{"num_updates": updates}]}, path)
+
+
+def test_after_a_kill_the_newest_whole_checkpoint_is_the_last(tmp_path):
+    """fairseq writes checkpoint_last.pt after the others: a kill between leaves an earlier one."""
+    last = tmp_path / "checkpoint_last.pt"
+    checkpoint(last, 4000)
+    checkpoint(tmp_path / "checkpoint_1_6000.pt", 6000)
+    (tmp_path / "checkpoint_best.pt").write_bytes(b"PK torn")
+    mend_checkpoints(tmp_path)
+    assert last.read_bytes() == (tmp_path / "checkpoint_1_6000.pt").read_bytes()
+    assert not (tmp_path / "checkpoint_best.pt").exists()
+
+
+def test_an_earlier_checkpoint_that_was_written_later_is_not_the_last(tmp_path):
+    """As after a copy of the folder that does not keep the times."""
+    last = tmp_path / "checkpoint_last.pt"
+    checkpoint(last, 6000)
+    checkpoint(tmp_path / "checkpoint_1_4000.pt", 4000)
+    before = last.read_bytes()
+    mend_checkpoints(tmp_path)
+    assert last.read_bytes() == before
+
+
 BEFORE = {
     "pair": "en-de",
     "data": "corpus",
@@ -56,6 +82,7 @@ BEFORE = {
     ("changed", "named"),
     [
         ({"effective_tokens": 700}, "effective_tokens=25000, not 700"),
+        ({"taught_by": {"generate": {"beam": 4}}}, r"taught_by=None, not \{'generate'"),
         ({"vocab_size": 999}, "vocab_size=100, not 999"),
         ({"train": {"lr": 0.2}}, r"train\.lr=0\.1, not 0\.2"),
         ({"train": {"lr": 0.1, "dropout": 0.3}}, r"train\.dropout=None, not 0\.3"),
@@ -73,8 +100,9 @@ def test_other_settings_of_decoding_leave_nothing_that_followed_from_the_earlier
     for name in ("average.json", "valid-5.txt", "generate.txt", "generate-train.txt", "model.pt"):
         (tmp_path / name).touch()
     (tmp_path / "distilled").mkdir()
+    (tmp_path / "distilled.json").touch()
     keep_settings(tmp_path, BEFORE)
-    assert len(list(tmp_path.iterdir())) == 7
+    assert len(list(tmp_path.iterdir())) == 8
     keep_settings(tmp_path, BEFORE | {"average": 5})
     assert {path.name for path in tmp_path.iterdir()} == {"model.pt", "settings.json"}
 
