@@ -100,6 +100,8 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     args = parser.parse_args()
+    if args.device == "cpu" and args.dtype != "float32":
+        parser.error("fairseq trains in bfloat16 on a GPU alone")
     torch.set_num_threads(args.threads)
     logging.disable(logging.INFO)
     warnings.simplefilter("ignore")  # fairseq's, of what newer libraries deprecate

@@ -43,7 +43,7 @@ class RunConfig:
     lr: float = 5e-3
     weight_decay: float = 0.2  # none on alpha, beta and biases
     clip_grad: float | None = None  # norm of the whole gradient; LAMB clips at 1 by itself
-    sched: str = "cosine"  # or step, poly, tanh, constant
+    sched: str = "cosine"  # or step, tanh, constant
     warmup_epochs: float = 5
     warmup_lr: float = 1e-6
     min_lr: float = 1e-5
@@ -120,15 +120,18 @@ class DINOConfig(RunConfig):
     warmup_teacher_temp_epochs: int = 0
 
 
-# What may change between the parts of an interrupted run: it changes the weights that come out by rounding at most.
-FREE = {"device", "workers", "val_batch_size", "val_every", "max_unreadable", "out"}
+# What may change between the parts of an interrupted run, as it is no part of what is learnt. With other workers, or in
+# other parts, the images are augmented otherwise; all else changes the weights that come out by rounding at most.
+FREE = {"data", "device", "workers", "val_batch_size", "val_every", "max_unreadable", "out"}
 FREE_WITH_LABELS = {"accumulate"}  # DINO's loss follows a mean over each part
 CHOICES = {
     "dtype": ("float32", "bfloat16", "float16"),
-    "sched": ("cosine", "step", "poly", "tanh", "constant"),
-    "interpolation": ("bicubic", "bilinear", "nearest", "random"),
+    "sched": ("cosine", "step", "tanh", "constant"),
+    "interpolation": ("bicubic", "bilinear", "nearest"),
 }
-POSITIVE = ("img_size", "epochs", "batch_size", "accumulate", "val_batch_size", "val_every", "crop_pct")
+POSITIVE = ("img_size", "epochs", "batch_size", "accumulate", "val_batch_size", "val_every", "crop_pct", "decay_epochs")
+NOT_NEGATIVE = ("workers", "seed", "max_unreadable", "color_jitter", "mixup", "cutmix")
+SHARES = ("drop_path", "smoothing", "reprob", "hflip", "crop_pct")
 POSITIVE_IN_DINO = ("local_size", "out_dim", "hidden_dim", "bottleneck_dim", "weight_decay")
 Settings = TypeVar("Settings", bound=RunConfig)
 
@@ -168,8 +171,12 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
     for key in (*POSITIVE, *(POSITIVE_IN_DINO if isinstance(config, DINOConfig) else ())):
         if getattr(config, key) <= 0:
             raise UserError(f"{key}={getattr(config, key)} must be above 0")
-    if config.workers < 0:
-        raise UserError(f"workers={config.workers} must be 0 or more")
+    for key in NOT_NEGATIVE:
+        if getattr(config, key, 0) < 0:
+            raise UserError(f"{key}={getattr(config, key)} must be 0 or more")
+    for key in SHARES:
+        if not 0 <= getattr(config, key, 0) <= 1:
+            raise UserError(f"{key}={getattr(config, key)} must be from 0 to 1")
     return config
 
 

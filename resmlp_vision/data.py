@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from datasets.utils.file_utils import xopen
 from PIL import Image
-from timm.data import ImageDataset, IterableImageDataset, create_loader
+from timm.data import ImageDataset, IterableImageDataset, create_loader, create_transform
 from timm.data.readers import create_reader
 from timm.data.readers.reader_hfids import ReaderHfids
 from torch import Tensor
@@ -27,16 +27,20 @@ log = logging.getLogger(__name__)
 posterize.install()
 
 VALIDATION = ("validation", "valid", "val")  # names that an image folder's validation split goes by
-UNREADABLE = -1  # the label of a validation image that cannot be read
+UNREADABLE = -100  # the label of a validation image that cannot be read; data sets use -1 for no label
 BLANK = Image.new("RGB", (64, 64))
 
 
 class Unreadable:
-    """Counts the images of a pass over the data that cannot be read, over the loader's processes."""
+    """Counts the images of a pass over the data that cannot be read, over the loader's processes.
+
+    It also keeps a label that is no class number, which a stream shows only as it is read.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.count = Value("q", 0)
+        self.no_class = Value("q", 0)
 
     def add(self, name: str, error: Exception) -> None:
         """Count an image and name it in a warning."""
@@ -49,7 +53,11 @@ class Unreadable:
         return bool(self.count.value > self.limit)
 
     def refuse_more(self) -> None:
-        """Raise a UserError if there were more than the limit."""
+        """Raise a UserError if there were more than the limit, or a label is no class number."""
+        if self.no_class.value:
+            raise UserError(
+                f"the label {self.no_class.value} is no class number below num_classes; give another label_key or split"
+            )
         if self.beyond():
             raise UserError(f"more than max_unreadable={self.limit} images cannot be read; is the disk whole?")
 
@@ -112,6 +120,8 @@ class StreamedImages(IterableImageDataset):
         files: those of this process; no more loader processes can share them.
     """
 
+    num_classes = 0  # set by count_classes
+
     def __init__(self, reader: EncodedStream, training: bool, limit: int, files: int) -> None:
         super().__init__(root=None, reader=reader)
         self.training = training
@@ -129,6 +139,9 @@ class StreamedImages(IterableImageDataset):
                 self.unreadable.add(file["path"] or f"image {number} of the stream", error)
                 if not self.training:
                     before = BLANK, UNREADABLE
+            if not (isinstance(label, int) and 0 <= label < self.num_classes):
+                self.unreadable.no_class.value = label if isinstance(label, int) and label else -1
+                before = before[0], 0 if self.training else UNREADABLE
             yield self.transform(before[0]), before[1]
 
 
@@ -175,6 +188,8 @@ def open_dataset(
         files = max(1, source.num_shards // dist.get_world_size())
         return StreamedImages(reader, training, config.max_unreadable, files)
     except (ValueError, OSError, KeyError, RuntimeError) as error:
+        if "num_samples" in str(error):
+            raise UserError(f"data={config.data}: it does not say how many images {split!r} has; use hfds/") from None
         raise UserError(f"data={config.data}, split {split!r}: {' '.join(str(error).split())}") from None
 
 
@@ -211,7 +226,8 @@ def count_classes(dataset: Images | StreamedImages, num_classes: int | None) -> 
             raise UserError("a streamed data set does not say how many classes it has; give num_classes=...")
         if num_classes and names > num_classes:
             raise UserError(f"num_classes={num_classes}, but the data have {names} classes")
-        return num_classes or names
+        dataset.num_classes = num_classes or names
+        return dataset.num_classes
     labels = reader.dataset.unique(reader.label_key) if hasattr(reader, "dataset") else range(names)
     if not all(isinstance(label, int) for label in labels) or min(labels) < 0:
         raise UserError("the labels are no class numbers from 0 on; give another label_key or split")
@@ -238,7 +254,11 @@ def training_loader(dataset: Images | StreamedImages, config: Config, device: to
     if isinstance(dataset, StreamedImages) and config.repeated_aug:
         raise UserError("a streamed data set cannot repeat its images; give repeated_aug=0")
     try:
-        loader = create_loader(
+        create_transform(config.img_size, is_training=True, auto_augment=config.auto_augment)
+    except (AssertionError, KeyError, ValueError) as error:
+        raise UserError(f"auto_augment={config.auto_augment} is no policy of timm's: {error}") from None
+    return check_enough(
+        create_loader(
             dataset,
             batch_size=batch_size,
             is_training=True,
@@ -251,10 +271,9 @@ def training_loader(dataset: Images | StreamedImages, config: Config, device: to
             num_aug_repeats=config.repeated_aug,
             **loading(dataset, config, device),
             **norm,
-        )
-    except (AssertionError, KeyError, ValueError) as error:
-        raise UserError(f"auto_augment={config.auto_augment} is no policy of timm's: {error}") from None
-    return check_enough(loader, config)
+        ),
+        config,
+    )
 
 
 def views_loader(

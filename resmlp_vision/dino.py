@@ -66,7 +66,9 @@ class MultiCrop(nn.Module):
 def build_head(dim: int, config: DINOConfig) -> Any:
     """Build DINO's projection head over features of ``dim`` channels; the rows of its last layer keep length 1."""
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of the form of weight_norm that follows
-        head = DINOProjectionHead(dim, config.hidden_dim, config.bottleneck_dim, config.out_dim)
+        head = DINOProjectionHead(
+            dim, config.hidden_dim, config.bottleneck_dim, config.out_dim, freeze_last_layer=config.freeze_last_layer
+        )
     last: Any = weight_norm(nn.utils.remove_weight_norm(head.last_layer))  # a form that can be copied, for the teacher
     last.parametrizations.weight.original0.requires_grad_(False)
     return head
@@ -92,7 +94,7 @@ class DINOTask(TrainingTask):
             center_momentum=CENTER_MOMENTUM ** (1 / config.accumulate),  # it moves with every part of an update
         ).to(device)
         self.epoch = 0
-        # its gradient is left out of the first epochs, which steadies them
+        # left out of the first epochs' gradients, and of their norm, which steadies them
         last = student.head.last_layer.parametrizations.weight.original1
         last.register_hook(lambda grad: grad * (self.epoch >= config.freeze_last_layer))
         self.setup_ema(config.momentum_teacher)
@@ -138,6 +140,12 @@ class DINOTask(TrainingTask):
 
 class DINOTrainer(Trainer[DINOConfig]):
     """Self-supervised training; its validation is the k-NN accuracy of the teacher's features."""
+
+    def __init__(self, config: DINOConfig, device: torch.device) -> None:
+        super().__init__(config, device)
+        head = unwrap_model(self.task.get_trainable_module()).head
+        # the optimiser must pass the frozen layer by: zeros for gradients would count in its moments
+        self.optimizer.register_step_pre_hook(lambda *_: head.cancel_last_layer_gradients(self.task.epoch))
 
     def build_model(self) -> Any:
         """Build the backbone, without a classifier.

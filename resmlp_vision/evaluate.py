@@ -38,7 +38,8 @@ def evaluate(
         real: collects the logits of ImageNet's validation set, in its order; for one process.
 
     Returns:
-        ``loss``, the mean cross-entropy; ``top1`` and ``top5`` in percent; ``unreadable``, a number of images.
+        ``loss``, the mean cross-entropy; ``top1`` and ``top5`` in percent; ``unreadable``, a number of images, and
+        ``images``, that of the others.
 
     Raises:
         UserError: more images than the data set's limit cannot be read.
@@ -49,7 +50,10 @@ def evaluate(
         if real is not None:
             real.add_result(logits)
         evaluator.update(logits, labels)
-    return {**evaluator.compute(distributed=True), "unreadable": loader.dataset.unreadable.finish()}
+    images = evaluator.counts[0].clone()
+    torch.distributed.all_reduce(images)
+    outcome = {**evaluator.compute(distributed=True), "unreadable": loader.dataset.unreadable.finish()}
+    return outcome | {"images": int(images)}
 
 
 def apply_to_images(model: Callable[[Tensor], Tensor], loader: Any, name: str) -> Iterator[tuple[Tensor, Tensor]]:
@@ -183,7 +187,6 @@ def measure(args: argparse.Namespace) -> None:
         "model": str(args.checkpoint or args.model),
         "data": args.data,
         "split": args.split,
-        "images": len(dataset),
     }
     outcome |= evaluate(model, loader, device, real)
     if torch.distributed.get_rank() > 0:
@@ -197,7 +200,7 @@ def measure(args: argparse.Namespace) -> None:
         line += f"  ReaL top-1 {outcome['real_top1']:.2f}%"
     if outcome["unreadable"]:
         line += f"  without {outcome['unreadable']} images that cannot be read"
-    print(f"{line}  ({len(dataset):,} images of {args.data} {args.split})")
+    print(f"{line}  ({outcome['images']:,} images of {args.data} {args.split})")
     if args.out:
         write_json(args.out, outcome)
 

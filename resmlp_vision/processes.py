@@ -19,7 +19,7 @@ def join_processes(device: str | None = None) -> torch.device:
         This process's device.
 
     Raises:
-        UserError: another device, or ``cuda`` where there is none.
+        UserError: another device, or ``cuda`` where there is none, or too few.
     """
     if device not in (None, "cpu", "cuda"):
         raise UserError(f"device={device} is neither cpu nor cuda; CUDA_VISIBLE_DEVICES chooses among GPUs")
@@ -28,6 +28,10 @@ def join_processes(device: str | None = None) -> torch.device:
     chosen = torch.device("cpu")
     if device != "cpu" and torch.cuda.is_available():
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        if chosen.index >= torch.cuda.device_count():
+            raise UserError(
+                f"torchrun --nproc-per-node asks for more than this machine's {torch.cuda.device_count()} GPUs"
+            )
         torch.cuda.set_device(chosen)
     if not dist.is_initialized():
         alone: dict[str, Any] = {"store": dist.HashStore(), "rank": 0, "world_size": 1}

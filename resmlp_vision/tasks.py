@@ -1,5 +1,6 @@
 """What is minimised: timm's tasks, against the labels alone or against a teacher's decisions too."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import timm
@@ -31,11 +32,17 @@ class HardDistillationTask(LogitDistillationTask):
         return {"loss": loss, "output": logits}
 
 
-def create_task(model: nn.Module, config: Config, device: torch.device) -> TrainingTask:
+def create_task(model: nn.Module, config: Config, device: torch.device, classes: Sequence[str] = ()) -> TrainingTask:
     """Make timm's task: the model and its loss.
 
+    Args:
+        model: what is trained.
+        config: the loss, and the teacher.
+        device: of the loss.
+        classes: the names of the data's classes, where they are known.
+
     Raises:
-        UserError: the teacher is unknown, or knows other classes.
+        UserError: the teacher is unknown, or knows other classes, or takes images of another size.
     """
     criterion: nn.Module = nn.CrossEntropyLoss()
     if config.mixup > 0 or config.cutmix > 0:
@@ -51,6 +58,13 @@ def create_task(model: nn.Module, config: Config, device: torch.device) -> Train
         raise UserError(f"teacher={config.teacher}: {' '.join(str(error).split())}") from None
     if teacher.num_classes != model.num_classes:
         raise UserError(f"teacher={config.teacher} knows {teacher.num_classes} classes, the model {model.num_classes}")
+    if classes and list(getattr(teacher, "classes", None) or classes) != list(classes):
+        raise UserError(f"teacher={config.teacher} was trained on classes of other names, or in another order")
+    try:
+        with torch.inference_mode():
+            teacher.eval()(torch.zeros(1, 3, config.img_size, config.img_size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise UserError(f"teacher={config.teacher} cannot take images of img_size={config.img_size}: {error}") from None
     teacher.requires_grad_(False)
     return HardDistillationTask(
         model, teacher.to(device), criterion, task_loss_weight=0.5, device=device, verbose=False

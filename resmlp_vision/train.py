@@ -246,7 +246,7 @@ class SupervisedTrainer(Trainer[Config]):
     def create_task(self, model: Any) -> None:
         """Make the classifier's task, against the labels or a teacher's decisions too."""
         config = self.config
-        self.task = create_task(model, config, self.device)
+        self.task = create_task(model, config, self.device, self.classes)
         if config.mixup > 0 or config.cutmix > 0:
             self.mixup = Mixup(
                 config.mixup, config.cutmix, label_smoothing=config.smoothing, num_classes=self.num_classes
@@ -265,7 +265,7 @@ class SupervisedTrainer(Trainer[Config]):
             if not ema or self.task.has_ema():
                 with self.autocast():
                     found = evaluate(self.task.get_eval_model(ema=ema), self.val_loader, self.device)
-                del found["unreadable"]
+                del found["unreadable"], found["images"]
                 outcome |= {f"{prefix}{'val_loss' if key == 'loss' else key}": value for key, value in found.items()}
         return outcome
 
@@ -291,7 +291,10 @@ def train(config: Settings, trainer_type: type[Trainer[Settings]]) -> dict[str, 
         if first:
             stack.enter_context(alone_in(out))
             keep_settings(config, out)
-        trainer = trainer_type(config, device)
+        going_on = (out / LAST).exists()  # then the weights that it started from may be gone
+        trainer = trainer_type(
+            dataclasses.replace(config, checkpoint=None, pretrained=False) if going_on else config, device
+        )
         args = argparse.Namespace(
             **dataclasses.asdict(config) | {"num_classes": trainer.num_classes, "classes": trainer.classes}
         )
@@ -344,7 +347,7 @@ def keep_settings(config: RunConfig, out: Path) -> None:
     free = FREE | FREE_WITH_LABELS if isinstance(config, Config) else FREE
     for key, now in dataclasses.asdict(config).items():
         if key not in free and before[key] != now:
-            raise UserError(f"{out} was started with {key}={before[key]}, not {now}; give another out, or delete it")
+            raise UserError(f"{out} was started with {key}={before[key]}, not {now}; give another out")
 
 
 def run_command(name: str, description: str, kind: type[Settings], trainer_type: type[Trainer[Settings]]) -> None:

@@ -36,6 +36,15 @@ def images(tmp_path_factory):
         ("learning_rate=3", "unknown key 'learning_rate'"),
         ("epochs=many", "epochs: "),
         ("dtype=int8", "dtype=int8 is none of"),
+        ("model=vit_tiny_patch16_224 model_args={} checkpoint=/nowhere.pth", "/nowhere.pth"),
+        ("auto_augment=rnd-m9", "auto_augment=rnd-m9 is no policy of timm's"),
+        ("color_jitter=-1 auto_augment=null", "color_jitter=-1.0 must be 0 or more"),
+        ("interpolation=random", "interpolation=random is none of"),
+        ("sched=step decay_epochs=0", "decay_epochs=0.0 must be above 0"),
+        ("smoothing=2", "smoothing=2.0 must be from 0 to 1"),
+        ("drop_path=2", "drop_path=2.0 must be from 0 to 1"),
+        ("crop_pct=9", "crop_pct=9.0 must be from 0 to 1"),
+        ("seed=-1", "seed=-1 must be 0 or more"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(images, tmp_path, override, message):

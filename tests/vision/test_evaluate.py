@@ -89,6 +89,19 @@ def test_accuracy_is_that_of_one_image_at_a_time_whatever_holds_the_images(check
         assert f"top-1 {expected:.2f}%" in printed
 
 
+@pytest.mark.parametrize(("labels", "named"), [([0, 1, -1], "the label -1"), ([0, 1, 3], "the label 3")])
+def test_a_streams_label_that_is_no_class_is_told(checkpoint, images, tmp_path, labels, named):
+    parquet = write_parquet(tmp_path / "parquet", images)
+    table = pq.read_table(parquet / "validation.parquet").slice(0, 3)
+    table = table.set_column(1, "kind", pa.array(labels))
+    pq.write_table(table, parquet / "validation.parquet")
+    card = (parquet / "README.md").read_text()
+    (parquet / "README.md").write_text(card[: card.index("  features")] + card[card.index("  splits") :])
+    keys = ("--image-key", "picture", "--label-key", "kind")
+    line = arguments(checkpoint, "--data", f"hfids/{parquet}", *keys)
+    assert f"{named} is no class number below num_classes" in fail(evaluate.main, *line)
+
+
 def test_images_that_cannot_be_read_are_named_and_left_out(checkpoint, images, tmp_path):
     broken = write_images(tmp_path / "images", classes=3, images=7)
     paths = sorted((broken / "val").rglob("*.png"))
@@ -163,7 +176,7 @@ def test_each_image_counts_once_whatever_the_batch(images):
     join_processes("cpu")
     torch.manual_seed(0)
     logits, labels = torch.randn(11, 6), torch.randint(6, (11,))
-    labels[3] = -1  # unreadable
+    labels[3] = UNREADABLE
     batches = Loader((logits[i : i + 4], labels[i : i + 4]) for i in range(0, 11, 4))
     found = evaluate.evaluate(torch.nn.Identity(), batches, torch.device("cpu"))
     ranks = [(logits[i] > logits[i, labels[i]]).sum().item() for i in range(11) if i != 3]
@@ -175,7 +188,7 @@ def test_a_stream_may_name_its_files_instead_of_holding_them(images):
     paths = sorted((images / "val").rglob("*.png"))
     reader = [({"bytes": None, "path": str(path)}, 1) for path in [*paths, images / "gone.png"]]
     stream = StreamedImages(reader, training=False, limit=1, files=1)
-    stream.transform = lambda image: image
+    stream.transform, stream.num_classes = lambda image: image, 3
     *found, (_, label) = stream
     assert all(image.tobytes() == Image.open(p).tobytes() for (image, _), p in zip(found, paths, strict=True))
     assert label == UNREADABLE and stream.unreadable.count.value == 1

@@ -118,6 +118,16 @@ def test_run_again_it_trains_nothing_and_other_settings_are_refused(images, tmp_
     assert "lr=0.01, not 0.02" in fail(main, *settings, "lr=0.02")
 
 
+def test_it_goes_on_where_the_data_have_moved_and_its_first_weights_are_gone(images, tmp_path):
+    run(main, *TINY, f"data={images}", f"out={tmp_path / 'before'}", "epochs=1")
+    first = tmp_path / "before" / "last.pth.tar"
+    settings = (*TINY, f"out={tmp_path / 'after'}", f"checkpoint={first}")
+    run(main, *settings, f"data={images}")
+    first.unlink()
+    shutil.copytree(images, tmp_path / "moved")
+    assert "going on after epoch 3" in run(main, *settings, f"data={tmp_path / 'moved'}")
+
+
 def test_a_batch_in_parts_and_on_two_processes_trains_like_a_batch_in_one(images, tmp_path):
     settings = (*TINY, *PLAIN, f"data={images}", "batch_size=8", "opt=sgd", "lr=0.05", "smoothing=0")
     run(main, *settings, f"out={tmp_path / 'one'}")
@@ -243,7 +253,13 @@ def test_a_student_follows_a_checkpoint_that_is_wrong(images, tmp_path):
     run(main, *longer, f"data={images}", f"out={tmp_path / 'student'}", teacher, "smoothing=0.9")
     assert json.loads((tmp_path / "student" / "results.json").read_text())["top1"] <= 10
     three = write_images(tmp_path / "three", classes=3)
-    assert "knows 2 classes, the model 3" in fail(main, *TINY, f"data={three}", f"out={tmp_path / 'x'}", teacher)
+    settings = (*TINY, f"out={tmp_path / 'x'}", teacher)
+    assert "knows 2 classes, the model 3" in fail(main, *settings, f"data={three}")
+    assert "cannot take images of img_size=16" in fail(main, *settings, f"data={images}", "img_size=16")
+    for split in ("train", "val"):
+        (three / split / "class2").rename(three / split / "a")
+        shutil.rmtree(three / split / "class0")
+    assert "classes of other names" in fail(main, *settings, f"data={three}")
 
 
 def test_fine_tuning_at_another_size_with_other_classes(images, tmp_path, caplog):

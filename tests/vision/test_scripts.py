@@ -1,0 +1,48 @@
+"""The demo's scripts, the ablations and a benchmark run as they are called."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from .runs import TINY, write_images
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_script(path, *arguments):
+    line = [sys.executable, ROOT / path, *arguments]
+    done = subprocess.run(list(map(str, line)), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_digits_are_written_learnt_and_looked_at(tmp_path):
+    digits, out = tmp_path / "digits", tmp_path / "run"
+    run_script("recipes/digits/digits.py", digits)
+    assert [len(list((digits / split).glob("*/*.png"))) for split in ("train", "test")] == [1437, 360]
+    line = ["-m", "resmlp_vision.train", "--config", "recipes/digits/recipe.yaml", "epochs=1", "warmup_epochs=0"]
+    subprocess.run([sys.executable, *line, f"data={digits}", f"out={out}", "device=cpu"], check=True, cwd=ROOT)
+    printed = run_script("recipes/digits/look.py", digits, out)
+    top1 = json.loads((out / "results.json").read_text())["top1"]
+    assert f"{top1:.1f}% of 360 test digits" in printed
+    assert {"confusion.png", "filters.png"} <= {path.name for path in out.iterdir()}
+
+
+def test_every_ablation_trains_and_those_that_are_done_are_left(tmp_path):
+    images = write_images(tmp_path / "images")
+    line = (tmp_path / "out", *TINY, f"data={images}", "val_split=val", "image_key=image", "epochs=1")
+    table = run_script("recipes/cifar10/ablations.py", *line)
+    rows = json.loads((tmp_path / "out" / "ablations.json").read_text())
+    assert len({row["parameters"] for row in rows}) == 7  # LayerNorm has as many as Aff
+    assert all(f"{row['parameters']:,}" in table for row in rows)
+
+
+def test_a_benchmark_measures_all_models_on_the_same_work(tmp_path):
+    line = ("--device", "cpu", "--batch", 1, "--rounds", 1, "--dtype", "float32", "--out", tmp_path)
+    printed = run_script("benchmarks/vision_infer.py", *line, "--threads", torch.get_num_threads())
+    rows = json.loads((tmp_path / "vision_infer.json").read_text())["rows"]
+    assert {row["contender"] for row in rows} >= {"ours", "ours, folded", "timm's resmlp_12_224"}
+    assert all(row["per_second"] > 0 and row["contender"] in printed for row in rows)
