@@ -11,8 +11,8 @@ class PackedLinear(nn.Linear):
     """W x + b, with W laid out once as oneDNN reads it fastest.
 
     That serves float32 on a CPU without gradients: a step of decoding above all, whose few positions leave little to do
-    but to read W. Elsewhere this is an ``nn.Linear``. The second copy of W is made at first use and again after W
-    changed; it is not saved.
+    but to read W. Elsewhere this is an ``nn.Linear``. The second copy of W is made at first use, which is for more than
+    one position, and again after W changed; it is not saved.
 
     Args:
         linear: gives its parameters.
@@ -29,6 +29,9 @@ class PackedLinear(nn.Linear):
         """Map ``(..., in_features)`` to ``(..., out_features)``."""
         if not self._can_pack(x):
             return super().forward(x)
+        if x.numel() == self.in_features:  # for one column PyTorch employs one thread, for two all of them
+            y = (self.weight @ x.reshape(1, -1).repeat(2, 1).t())[:, 0]
+            return (y if self.bias is None else y + self.bias).reshape(*x.shape[:-1], -1)
         return torch.ops.mkldnn._linear_pointwise(x, self._pack(), self.bias, "none", [], "")
 
     def _can_pack(self, x: Tensor) -> bool:

@@ -49,6 +49,7 @@ def test_it_gives_what_a_linear_layer_gives(shape, inputs, outputs, bias, transp
 def test_what_is_multiplied_without_gradients_is_packed():
     _, packed = make_pair()
     packed(torch.randn(0, 5))
+    packed(torch.randn(1, 5))
     assert packed._packed is None
     packed(torch.randn(3, 5))
     assert uses_packed(packed)
