@@ -64,7 +64,8 @@ def create_task(model: nn.Module, config: Config, device: torch.device, classes:
         with torch.inference_mode():
             teacher.eval()(torch.zeros(1, 3, config.img_size, config.img_size))
     except (AssertionError, RuntimeError, ValueError) as error:
-        raise UserError(f"teacher={config.teacher} cannot take images of img_size={config.img_size}: {error}") from None
+        why = " ".join(str(error).split())
+        raise UserError(f"teacher={config.teacher} cannot take images of img_size={config.img_size}: {why}") from None
     teacher.requires_grad_(False)
     return HardDistillationTask(
         model, teacher.to(device), criterion, task_loss_weight=0.5, device=device, verbose=False
