@@ -57,12 +57,11 @@ def read_recipe(
     if not isinstance(config, DictConfig) or set(OPTIONAL | dict(config)) != set(KEYS):
         raise UserError(f"{path} must have the keys {', '.join(KEYS)}, of which {', '.join(OPTIONAL)} may be left out")
     config = OmegaConf.merge(OPTIONAL, config)
-    own_archs = config.pop("archs")
+    archs: Any = OmegaConf.merge(config.pop("archs"), OmegaConf.load(more_archs) if more_archs else {})
     for override in overrides:
         key, separator, _ = override.partition("=")
         if not separator or key.split(".")[0] not in config:
             raise UserError(f"{override!r} is not key=value with a key of {path}: {', '.join(map(str, config))}")
-    archs: Any = OmegaConf.merge(own_archs, OmegaConf.load(more_archs) if more_archs else {})
     arch = arch or str(next(iter(archs)))
     if arch not in archs:
         raise UserError(f"--arch {arch} is not in {path}, which has {', '.join(map(str, archs))}")

@@ -257,23 +257,21 @@ def training_loader(dataset: Images | StreamedImages, config: Config, device: to
         create_transform(config.img_size, is_training=True, auto_augment=config.auto_augment)
     except (AssertionError, KeyError, ValueError) as error:
         raise UserError(f"auto_augment={config.auto_augment} is no policy of timm's: {error}") from None
-    return check_enough(
-        create_loader(
-            dataset,
-            batch_size=batch_size,
-            is_training=True,
-            re_prob=config.reprob,
-            re_mode="pixel",
-            scale=config.scale,
-            hflip=config.hflip,
-            color_jitter=config.color_jitter,
-            auto_augment=config.auto_augment,
-            num_aug_repeats=config.repeated_aug,
-            **loading(dataset, config, device),
-            **norm,
-        ),
-        config,
+    loader = create_loader(
+        dataset,
+        batch_size=batch_size,
+        is_training=True,
+        re_prob=config.reprob,
+        re_mode="pixel",
+        scale=config.scale,
+        hflip=config.hflip,
+        color_jitter=config.color_jitter,
+        auto_augment=config.auto_augment,
+        num_aug_repeats=config.repeated_aug,
+        **loading(dataset, config, device),
+        **norm,
     )
+    return check_enough(loader, config)
 
 
 def views_loader(

@@ -41,6 +41,7 @@ from resmlp_vision.processes import join_processes
 from resmlp_vision.records import Record, Records, score
 from resmlp_vision.tasks import create_task
 
+METRICS = {"loss": "val_loss", "top1": "top1", "top5": "top5"}  # names in a validation, and in a record
 CHECK_EVERY = 20  # updates between looks at the loss, each of which waits for the GPU
 
 
@@ -265,8 +266,7 @@ class SupervisedTrainer(Trainer[Config]):
             if not ema or self.task.has_ema():
                 with self.autocast():
                     found = evaluate(self.task.get_eval_model(ema=ema), self.val_loader, self.device)
-                del found["unreadable"], found["images"]
-                outcome |= {f"{prefix}{'val_loss' if key == 'loss' else key}": value for key, value in found.items()}
+                outcome |= {f"{prefix}{name}": found[key] for key, name in METRICS.items()}
         return outcome
 
 
