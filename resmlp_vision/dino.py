@@ -28,7 +28,7 @@ from resmlp_vision.data import Images, StreamedImages, views_loader
 from resmlp_vision.model import ResMLP
 from resmlp_vision.probes import extract_features, measure_knn
 from resmlp_vision.train import Trainer, run_command
-from resmlp_vision.weights import crop_positions
+from resmlp_vision.weights import crop_positions, mixes_linearly
 
 NEIGHBOURS = 20  # of the k-NN classification that validates
 CENTER_MOMENTUM = 0.9  # of the mean that is subtracted from what the teacher tells
@@ -157,7 +157,7 @@ class DINOTrainer(Trainer[DINOConfig]):
         model = build(config, 0)
         if not isinstance(model, ResMLP):
             raise UserError(f"model={config.model} is not ours, whose A can be cut to small views")
-        if not crop_positions(model, model.stem.grid_size) or model.global_pool != "avg":
+        if not mixes_linearly(model) or model.global_pool != "avg":
             raise UserError("model_args: DINO needs position_mixer: linear and global_pool: avg")
         patch = model.stem.patch_size[0]
         if config.local_size % patch or config.local_size > config.img_size:

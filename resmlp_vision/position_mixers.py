@@ -1,11 +1,11 @@
-"""What the paper's ablations put in the place of A: drop-in alternatives to ``CrossPositionLinear`` on a patch grid."""
+"""What can stand in the place of A on a patch grid: the paper's ablations, and a convolution beside A."""
 
 from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resmlp_core import CrossPositionLinear
+from resmlp_core import CrossPositionLinear, PositionCache
 
 Grid = tuple[int, int]
 
@@ -44,9 +44,24 @@ class PatchConvolution(nn.Module):
         return self.convolution(images).flatten(2).permute(2, 0, 1)
 
 
-def convolution(dim: int, groups: int = 1) -> nn.Conv2d:
+def convolution(dim: int, groups: int = 1, bias: bool = True) -> nn.Conv2d:
     """Make a 3×3 convolution that keeps the size of the grid; depth-wise with ``groups=dim``."""
-    return nn.Conv2d(dim, dim, 3, padding=1, groups=groups)
+    return nn.Conv2d(dim, dim, 3, padding=1, groups=groups, bias=bias)
+
+
+class ConvolvedLinear(CrossPositionLinear):
+    """A · x + depth-wise 3×3 convolution of x: a filter of its own for every channel, over near patches.
+
+    Beyond the paper, as ``resmlp_core.ConvolvedMixer`` is for text.
+    """
+
+    def __init__(self, dim: int, grid: Grid) -> None:
+        super().__init__(grid[0] * grid[1])
+        self.near = PatchConvolution(grid, convolution(dim, groups=dim, bias=False))  # A has the bias
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
+        """Map ``(N, B, C)`` to ``(N, B, C)``; a grid of patches is never padded or cached."""
+        return super().forward(x) + self.near(x)
 
 
 # By the name that ``create_model(..., position_mixer=NAME)`` takes: (dim, grid) -> module, or None.
@@ -59,4 +74,5 @@ POSITION_MIXERS: dict[str, Callable[[int, Grid], nn.Module | None]] = {
     "separable_conv3x3": lambda dim, grid: PatchConvolution(
         grid, nn.Sequential(convolution(dim, groups=dim), nn.Conv2d(dim, dim, 1))
     ),
+    "convolved_linear": ConvolvedLinear,
 }

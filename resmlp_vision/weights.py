@@ -71,6 +71,12 @@ def resample(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tensor]:
     return resampled
 
 
+def mixes_linearly(model: ResMLP) -> bool:
+    """Whether every layer mixes positions by A and nothing else."""
+    mixers = [module for name, module in model.named_modules() if name.endswith("cross_position.mixer")]
+    return len(mixers) == len(model.layers) and all(type(mixer) is CrossPositionLinear for mixer in mixers)
+
+
 def crop_positions(model: ResMLP, grid: tuple[int, int]) -> dict[str, Tensor]:
     """Give A and its bias for the middle of the patch grid: the sub-matrices of all layers by name, with gradients.
 
@@ -109,10 +115,7 @@ def to_timm(model: ResMLP) -> dict[str, Tensor]:
     Raises:
         ValueError: the model is one of the paper's ablations, which timm does not have.
     """
-    affine = isinstance(model.norm, Affine)
-    mixers = [module for name, module in model.named_modules() if name.endswith("cross_position.mixer")]
-    linear = len(mixers) == len(model.layers) and all(isinstance(mixer, CrossPositionLinear) for mixer in mixers)
-    if not affine or not linear or model.global_pool != "avg":
+    if not isinstance(model.norm, Affine) or not mixes_linearly(model) or model.global_pool != "avg":
         raise ValueError("timm's resmlp models have Aff, the linear layer over positions and average pooling alone")
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     carried = torch.zeros_like(weights["norm.beta"])

@@ -1,4 +1,4 @@
-"""The paper's ablations at the scale of CIFAR-10: each row trains one small model with one thing changed.
+"""The paper's ablations at the scale of CIFAR-10, and three rows beyond: each trains one small model.
 
     python recipes/cifar10/ablations.py OUT [KEY=VALUE ...]
 
@@ -14,6 +14,8 @@ from pathlib import Path
 from resmlp_core.files import write_json
 
 RECIPE = Path(__file__).with_name("ablations.yaml")
+CONVOLVED = "model_args.position_mixer=convolved_linear"
+WELL_SCALED = ["model_args.norm=layer_norm", "model_args.layer_scale=1"]
 ROWS = {
     "ResMLP": [],
     "Aff → LayerNorm": ["model_args.norm=layer_norm"],
@@ -23,6 +25,10 @@ ROWS = {
     "cross-patch linear → conv 3×3": ["model_args.position_mixer=conv3x3"],
     "cross-patch linear → depth-wise conv 3×3": ["model_args.position_mixer=depthwise_conv3x3"],
     "cross-patch linear → depth-separable conv 3×3": ["model_args.position_mixer=separable_conv3x3"],
+    # beyond the paper
+    "a depth-wise conv 3×3 beside A": [CONVOLVED],
+    "Aff → LayerNorm, LayerScale from 1": WELL_SCALED,
+    "and a depth-wise conv 3×3 beside A": [*WELL_SCALED, CONVOLVED],
 }
 
 

@@ -234,6 +234,7 @@ def test_fine_tuning_starts_from_the_teacher_and_a_probe_from_no_classifier(chec
         ("local_size=10", "local_size=10 must be a multiple of the patch size, 4, up to img_size=16"),
         ("local_size=20", "local_size=20 must be"),
         ("model_args.position_mixer=none", "position_mixer: linear"),
+        ("model_args.position_mixer=convolved_linear", "position_mixer: linear"),
         ("model_args.global_pool=class_mlp", "global_pool: avg"),
         ("mixup=0.8", "unknown key 'mixup'"),
         ("val_split=null epochs=0", "epochs=0 must be above 0"),

@@ -78,7 +78,8 @@ def test_a_folded_model_gives_the_same(override):
     folded = resmlp_core.fold(model)
     torch.testing.assert_close(folded(images), model(images), rtol=1e-5, atol=1e-5)
     assert torch.equal(resmlp_core.fold(folded)(images), folded(images))
-    if override.get("position_mixer", "linear") in ("linear", "none") and override.keys() <= {"norm", "position_mixer"}:
+    absorbed = override.get("position_mixer", "linear") in ("linear", "convolved_linear", "none")
+    if absorbed and override.keys() <= {"norm", "position_mixer"}:
         assert not any(isinstance(module, resmlp_core.Affine) for module in folded.modules())
 
 
@@ -123,7 +124,15 @@ def test_weights_go_back_to_timm_with_every_post_beta_absorbed():
         torch.testing.assert_close(peer(images), model(images), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("override", [{"norm": "layer_norm"}, {"position_mixer": "mlp"}, {"global_pool": "class_mlp"}])
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"norm": "layer_norm"},
+        {"position_mixer": "mlp"},
+        {"position_mixer": "convolved_linear"},
+        {"global_pool": "class_mlp"},
+    ],
+)
 def test_an_ablation_does_not_pass_for_timms_model(override):
     with pytest.raises(ValueError, match="timm's resmlp models have Aff"):
         to_timm(ResMLP(**TINY, **override))
@@ -186,12 +195,31 @@ def test_a_mistake_is_named(arguments, message):
 
 
 @pytest.mark.parametrize(
-    "override", [{}, {"norm": "layer_norm"}, {"position_mixer": "none"}, {"global_pool": "class_mlp"}]
+    "override",
+    [
+        {},
+        {"norm": "layer_norm"},
+        {"position_mixer": "none"},
+        {"position_mixer": "convolved_linear"},
+        {"global_pool": "class_mlp"},
+    ],
 )
 def test_every_parameter_is_used(override):
     model = randomise(ResMLP(**TINY, **override)).train()
     model(torch.randn(2, 3, 32, 32)).square().sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("name", ["depthwise_conv3x3", "convolved_linear"])
+def test_a_convolution_reads_the_neighbours_on_the_grid_and_its_own_channel(name):
+    mixer = POSITION_MIXERS[name](2, (3, 4))
+    if name == "convolved_linear":
+        torch.nn.init.zeros_(mixer.weight)  # A; what stays is beside it
+    lit = torch.zeros(12, 1, 2)
+    lit[7, 0, 1] = 1  # the last of the second row, in the second channel
+    moved = (mixer(lit) - mixer(torch.zeros_like(lit)))[:, 0]
+    assert not moved[:, 0].any()
+    assert moved[:, 1].nonzero().flatten().tolist() == [2, 3, 6, 7, 10, 11]  # not 8, which begins the third
 
 
 def test_stochastic_depth_drops_an_images_sublayer_whole_and_keeps_the_mean():

@@ -36,7 +36,7 @@ def test_every_ablation_trains_and_those_that_are_done_are_left(tmp_path):
     line = (tmp_path / "out", *TINY, f"data={images}", "val_split=val", "image_key=image", "epochs=1")
     table = run_script("recipes/cifar10/ablations.py", *line)
     rows = json.loads((tmp_path / "out" / "ablations.json").read_text())
-    assert len({row["parameters"] for row in rows}) == 7  # LayerNorm has as many as Aff
+    assert len({row["parameters"] for row in rows}) == 8  # LayerNorm has as many as Aff
     assert all(f"{row['parameters']:,}" in table for row in rows)
 
 
