@@ -3,9 +3,11 @@
 import argparse
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -50,8 +52,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     try:
         if "://" in str(path):
-            load = torch.hub.load_state_dict_from_url
-            return dict(load(str(path), map_location="cpu", check_hash=True, weights_only=True))
+            return download_checkpoint(str(path))
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from None
@@ -61,6 +62,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a file of weights: {str(error).partition(chr(10))[0]}") from None
     except Exception:  # what is no pickle at all can end its reading in any of them
         raise ValueError(f"{path} is not a file of weights") from None
+
+
+def download_checkpoint(url: str) -> dict[str, Any]:
+    """Read a checkpoint from a URL, or from PyTorch's cache, where it lies by the whole URL: most are named alike."""
+    name = Path(urlsplit(url).path).name
+    return dict(
+        torch.hub.load_state_dict_from_url(
+            url,
+            map_location="cpu",
+            check_hash=re.search(r"-[0-9a-f]{8,}\.", name) is not None,  # checkpoint-12.pth.tar has a number, no hash
+            file_name=f"{sha256(url.encode()).hexdigest()[:16]}_{name}",
+            weights_only=True,
+        )
+    )
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """Files that are either whole or not there, and a user's mistakes told in one line."""
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -91,6 +90,8 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         UserError: when another process holds it, and does so for longer than a killed one's children live.
     """
+    import fcntl  # not on Windows, where models can be used all the same
+
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         patience = time.monotonic() + PATIENCE

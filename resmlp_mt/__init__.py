@@ -8,10 +8,11 @@ import logging
 import warnings
 
 # Importing fairseq configures logging, down to DEBUG, unless that is done already, as in fairseq's own commands.
-logging.basicConfig(level=logging.WARNING)
-
+done_already = logging.NullHandler()
+logging.root.addHandler(done_already)
 with warnings.catch_warnings(action="ignore", category=FutureWarning):  # that PyTorch gives up torch.jit.script
     import fairseq  # noqa: F401
+logging.root.removeHandler(done_already)
 
 import resmlp_core.checkpoint  # noqa: E402, F401  lets in the types that fairseq keeps in its checkpoints
 from resmlp_mt import muon, numpy_compat, replace_unk, whole_corpus  # noqa: E402, F401

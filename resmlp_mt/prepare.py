@@ -35,6 +35,8 @@ BATCH = 10_000  # sentences encoded at a time
 INT_MAX = 2**31 - 1  # sentencepiece tells of a vocabulary that is too large only up to here
 SPECIAL = 4  # entries of fairseq's own
 OUTPUT_RATIO = 2  # what the folder holds at most is 1.57 times the text's bytes, measured
+# sentencepiece's: NFKC with one kind of spaces, as fairseq's users have it; NFKC; none at all
+NORMALIZATIONS = ("nmt_nfkc", "nfkc", "identity")
 BAR: dict[str, Any] = {"unit": " pairs", "unit_scale": True, "disable": None, "leave": False}
 
 
@@ -47,6 +49,7 @@ class Settings(Rules):
     target_lang: str
     vocab_size: int
     seed: int = 1
+    normalization: str = NORMALIZATIONS[0]
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def prepare(
     *,
     rules: Rules = EMPTY_SIDES,
     seed: int = 1,
+    normalization: str = NORMALIZATIONS[0],
     workers: int | None = None,
 ) -> dict[str, Any]:
     """Make ``out`` a folder to train on: text/, sentencepiece.model and .vocab, data-bin/ and prepare.json.
@@ -82,6 +86,8 @@ def prepare(
         out: the folder to make or to complete.
         rules: which training pairs to leave out; validation and test stay as they are.
         seed: picks the sentences that the vocabulary is learned from when there are more than a million.
+        normalization: what sentencepiece makes of the characters. NFKC writes … as three points and full-width
+            punctuation as ASCII's, so that no translation has the former; ``identity`` keeps all.
         workers: threads to encode with; as many as there are processors when None.
 
     Returns:
@@ -98,6 +104,9 @@ def prepare(
     workers = workers if workers is not None else os.cpu_count() or 1
     if workers < 1:
         raise UserError(f"--workers {workers} is less than 1")
+    for option, language in (("--source-lang", source_lang), ("--target-lang", target_lang)):
+        if "-" in language:
+            raise UserError(f"{option} {language}: fairseq takes the hyphen for the end of the name; call it otherwise")
     if vocab_size <= SPECIAL:
         raise UserError(f"--vocab-size {vocab_size} leaves no entry beside fairseq's {SPECIAL} special ones")
     where = str(Path(data).resolve()) if Path(data).exists() else str(data)
@@ -107,6 +116,7 @@ def prepare(
         target_lang=target_lang,
         vocab_size=vocab_size,
         seed=seed,
+        normalization=normalization,
         **asdict(rules),
     )
     out = Path(out)
@@ -225,6 +235,7 @@ def _sentencepiece(settings: Settings, out: Path, workers: int, report: dict[str
                 model_type="bpe",
                 vocab_size=min(settings.vocab_size, INT_MAX),
                 character_coverage=1.0,
+                normalization_rule_name=settings.normalization,
                 # The numbers and names of fairseq's own: no piece that is learned can then take one of these names.
                 bos_id=0,
                 pad_id=1,
@@ -336,7 +347,9 @@ def _create(path: Path) -> TextIO:
 RULES = tuple(field.name for field in fields(Rules))
 STAGES = {
     "text": Stage(("data", "source_lang", "target_lang", *RULES), ("text",), _text),
-    "sentencepiece": Stage(("vocab_size", "seed"), ("sentencepiece.model", "sentencepiece.vocab"), _sentencepiece),
+    "sentencepiece": Stage(
+        ("vocab_size", "seed", "normalization"), ("sentencepiece.model", "sentencepiece.vocab"), _sentencepiece
+    ),
     "data-bin": Stage((), ("data-bin",), _data_bin),
 }
 
@@ -367,6 +380,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         help=f"picks the sentences to learn the vocabulary from, when over {VOCABULARY_SENTENCES} (default: 1)",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="threads to encode with (default: one a processor)")
+    parser.add_argument(
+        "--normalization",
+        choices=NORMALIZATIONS,
+        default=NORMALIZATIONS[0],
+        help="sentencepiece's of characters; identity keeps …, ½ and full-width punctuation (default: %(default)s)",
+    )
     cleaning = parser.add_argument_group("cleaning", "train pairs to leave out, beside those with an empty side")
     cleaning.add_argument("--max-words", type=int, metavar="N", help="with a side of more words")
     cleaning.add_argument("--max-chars", type=int, metavar="N", help="with a side of more characters")

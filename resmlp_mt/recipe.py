@@ -18,10 +18,15 @@ from omegaconf.errors import InterpolationKeyError
 from yaml import YAMLError
 
 from resmlp_core.files import UserError, reporting
-from resmlp_mt.prepare import RULES
+from resmlp_mt.prepare import NORMALIZATIONS, RULES
 from resmlp_mt.stages import STAGES, Run
 
-OPTIONAL: dict[str, Any] = {"clean": {}, "effective_tokens": None, "tokenized_bleu": None}
+OPTIONAL: dict[str, Any] = {
+    "clean": {},
+    "normalization": NORMALIZATIONS[0],
+    "effective_tokens": None,
+    "tokenized_bleu": None,
+}
 TOKENIZED = (None, "moses", "split compounds")
 KEYS = (*OPTIONAL, "pair", "data", "vocab_size", "average", "shown_positions", "train", "archs", "generate")
 OWN_TRAIN_OPTIONS = {"save-dir", "tensorboard-logdir", "log-format", "user-dir"}
@@ -78,6 +83,8 @@ def read_recipe(
         raise UserError(f"clean.{rule} is no rule; there are {', '.join(RULES)}")
     if settings["tokenized_bleu"] not in TOKENIZED:
         raise UserError(f"tokenized_bleu={settings['tokenized_bleu']} is none of moses, split compounds")
+    if settings["normalization"] not in NORMALIZATIONS:
+        raise UserError(f"normalization={settings['normalization']} is none of {', '.join(NORMALIZATIONS)}")
     return settings | {"name": arch}
 
 

@@ -41,8 +41,14 @@ def read_hypotheses(path: Path, references: Sequence[str] | None = None) -> list
     return [best[i] for i in range(len(best))]
 
 
-def score(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float | str]:
+def score(hypotheses: Sequence[str], references: Sequence[str], language: str = "") -> dict[str, float | str]:
     """Score detokenised hypotheses against raw references, one for each.
+
+    Args:
+        hypotheses: detokenised text.
+        references: raw text, one for each hypothesis.
+        language: the code of their language, by which sacreBLEU chooses its tokeniser: for Chinese (``zh``), Japanese
+            (``ja``) and Korean (``ko``) one of its own.
 
     Returns:
         From 0 to 100, ``bleu``, sacreBLEU's with its ``signature``; ``bleu_lowercase``, the same on lower-cased text,
@@ -50,10 +56,10 @@ def score(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, flo
         The signatures of the latter two are ``signature_lowercase`` and ``signature_chrf``.
 
     Raises:
-        UserError: the numbers of hypotheses and references differ.
+        UserError: the numbers of hypotheses and references differ, or the language's tokeniser is not installed.
     """
     check_number("hypotheses", hypotheses, references)
-    cased, lowercase, chrf = BLEU(), BLEU(lowercase=True), CHRF()
+    cased, lowercase, chrf = bleu_of(language), bleu_of(language, lowercase=True), CHRF()
     return {
         "bleu": cased.corpus_score(hypotheses, [references]).score,
         "bleu_lowercase": lowercase.corpus_score(hypotheses, [references]).score,
@@ -62,6 +68,18 @@ def score(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, flo
         "signature_lowercase": str(lowercase.get_signature()),
         "signature_chrf": str(chrf.get_signature()),
     }
+
+
+def bleu_of(language: str, lowercase: bool = False) -> BLEU:
+    """Make sacreBLEU's BLEU with its tokeniser for a language.
+
+    Raises:
+        UserError: the tokeniser is not installed.
+    """
+    try:
+        return BLEU(lowercase=lowercase, trg_lang=language)
+    except RuntimeError as error:
+        raise UserError(f"BLEU of {language}: {' '.join(str(error).split())}") from None
 
 
 def score_tokenized(
@@ -149,8 +167,12 @@ def score_comet(
     return {"comet": float(prediction.system_score), "comet_model": model}
 
 
-def compare(hypotheses: Sequence[str], against: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+def compare(
+    hypotheses: Sequence[str], against: Sequence[str], references: Sequence[str], language: str = ""
+) -> dict[str, Any]:
     """Tell whether two systems differ by more than chance: sacreBLEU's paired bootstrap resampling.
+
+    The language is the ``score``'s.
 
     Returns:
         How many ``samples`` were drawn, with which ``seed``: sacreBLEU's, or the environment variable SACREBLEU_SEED.
@@ -165,7 +187,7 @@ def compare(hypotheses: Sequence[str], against: Sequence[str], references: Seque
     if list(hypotheses) == list(against):  # the p-value would come out at its lowest, as if they differed
         raise UserError("--against: both outputs hold the same hypotheses")
     systems = [("against", against), ("generated", hypotheses)]
-    test = PairedTest(systems, {"bleu": BLEU(), "chrf": CHRF()}, [references], test_type="bs")
+    test = PairedTest(systems, {"bleu": bleu_of(language), "chrf": CHRF()}, [references], test_type="bs")
     signatures, results = test()
     comparison: dict[str, Any] = {"samples": test.n_samples, "seed": signatures["BLEU"].info["seed"]}
     for name, key in ("bleu", "BLEU"), ("chrf", "chrF2"):
@@ -219,6 +241,9 @@ def main() -> None:
     parser.add_argument("generated", type=Path, help="what fairseq-generate printed")
     parser.add_argument("--references", required=True, type=Path, metavar="FILE", help="raw text, a sentence a line")
     parser.add_argument(
+        "--target-lang", default="", metavar="LANG", help="zh, ja or ko: BLEU on sacreBLEU's tokens for this language"
+    )
+    parser.add_argument(
         "--tokenized", metavar="LANG", help="add BLEU on Moses's tokens of this language, as older papers report it"
     )
     parser.add_argument(
@@ -238,13 +263,13 @@ def main() -> None:
         raise UserError("--comet and --sources need each other")
 
     hypotheses, references = read_hypotheses(args.generated), read_lines(args.references)
-    result: dict[str, Any] = {**score(hypotheses, references)}
+    result: dict[str, Any] = {**score(hypotheses, references, args.target_lang)}
     if args.tokenized:
         result |= score_tokenized(hypotheses, references, args.tokenized, args.split_compounds)
     if args.comet:
         result |= score_comet(hypotheses, references, read_lines(args.sources), args.comet)
     if args.against:
-        against = compare(hypotheses, read_hypotheses(args.against), references)
+        against = compare(hypotheses, read_hypotheses(args.against), references, args.target_lang)
         result["against"] = {"file": str(args.against), **against}
     print(json.dumps(result, indent=2))
 

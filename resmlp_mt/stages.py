@@ -36,10 +36,13 @@ from resmlp_mt.corpus import digest
 from resmlp_mt.host import KEEP_MEMORY, run_fairseq
 from resmlp_mt.pictures import draw_learning_curve, read_curve
 from resmlp_mt.prepare import prepare, replace_train_targets
-from resmlp_mt.score import read_hypotheses, read_lines, score, score_tokenized
+from resmlp_mt.score import bleu_of, read_hypotheses, read_lines, score, score_tokenized
 
 PLUGIN = Path(__file__).parent
 STAGES = ("prepare", "train", "average", "generate", "score")
+# Options of fairseq-train that may change between the parts of a run that was cut off: no part of what is learnt.
+FREE = {"num-workers", "log-interval", "save-interval", "save-interval-updates"}
+FREE |= {"keep-last-epochs", "keep-interval-updates", "keep-best-checkpoints", "nprocs-per-node"}
 PACKAGES = ("torch", "numpy", "sentencepiece", "sacrebleu", "sacremoses", "datasets")
 
 
@@ -80,6 +83,7 @@ class Run:
         if not (self.data_bin / f"dict.{self.source}.txt").exists():
             raise UserError(f"there is no {self.data_bin}: run the stage prepare first")
         self._refuse_long_sentences()
+        bleu_of(self.target)  # that its tokeniser is not installed is to be found before training too
         self.folder.mkdir(exist_ok=True)
         with alone_in(self.folder):
             keep_settings(self.folder, {**self.settings, **self._taught_by()})
@@ -89,7 +93,11 @@ class Run:
     def prepare(self) -> None:
         """Make the data of all runs of the recipe, and the teacher's translations of them if there is a teacher."""
         rules = Rules(**self.settings["clean"])
-        prepare(self.settings["data"], self.source, self.target, self.settings["vocab_size"], self.out, rules=rules)
+        prepare(
+            *(self.settings["data"], self.source, self.target, self.settings["vocab_size"], self.out),
+            rules=rules,
+            normalization=self.settings["normalization"],
+        )
         if self.settings.get("teacher"):
             self._distil()
 
@@ -181,7 +189,7 @@ class Run:
                 write_checkpoint(candidate, average_checkpoints(chosen))
                 output = self.folder / f"valid-{count}.txt"
                 hypotheses = run_fairseq_generate(self.data_bin, candidate, output, "valid", self.settings["generate"])
-                bleu[count] = float(score(hypotheses, references)["bleu"])
+                bleu[count] = float(score(hypotheses, references, self.target)["bleu"])
                 names = ", ".join(path.name for path in chosen)
                 print(f"averaged {names}: validation BLEU {bleu[count]:.2f}", flush=True)
                 best = max(bleu, key=bleu.__getitem__)
@@ -206,7 +214,7 @@ class Run:
         sources, references = (read_lines(self.out / "text" / f"test.{lang}") for lang in (self.source, self.target))
         hypotheses = read_hypotheses(self.folder / "generate.txt")
         show_translations(sources, references, hypotheses)
-        scores = score(hypotheses, references)
+        scores = score(hypotheses, references, self.target)
         if tokenized := self.settings["tokenized_bleu"]:
             scores |= score_tokenized(hypotheses, references, self.target, tokenized == "split compounds")
         write_json(self.folder / "results.json", self.describe() | scores | self._provenance())
@@ -443,6 +451,6 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 def trained_with(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Give the settings that make a trained model what it is, by the names that a user gives them."""
-    train = {f"train.{key}": value for key, value in settings["train"].items()}
+    train = {f"train.{key}": value for key, value in settings["train"].items() if key not in FREE}
     own = ("pair", "data", "vocab_size", "clean", "effective_tokens", "taught_by")
     return train | {key: settings.get(key) for key in own}

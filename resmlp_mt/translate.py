@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from fairseq.hub_utils import GeneratorHubInterface
 
 from resmlp_core.files import UserError, reporting
@@ -15,6 +16,8 @@ from resmlp_mt.model import ResMLPModel
 def load(folder: Path) -> GeneratorHubInterface:
     """Load the model that a recipe left in ``folder``, ready for ``.translate("a sentence")``.
 
+    It is on the GPU where there is one.
+
     Raises:
         UserError: the recipe has not come that far.
     """
@@ -22,13 +25,14 @@ def load(folder: Path) -> GeneratorHubInterface:
     for path in (model, sentencepiece):
         if not path.is_file():
             raise UserError(f"no {path}: run the recipe first (make demo)")
-    return ResMLPModel.from_pretrained(
+    hub = ResMLPModel.from_pretrained(
         str(folder),
         checkpoint_file=model.name,
         data_name_or_path=str((folder.parent / "data-bin").resolve()),
         bpe="sentencepiece",
         sentencepiece_model=str(sentencepiece.resolve()),
     )
+    return hub.cuda() if torch.cuda.is_available() else hub
 
 
 def translate(hub: Any, sentence: str, beam: int = 4) -> str:

@@ -36,6 +36,19 @@ class Saver(CheckpointSaver):
         super()._duplicate(src, dst + ".new")
         os.replace(dst + ".new", dst)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore timm's history, and give the last checkpoint the names that a kill may have come before."""
+        super().load_state_dict(state_dict)
+        epoch, metric = state_dict["pending"]
+        names = []
+        if metric is not None and (self.best_metric is None or self.cmp(metric, self.best_metric)):
+            names.append(self._checkpoint_path(epoch))
+            self._track_checkpoint(names[0], epoch, metric, update_best_file=False)
+        if self.best_epoch == epoch:
+            names.append(os.path.join(self.checkpoint_dir, BEST))
+        for name in names if dist.get_rank() == 0 else ():
+            self._duplicate(os.path.join(self.checkpoint_dir, LAST), name)
+
 
 def resume(saver: Saver, task: Any, optimizer: Any, scaler: Any) -> int:
     """Go on from the last checkpoint, if there is one: weights, their average, optimiser, scaler and history.
@@ -53,8 +66,6 @@ def resume(saver: Saver, task: Any, optimizer: Any, scaler: Any) -> int:
         if task.has_ema():
             load_task_ema_checkpoint(task, str(last))
         saver.load_state_dict_from_checkpoint(str(last))
-        if saver.best_epoch == epoch - 1 and dist.get_rank() == 0:  # a kill may have come before it got its name
-            saver._duplicate(str(last), str(last.with_name(BEST)))
     epochs = [0] * dist.get_world_size()
     dist.all_gather_object(epochs, epoch)
     if len(set(epochs)) > 1:

@@ -1,7 +1,7 @@
 """Name what is on images: ``python -m resmlp_vision.classify IMAGE...`` prints the most likely labels."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +9,22 @@ import torch
 from timm.data import ImageNetInfo, create_transform, resolve_model_data_config
 
 from resmlp_core import fold
-from resmlp_core.files import UserError, reporting
+from resmlp_core.files import reporting
 from resmlp_vision.classifiers import add_model_arguments, load
 from resmlp_vision.images import open_rgb
 
 
-def classify(model: Any, paths: Sequence[Path], count: int = 5) -> Iterator[tuple[Path, list[tuple[int, float]]]]:
-    """Yield for each image file the ``count`` most likely classes with their probabilities, best first.
+def classify(model: Any, path: Path, count: int = 5) -> list[tuple[int, float]]:
+    """Give the ``count`` most likely classes of an image file with their probabilities, best first.
 
     Raises:
-        ValueError: a file is no image.
+        ValueError: the file is no image.
     """
     transform = create_transform(**resolve_model_data_config(model))
-    for path in paths:
-        with torch.inference_mode():
-            probabilities = model(transform(open_rgb(path)).unsqueeze(0)).softmax(dim=-1)[0]
-        best = probabilities.topk(min(count, len(probabilities)))
-        yield path, list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+    with torch.inference_mode():
+        probabilities = model(transform(open_rgb(path)).unsqueeze(0)).softmax(dim=-1)[0]
+    best = probabilities.topk(min(count, len(probabilities)))
+    return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
 @reporting("classify")
@@ -39,17 +38,22 @@ def main() -> None:
     args = parser.parse_args()
     model = fold(load(args.model, args.checkpoint))
     names = ImageNetInfo()
-    try:
-        for path, best in classify(model, args.images):
-            print(path)
-            for index, probability in best:
-                if index < len(getattr(model, "classes", [])):
-                    label = model.classes[index]
-                else:
-                    label = names.index_to_description(index) if model.num_classes == 1000 else f"class {index}"
-                print(f"  {probability:7.2%}  {label}", flush=True)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    status = 0
+    for path in args.images:
+        try:
+            best = classify(model, path)
+        except ValueError as error:  # the next image may be whole
+            print(f"classify: {error}", file=sys.stderr, flush=True)
+            status = 1
+            continue
+        print(path)
+        for index, probability in best:
+            if index < len(getattr(model, "classes", [])):
+                label = model.classes[index]
+            else:
+                label = names.index_to_description(index) if model.num_classes == 1000 else f"class {index}"
+            print(f"  {probability:7.2%}  {label}", flush=True)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

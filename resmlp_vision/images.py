@@ -16,8 +16,12 @@ def open_rgb(file: str | Path | BinaryIO) -> Image.Image:
     """
     try:
         with Image.open(file) as image:
-            if image.mode.startswith("I"):  # 16 bits, which Pillow's conversion would clip to the lowest 8
-                return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
+            if image.mode == "F":
+                raise ValueError("its pixels are floating-point numbers, of no known range")
+            if image.mode.startswith("I"):  # more than 8 bits, which Pillow's conversion would clip to the lowest 8
+                grey = np.asarray(image)
+                grey = grey // 257 if image.mode != "I" or grey.max() > 255 else grey
+                return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
             return image.convert("RGB")
     except FileNotFoundError:
         raise ValueError(f"no image {file}") from None

@@ -40,12 +40,13 @@ def fit_weights(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tenso
             log.warning("the checkpoint has %d classes, the model %d: the classifier is made anew", *classes)
         fitted = {name: value for name, value in fitted.items() if not name.startswith("head.")}
         fitted |= {name: value for name, value in own.items() if name.startswith("head.")}
-    mixer = "layers.0.cross_position.mixer.weight"
-    if mixer in fitted and mixer in own and fitted[mixer].shape != own[mixer].shape:
-        log.warning(
-            "the checkpoint is for %d patches, the model for %d: A is resampled", len(fitted[mixer]), len(own[mixer])
-        )
+    mixer, grid = "layers.0.cross_position.mixer.weight", model.stem.grid_size
+    patches = [len(state[mixer]) if mixer in state else 0 for state in (fitted, own)]
+    if all(patches) and patches[0] != patches[1]:
+        log.warning("the checkpoint is for %d patches, the model for %d: A is resampled", *patches)
         fitted = resample(fitted, model)
+    elif all(patches) and grid[0] != grid[1] and math.isqrt(patches[0]) ** 2 == patches[0]:
+        log.warning("the checkpoint's %d patches are taken for a grid of %dx%d, as the model's are", patches[0], *grid)
     return fitted
 
 

@@ -424,6 +424,7 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
         (("--teacher", "nosuch"), "--teacher nosuch: there is no"),
         (("clean.max_wrods=9",), "clean.max_wrods is no rule"),
         (("--out", "nowhere", "--stage", "train"), "there is no nowhere/data-bin: run the stage prepare first"),
+        (("normalization=nfd",), "normalization=nfd is none of nmt_nfkc, nfkc, identity"),
         (("vocab_size=10k",), "vocab_size=10k must be a whole number above 0"),
         (("average=0",), "average=0 must be a whole number above 0"),
         (("average=[1,best]",), "average=[1, 'best'] must be a whole number above 0"),

@@ -300,6 +300,8 @@ def test_a_full_disk(tmp_path: Path, size: int, failed: str, left: set[str]) -> 
         ({"target_lang": "fr"}, "--target-lang de, not fr"),
         ({"seed": 2}, "--seed 1, not 2"),
         ({"data": "other/corpus"}, "not other/corpus"),
+        ({"normalization": "identity"}, "--normalization nmt_nfkc, not identity"),
+        ({"target_lang": "pt-br"}, "--target-lang pt-br: fairseq takes the hyphen for the end of the name"),
     ],
 )
 def test_other_settings_are_refused(data: Path, prepared: Path, change: dict[str, Any], said: str) -> None:
@@ -328,6 +330,14 @@ def test_a_vocabulary_that_the_corpus_cannot_give(data: Path, tmp_path: Path, si
         report = json.loads((tmp_path / "out" / "prepare.json").read_text())
         made, _ = module.STAGES["sentencepiece"].run(settings, tmp_path / "out", 1, report)
         assert made["vocabulary"] == settings.vocab_size
+
+
+@pytest.mark.parametrize(("normalization", "kept"), [("nmt_nfkc", "m2 ... 1⁄2 A"), ("identity", "m² … ½ Ａ")])
+def test_characters_are_normalised_only_as_asked(tmp_path: Path, normalization: str, kept: str) -> None:
+    data = write_corpus(tmp_path / "data", [*sentences(2000, 1), "m² … ½ Ａ m2 ... 1⁄2 A"])
+    prepare(data, "en", "de", VOCABULARY, tmp_path / "out", normalization=normalization, workers=1)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "out" / "sentencepiece.model"))
+    assert processor.decode(processor.encode("m² … ½ Ａ")) == kept
 
 
 def test_data_that_changed_since_are_refused(data: Path, tmp_path: Path) -> None:

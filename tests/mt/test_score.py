@@ -83,6 +83,19 @@ def test_scores_are_sacrebleus():
     assert result["signature_chrf"] == str(chrf.get_signature())
 
 
+def test_bleu_of_a_language_without_spaces_is_on_its_own_tokens():
+    hypotheses, references = ["今天的天气非常好我们去公园吧"], ["今天的天气非常好我们去公园玩吧"]
+    result = score(hypotheses, references, "zh")
+    assert "tok:zh" in result["signature"] and "tok:zh" in result["signature_lowercase"]
+    assert result["bleu"] > 70 > 1 > score(hypotheses, references)["bleu"]
+
+
+def test_a_tokeniser_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "MeCab", None)
+    with pytest.raises(UserError, match=r"BLEU of ja: .*pip install sacrebleu\[ja\]$"):
+        score(["a"], ["a"], "ja")
+
+
 def test_a_missing_reference_is_refused_with_both_counts():
     with pytest.raises(UserError, match="2 hypotheses but 1 references"):
         score(["a", "b"], ["a"])

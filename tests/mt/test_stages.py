@@ -95,6 +95,11 @@ def test_a_changed_setting_of_what_is_trained_is_refused_and_not_kept(tmp_path, 
     keep_settings(tmp_path, BEFORE)
 
 
+def test_how_often_a_run_logs_and_saves_may_change_between_its_parts(tmp_path):
+    keep_settings(tmp_path, BEFORE)
+    keep_settings(tmp_path, BEFORE | {"train": {"lr": 0.1, "num-workers": 4, "save-interval-updates": 500}})
+
+
 def test_other_settings_of_decoding_leave_nothing_that_followed_from_the_earlier_ones(tmp_path):
     keep_settings(tmp_path, BEFORE)
     for name in ("average.json", "valid-5.txt", "generate.txt", "generate-train.txt", "model.pt"):

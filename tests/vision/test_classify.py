@@ -61,6 +61,14 @@ def test_sixteen_bits_keep_their_brightness(tmp_path):
     assert open_rgb(tmp_path / "grey.png").getpixel((0, 0)) == (155, 155, 155)
 
 
+def test_integers_within_eight_bits_keep_their_brightness_and_floats_are_refused(tmp_path):
+    Image.fromarray(np.full((2, 2), 155, dtype=np.int32)).save(tmp_path / "grey.tif")
+    assert open_rgb(tmp_path / "grey.tif").getpixel((0, 0)) == (155, 155, 155)
+    Image.fromarray(np.full((2, 2), 0.5, dtype=np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match=r"float\.tif cannot be read as an image: its pixels are floating-point"):
+        open_rgb(tmp_path / "float.tif")
+
+
 def test_what_is_no_image_is_named_in_one_line(checkpoint, tmp_path):
     noise("RGB").save(tmp_path / "whole.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:500])
@@ -69,6 +77,14 @@ def test_what_is_no_image_is_named_in_one_line(checkpoint, tmp_path):
         done = classify(checkpoint, tmp_path / name)
         assert done.returncode == 1
         assert name in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_the_images_beside_a_broken_one_are_classified_all_the_same(checkpoint, tmp_path):
+    (tmp_path / "broken.png").write_text("not an image")
+    noise("RGB").save(tmp_path / "whole.png")
+    done = classify(checkpoint, tmp_path / "broken.png", tmp_path / "whole.png")
+    assert done.returncode == 1
+    assert "broken.png" in done.stderr and done.stdout.startswith(f"{tmp_path}/whole.png\n")
 
 
 def test_a_checkpoint_of_other_classes_gives_their_numbers(tmp_path):

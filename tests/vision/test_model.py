@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 import resmlp_core
+from resmlp_core.checkpoint import read_checkpoint
 from resmlp_vision import create_model
 from resmlp_vision.model import ResMLP, StochasticDepth
 from resmlp_vision.position_mixers import POSITION_MIXERS
@@ -168,6 +169,12 @@ def test_a_shift_stays_a_shift_on_a_finer_grid():
     torch.testing.assert_close(moved[:, 5:15], ramp[:, 5:15] - 2)  # at the edges resizing itself bends a ramp
 
 
+def test_as_many_patches_in_another_shape_are_told_of(caplog):
+    square, wide = ResMLP(**TINY), ResMLP(**TINY | {"img_size": (16, 64)})
+    fit_weights(square.state_dict(), wide)
+    assert caplog.messages == ["the checkpoint's 16 patches are taken for a grid of 2x8, as the model's are"]
+
+
 def test_the_same_grid_needs_no_resampling():
     torch.testing.assert_close(resizing((3, 5), (3, 5)), torch.eye(15))
 
@@ -321,7 +328,16 @@ def test_weights_come_from_a_url_whose_hash_is_checked(tmp_path, monkeypatch):
     assert torch.equal(loaded.stem.proj.weight, model.stem.proj.weight)
     with pytest.raises(ValueError, match="hash"):
         create_model("resmlp_s12", wrong.as_uri(), depth=1)
-    assert not list((tmp_path / "hub").rglob(wrong.name))
+    assert not list((tmp_path / "hub").rglob(f"*{wrong.name}"))
+
+
+def test_checkpoints_of_one_name_at_two_urls_are_two(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    for value in (0.0, 1.0):
+        path = tmp_path / str(value) / "checkpoint-12.pth.tar"  # the number is no hash
+        path.parent.mkdir()
+        torch.save({"head.bias": torch.full((3,), value)}, path)
+        assert torch.equal(read_checkpoint(path.as_uri())["head.bias"], torch.full((3,), value))
 
 
 def test_a_url_cannot_bring_code(tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from timm.optim import create_optimizer_v2
 
 from resmlp_core.checkpoint import read_checkpoint
 from resmlp_vision import create_model
+from resmlp_vision.checkpoints import Saver
 from resmlp_vision.classifiers import load_trained
 from resmlp_vision.config import Config, read_config
 from resmlp_vision.processes import join_processes
@@ -107,6 +108,30 @@ def test_killed_in_an_epoch_it_ends_with_the_weights_of_an_unbroken_run(images, 
         for path in (out / "log.jsonl", tmp_path / "whole" / "log.jsonl")
     ]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("kill", [0, 1])
+def test_stopped_before_the_best_checkpoint_had_its_names_it_gets_them(images, tmp_path, monkeypatch, kill):
+    settings = (*TINY, f"data={images}", "epochs=1")
+    run(main, *settings, f"out={tmp_path / 'whole'}")
+    duplicate, calls = Saver._duplicate, []
+
+    def stop(self, source, name):
+        calls.append(name)
+        if len(calls) > kill:
+            raise KeyboardInterrupt
+        duplicate(self, source, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Saver, "_duplicate", stop)
+        with pytest.raises(SystemExit):
+            run(main, *settings, f"out={tmp_path / 'stopped'}")
+    run(main, *settings, f"out={tmp_path / 'stopped'}")
+    for name in ("model_best.pth.tar", "checkpoint-0.pth.tar"):
+        states = [read_checkpoint(tmp_path / folder / name)["state_dict"] for folder in ("stopped", "whole")]
+        assert same(*states)
+    results = [json.loads((tmp_path / folder / "results.json").read_text()) for folder in ("stopped", "whole")]
+    assert results[0]["best_epoch"] == results[1]["best_epoch"]
 
 
 def test_run_again_it_trains_nothing_and_other_settings_are_refused(images, tmp_path):
