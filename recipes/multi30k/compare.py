@@ -18,6 +18,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 import matplotlib
+import torch
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -40,26 +41,31 @@ def measure_speeds(configs: dict[str, dict[str, Any]], out: Path) -> dict[str, f
     Args:
         configs: settings of recipes by name.
         out: a folder with the data prepared; speeds.json in it keeps the outcome, so that a repeated run ends alike.
+            What was measured there with other options or another number of threads is measured anew.
 
     Returns:
         The median over rounds, by name.
     """
     path = out / "speeds.json"
-    speeds: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    missing = {name: settings for name, settings in configs.items() if name not in speeds}
+    known: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    work: dict[str, dict[str, Any]] = {
+        name: {"threads": torch.get_num_threads(), "options": Run(settings, out).train_options()}
+        for name, settings in configs.items()
+    }
+    missing = [name for name in work if {**known.get(name, {}), **work[name]} != known.get(name)]
     rounds: dict[str, list[float]] = {name: [] for name in missing}
     for number in range(ROUNDS):
-        for name, settings in missing.items():
+        for name in missing:
             print(f"\nspeed of {name}, round {number + 1} of {ROUNDS}")
             brief = {"max-update": UPDATES, "log-interval": UPDATES // 4, "no-save": True, "disable-validation": True}
             with tempfile.TemporaryDirectory(prefix="speed-", dir=out) as folder:
-                run_fairseq_train(out / "data-bin", Path(folder), Run(settings, out).train_options() | brief)
+                run_fairseq_train(out / "data-bin", Path(folder), work[name]["options"] | brief)
                 speed = read_curve(Path(folder, "tensorboard", "train_inner"), "ups")
             rounds[name].append(median(list(speed.values())[1:]))
     if missing:
-        speeds |= {name: median(values) for name, values in rounds.items()}
-        write_json(path, speeds)
-    return speeds
+        known |= {name: {**work[name], "updates_per_second": median(rounds[name])} for name in missing}
+        write_json(path, known)
+    return {name: known[name]["updates_per_second"] for name in work}
 
 
 def train_and_score(run: Run, test: bool) -> dict[str, Any]:

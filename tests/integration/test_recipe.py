@@ -28,7 +28,7 @@ from resmlp_core.files import UserError, alone_in, remove
 from resmlp_mt.average import average_checkpoints
 from resmlp_mt.recipe import main, read_recipe
 from resmlp_mt.score import read_hypotheses
-from resmlp_mt.stages import share_batch
+from resmlp_mt.stages import Run, share_batch
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -331,15 +331,20 @@ def test_a_batch_is_shared_exactly_and_fits(effective, most, devices):
     assert abs(total - effective) <= shared["update-freq"] * devices / 2  # to the token that each step is rounded by
 
 
-def compare(out, recipe, *arguments):
-    """Run the comparison in this process, and return its table."""
+def load_compare():
+    """Load the comparison's script as a module."""
     spec = spec_from_file_location("compare", ROOT / "recipes/multi30k/compare.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     module.ROUNDS = 1
+    return module
+
+
+def compare(out, recipe, *arguments):
+    """Run the comparison in this process, and return its table."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["compare", str(out), "--recipe", str(recipe), *arguments])
-        module.main()
+        load_compare().main()
     return json.loads((out / "comparison.json").read_text())
 
 
@@ -371,12 +376,23 @@ def test_a_comparison_by_time_gives_each_the_updates_that_its_speed_allows(recip
     rows = compare(out, recipe, *line)
     speeds = json.loads((out / "speeds.json").read_text())
     assert {row["config"]: row["updates"] for row in rows} == {
-        name: round(1.2 * speed) for name, speed in speeds.items()
+        name: round(1.2 * measured["updates_per_second"]) for name, measured in speeds.items()
     }
     assert rows[0]["valid_bleu"] >= rows[1]["valid_bleu"]
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
     compare(out, recipe, *line)
     assert json.loads((out / "speeds.json").read_text()) == speeds  # a repeated run ends alike
+
+
+def test_a_speed_that_was_measured_with_other_options_is_measured_anew(recipe):
+    out, module = recipe.parent / "timed", load_compare()
+    options = (["train.max-epoch=0", f"train.max-tokens={tokens}"] for tokens in (200, 1000))
+    one, other = (read_recipe(recipe, each, None) for each in options)
+    Run(one, out).prepare()
+    speeds = module.measure_speeds({"a": one, "b": one}, out)
+    assert module.measure_speeds({"a": one}, out) == {"a": speeds["a"]}
+    again = module.measure_speeds({"a": one, "b": other}, out)
+    assert again["a"] == speeds["a"] and again["b"] != speeds["b"]
 
 
 def test_the_two_wmt14_recipes_differ_in_what_the_paper_has_them_differ():
