@@ -20,6 +20,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from sacrebleu.metrics.bleu import BLEU
 from tqdm import tqdm
 
@@ -382,6 +383,16 @@ def test_a_comparison_by_time_gives_each_the_updates_that_its_speed_allows(recip
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
     compare(out, recipe, *line)
     assert json.loads((out / "speeds.json").read_text()) == speeds  # a repeated run ends alike
+
+
+def test_every_configuration_of_the_comparison_can_be_read_and_changes_something():
+    module = load_compare()
+    read = {
+        name: read_recipe(module.RECIPE, ["train.max-update=800"], name, module.CONFIGS)["train"]
+        for name in ("resmlp_tiny", "resmlp_plus_tiny", "transformer", *OmegaConf.load(module.CONFIGS))
+    }
+    assert len({json.dumps(options, sort_keys=True) for options in read.values()}) == len(read)
+    assert all(options["total-num-update"] == 800 for name, options in read.items() if name != "transformer")
 
 
 def test_a_speed_that_was_measured_with_other_options_is_measured_anew(recipe):
