@@ -41,8 +41,10 @@ from resmlp_mt.score import bleu_of, read_hypotheses, read_lines, score, score_t
 PLUGIN = Path(__file__).parent
 STAGES = ("prepare", "train", "average", "generate", "score")
 # Options of fairseq-train that may change between the parts of a run that was cut off: no part of what is learnt.
-FREE = {"num-workers", "log-interval", "save-interval", "save-interval-updates"}
-FREE |= {"keep-last-epochs", "keep-interval-updates", "keep-best-checkpoints", "nprocs-per-node"}
+FREE = {
+    *("num-workers", "nprocs-per-node", "log-interval", "save-interval", "save-interval-updates"),
+    *("keep-last-epochs", "keep-interval-updates", "keep-best-checkpoints"),
+}
 PACKAGES = ("torch", "numpy", "sentencepiece", "sacrebleu", "sacremoses", "datasets")
 
 

@@ -28,7 +28,7 @@ ROWS = {
     # beyond the paper
     "a depth-wise conv 3×3 beside A": [CONVOLVED],
     "Aff → LayerNorm, LayerScale from 1": WELL_SCALED,
-    "and a depth-wise conv 3×3 beside A": [*WELL_SCALED, CONVOLVED],
+    "and with it a depth-wise conv 3×3 beside A": [*WELL_SCALED, CONVOLVED],
 }
 
 
