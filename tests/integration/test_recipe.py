@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fairseq.options import get_training_parser, parse_args_and_arch
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -29,7 +30,7 @@ from resmlp_core.files import UserError, alone_in, remove
 from resmlp_mt.average import average_checkpoints
 from resmlp_mt.recipe import main, read_recipe
 from resmlp_mt.score import read_hypotheses
-from resmlp_mt.stages import Run, share_batch
+from resmlp_mt.stages import Run, arguments, share_batch
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -393,6 +394,8 @@ def test_every_configuration_of_the_comparison_can_be_read_and_changes_something
     }
     assert len({json.dumps(options, sort_keys=True) for options in read.values()}) == len(read)
     assert all(options["total-num-update"] == 800 for name, options in read.items() if name != "transformer")
+    for options in read.values():
+        parse_args_and_arch(get_training_parser(), ["data-bin", *arguments(**options)])
 
 
 def test_a_speed_that_was_measured_with_other_options_is_measured_anew(recipe):
