@@ -15,7 +15,7 @@ demo: $(READY)  ## write a corpus, train a ResMLP translator on it and score it,
 translate: $(READY)  ## translate sentences from the terminal with the demo's model
 	@$(BIN)/python -m resmlp_mt.translate build/demo/run/resmlp_tiny
 
-demo-vision: $(READY)  ## train a tiny ResMLP to read handwritten digits, offline, in two minutes
+demo-vision: $(READY)  ## train a tiny ResMLP to read handwritten digits, offline, in a minute
 	$(BIN)/python recipes/digits/digits.py build/demo-vision/digits
 	$(BIN)/python -m resmlp_vision.train --config recipes/digits/recipe.yaml
 	$(BIN)/python recipes/digits/look.py build/demo-vision/digits build/demo-vision/run
