@@ -3,6 +3,7 @@
 from typing import Any
 
 from fairseq.models import BaseFairseqModel
+from fairseq.modules.quantization.scalar.modules import IntLinear
 
 from resmlp_core import fold_
 
@@ -14,5 +15,7 @@ class FoldedForInference(BaseFairseqModel):
         """Absorb the Affs into the linear layers beside them; called by the host's tools."""
         done_before = self._is_generation_fast
         super().make_generation_fast_(**kwargs)
-        if not (done_before or kwargs.get("retain_dropout")):  # dropout takes place between the layers and their Affs
+        # dropout takes place between the layers and their Affs; --quant-noise-scalar counts on linear layers of its own
+        quantized = any(isinstance(module, IntLinear) for module in self.modules())
+        if not (done_before or quantized or kwargs.get("retain_dropout")):
             fold_(self)

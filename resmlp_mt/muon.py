@@ -125,7 +125,7 @@ class FairseqMuon(FairseqOptimizer):
 
     @property
     def optimizer_config(self) -> dict[str, Any]:
-        """The options as PyTorch's optimiser takes them; they win over those in a checkpoint."""
+        """The options as PyTorch's optimiser takes them; a resumed run changes them by ``--optimizer-overrides``."""
         betas = self.cfg.adam_betas
         return {
             "lr": self.cfg.lr[0],

@@ -12,13 +12,13 @@ from resmlp_mt.encoder import NORMS
 
 # Options of the host's that ask for something that ResMLP does not have, with what to say of each.
 NOT_IN_RESMLP = {
-    "encoder_normalize_before": "there is no LayerNorm to move: Aff stands before and after every sublayer",
-    "decoder_normalize_before": "there is no LayerNorm to move: Aff stands before and after every sublayer",
-    "layernorm_embedding": "the paper's model has no LayerNorm",
-    "encoder_learned_pos": "there are no positional embeddings: A is positional",
-    "decoder_learned_pos": "there are no positional embeddings: A is positional",
+    "encoder_normalize_before": "Aff, or LayerNorm by --pre-norm, stands before every sublayer, and Aff after it",
+    "decoder_normalize_before": "Aff, or LayerNorm by --pre-norm, stands before every sublayer, and Aff after it",
+    "layernorm_embedding": "embeddings are not normalised",
+    "encoder_learned_pos": "A is positional, and --positional-embeddings are sinusoidal",
+    "decoder_learned_pos": "A is positional, and --positional-embeddings are sinusoidal",
     "cross_self_attention": "there is no self-attention to join with cross-attention",
-    "no_decoder_final_norm": "the final Aff scales the logits, and is no LayerNorm",
+    "no_decoder_final_norm": "what stands after the last layer scales the logits",
     "encoder_xformers_att_config": "there is no self-attention",
     "decoder_xformers_att_config": "there is no self-attention",
     "base_layers": "BASE layers replace Transformer layers, and there are none",
@@ -78,5 +78,7 @@ def settle_options(args: Any, absent: Mapping[str, str] = NOT_IN_RESMLP) -> argp
     for option, reason in absent.items():
         if getattr(args, option, None):
             raise ValueError(f"--{option.replace('_', '-')} does not apply to ResMLP: {reason}")
+    if getattr(args, "no_token_positional_embeddings", False):  # the host's own way to say so, on resmlp_plus
+        args.positional_embeddings = False
     args.no_token_positional_embeddings = not args.positional_embeddings
     return args

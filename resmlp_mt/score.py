@@ -4,7 +4,7 @@ import argparse
 import importlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -30,7 +30,7 @@ def read_hypotheses(path: Path, references: Sequence[str] | None = None) -> list
         UserError: the file holds no hypotheses, or some sentence has none, or they are in pieces.
     """
     best: dict[int, str] = {}
-    for line in read_lines(path):
+    for line in iterate_lines(path):
         if match := re.match(r"D-(\d+)\t[^\t]*\t(.*)", line):
             best.setdefault(int(match[1]), match[2])  # with --nbest the first is the best
     best = dict(enumerate(references or ())) | best
@@ -222,16 +222,23 @@ def check_number(name: str, lines: Sequence[str], references: Sequence[str]) -> 
         raise UserError(f"{len(lines)} {name} but {len(references)} references")
 
 
-def read_lines(path: Path) -> list[str]:
-    """Read a text file, one sentence a line.
+def iterate_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file, one sentence each, without their ends.
 
     Raises:
         UserError: it is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                yield line.removesuffix("\n")
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read a text file, as ``iterate_lines`` does."""
+    return list(iterate_lines(path))
 
 
 @reporting("score")

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from math import ceil
 from pathlib import Path
@@ -84,6 +85,7 @@ class Run:
             return
         if not (self.data_bin / f"dict.{self.source}.txt").exists():
             raise UserError(f"there is no {self.data_bin}: run the stage prepare first")
+        self._refuse_other_data()
         self._refuse_long_sentences()
         bleu_of(self.target)  # that its tokeniser is not installed is to be found before training too
         self.folder.mkdir(exist_ok=True)
@@ -107,7 +109,8 @@ class Run:
         """Let a trained model translate the training set: sequence-level knowledge distillation (Kim and Rush, 2016).
 
         Its translations become the targets to train on, but for pairs that are too long for it; the true ones stay to
-        validate on. They are made anew where the teacher or the settings of its beam search are others than before.
+        validate on. They are made once, and anew where the teacher is another; a student that is later decoded by
+        another beam search keeps them.
         """
         teacher = self.settings["teacher"]
         folder, model = self.out / teacher, self.out / teacher / "model.pt"
@@ -117,7 +120,8 @@ class Run:
         options = self.settings["generate"] | {"skip-invalid-size-inputs-valid-test": True}  # longer than A
         made_from = {"model_sha256": digest([model]), "generate": self.settings["generate"]}
         with alone_in(folder):
-            if not made.exists() or json.loads(made.read_text(encoding="utf-8")) != made_from:
+            before = json.loads(made.read_text(encoding="utf-8")) if made.exists() else {}
+            if before.get("model_sha256") != made_from["model_sha256"]:
                 remove(output)
                 remove(distilled)
                 write_json(made, made_from)
@@ -222,7 +226,10 @@ class Run:
         write_json(self.folder / "results.json", self.describe() | scores | self._provenance())
 
     def describe(self) -> dict[str, Any]:
-        """Tell what training took and gave: parameters, updates, hours, target tokens a second, bits a token."""
+        """Tell what training took and gave: parameters, updates, hours, bits a token, and target tokens a second.
+
+        The last is fairseq's, by epoch; an epoch's time includes its validation and saving.
+        """
         last = self.folder / "checkpoints" / "checkpoint_last.pt"
         state = read_checkpoint(last)
         valid_loss = read_curve(self.folder / "tensorboard" / "valid", "loss")
@@ -252,6 +259,15 @@ class Run:
             "versions": {"python": platform.python_version(), "fairseq": fairseq.__version__}
             | {name: installed_version(name) for name in PACKAGES},
         }
+
+    def _refuse_other_data(self) -> None:
+        """Find that the data were prepared otherwise, where the stage prepare, which would tell, is not run."""
+        prepared = json.loads((self.out / "prepare.json").read_text(encoding="utf-8"))["settings"]
+        now = {key: self.settings[key] for key in ("vocab_size", "normalization")}
+        now |= asdict(Rules(**self.settings["clean"]))
+        for key, value in now.items():
+            if prepared[key] != value:
+                raise UserError(f"{self.out} was prepared with {key}={prepared[key]}, not {value}; give another --out")
 
     def _refuse_long_sentences(self) -> None:
         """Find before training, not after, that a sentence to translate does not fit into A."""
@@ -445,7 +461,7 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
                     "give another --out, or delete that folder"
                 )
         if (earlier["average"], earlier["generate"]) != (settings["average"], settings["generate"]):
-            for name in ("average.json", "valid-*.txt", "generate.txt", "generate-train.txt", "distilled*"):
+            for name in ("average.json", "valid-*.txt", "generate.txt"):
                 for outdated in folder.glob(name):
                     remove(outdated)
     write_json(path, settings)

@@ -295,6 +295,17 @@ def test_a_student_trains_on_its_teachers_translations(recipe, unbroken):
     assert (data_bin / "dict.de.txt").read_bytes() == (out / "data-bin" / "dict.de.txt").read_bytes()
     assert f"fairseq-train {data_bin}" in done.stdout
     assert "transformer-from-resmlp_tiny" in done.stdout.splitlines()[-1]
+    written = (taught / "train.de").stat().st_mtime_ns
+    again = [*("--arch", "transformer", "--teacher", "resmlp_tiny", "train.max-epoch=1"), "generate.beam=3"]
+    assert "training: done before" in run(recipe, "--out", out, *again).stdout  # by another beam search
+    assert (taught / "train.de").stat().st_mtime_ns == written
+
+
+def test_a_stage_on_data_that_were_prepared_otherwise_is_refused(recipe, unbroken):
+    out, _ = unbroken
+    for changed in ("vocab_size=200", "normalization=identity", "clean.max_words=9"):
+        done = run(recipe, "--out", out, "--stage", "train", changed, status=1)
+        assert f"was prepared with {changed.split('=')[0].removeprefix('clean.')}=" in done.stderr
 
 
 def test_two_processes_share_the_effective_batch_of_one(recipe):

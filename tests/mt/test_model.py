@@ -8,6 +8,8 @@ import pytest
 import torch
 from fairseq import options
 from fairseq.modules import FairseqDropout
+from fairseq.modules.quantization.scalar.modules import IntLinear
+from fairseq.quantization_utils import quantize_model_scalar
 from torch import nn
 
 import resmlp_mt
@@ -175,6 +177,25 @@ def test_quantisation_noise_reaches_the_channel_mlp():
     weight = model.encoder.layers[0].cross_channel.mixer.fc1.weight
     model(src, None, prev)
     assert (weight == 0).float().mean() > 0.1  # fairseq's noise zeroes blocks of the weight in training
+
+
+def test_a_model_of_scalar_quantisation_noise_stays_quantised_in_use():
+    """Its layers are looked at, not run: fairseq's need a GPU."""
+
+    def quantized(model):
+        return [name for name, module in model.named_modules() if isinstance(module, IntLinear)]
+
+    model = quantize_model_scalar(small_model(), Namespace(quant_noise_scalar=0.5)).eval()
+    before = quantized(model)
+    model.make_generation_fast_()
+    assert quantized(model) == before != []
+
+
+def test_the_hosts_option_turns_the_positions_of_plus_off():
+    options = {"arch": "resmlp_plus_tiny", "no_token_positional_embeddings": True}
+    model = small_model(**options)
+    assert model.encoder.embed_positions is None and model.decoder.embed_positions is None
+    assert small_model(arch="resmlp_plus_tiny").encoder.embed_positions is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

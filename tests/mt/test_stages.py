@@ -10,7 +10,10 @@ import torch
 import resmlp_mt
 from resmlp_core.files import UserError
 from resmlp_mt import stages
-from resmlp_mt.stages import commit, keep_settings, mend_checkpoints, newest_checkpoints
+from resmlp_mt.recipe import read_recipe
+from resmlp_mt.stages import Run, commit, keep_settings, mend_checkpoints, newest_checkpoints
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -104,12 +107,21 @@ def test_other_settings_of_decoding_leave_nothing_that_followed_from_the_earlier
     keep_settings(tmp_path, BEFORE)
     for name in ("average.json", "valid-5.txt", "generate.txt", "generate-train.txt", "model.pt"):
         (tmp_path / name).touch()
-    (tmp_path / "distilled").mkdir()
-    (tmp_path / "distilled.json").touch()
     keep_settings(tmp_path, BEFORE)
-    assert len(list(tmp_path.iterdir())) == 8
+    assert len(list(tmp_path.iterdir())) == 6
     keep_settings(tmp_path, BEFORE | {"average": 5})
-    assert {path.name for path in tmp_path.iterdir()} == {"model.pt", "settings.json"}
+    # what a student trains on is checked against the model when one is to be trained
+    assert {path.name for path in tmp_path.iterdir()} == {"model.pt", "settings.json", "generate-train.txt"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arch"), [("demo", None), ("multi30k", "resmlp_plus_tiny"), ("multi30k", "transformer")]
+)
+def test_several_gpus_share_the_batch_that_a_recipe_names(tmp_path, monkeypatch, recipe, arch):
+    settings = read_recipe(ROOT / "recipes" / recipe / "recipe.yaml", [], arch)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    shared = Run(settings, tmp_path).train_options()
+    assert 4 * shared["max-tokens"] * shared["update-freq"] == settings["train"]["max-tokens"]
 
 
 def test_the_commit_is_this_repositorys_and_says_whether_it_was_changed():
