@@ -53,6 +53,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         if "://" in str(path):
             return download_checkpoint(str(path))
+        if Path(path).suffix == ".safetensors":  # as timm's weights lie on the hub
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from None

@@ -21,11 +21,12 @@ def build(config: RunConfig, num_classes: int) -> Any:
         UserError: there is no such model or no such option of it, or the checkpoint does not fit.
     """
     options = ({"drop_path_rate": config.drop_path} if config.drop_path else {}) | config.model_args
+    base = config.model.partition(".")[0]
     try:
-        if config.model in VARIANTS and not config.pretrained:
-            return create_model(config.model, config.checkpoint, num_classes, config.img_size, **options)
+        if base in VARIANTS and config.model in (base, *RELEASED) and (config.checkpoint or not config.pretrained):
+            return create_model(base, config.checkpoint, num_classes, config.img_size, **options)
         if config.model not in RELEASED:
-            check_known(config.model.split(".")[0], dict.fromkeys(timm.list_models()), "model")
+            check_known(base, dict.fromkeys(timm.list_models()), "model")
         if config.checkpoint:
             read_checkpoint(config.checkpoint)  # it says what is wrong with a file
         if timm.get_pretrained_cfg_value(config.model, "fixed_input_size"):

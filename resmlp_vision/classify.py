@@ -38,6 +38,7 @@ def main() -> None:
     args = parser.parse_args()
     model = fold(load(args.model, args.checkpoint))
     names = ImageNetInfo()
+    synsets = set(names.label_names())  # the names of ImageNet's folders, such as n01440764
     status = 0
     for path in args.images:
         try:
@@ -50,6 +51,8 @@ def main() -> None:
         for index, probability in best:
             if index < len(getattr(model, "classes", [])):
                 label = model.classes[index]
+                if label in synsets:
+                    label = names.label_name_to_description(label)
             else:
                 label = names.index_to_description(index) if model.num_classes == 1000 else f"class {index}"
             print(f"  {probability:7.2%}  {label}", flush=True)

@@ -88,7 +88,7 @@ class Config(RunConfig):
 
 @dataclass
 class DINOConfig(RunConfig):
-    """What ``python -m resmlp_vision.dino`` reads: DINO's published settings for a ViT-S (Caron et al., 2021)."""
+    """What ``python -m resmlp_vision.dino`` reads: the defaults of DINO's own training script (Caron et al., 2021)."""
 
     epochs: int = 300
     batch_size: int = 1024
@@ -158,12 +158,14 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
         for part in given:
             for key in part:
                 check_key(str(key), kind)
+        for key in OmegaConf.missing_keys(OmegaConf.merge(*given)):
+            raise UserError(f"{key}: {source} needs {key}=...")
         config: Settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), *given))  # type: ignore[assignment]
     except YAMLError as error:
         raise UserError(f"{source} is not YAML, or an override is not: {' '.join(str(error).split())}") from None
     except OmegaConfBaseException as error:
         key = error.full_key or "the settings"
-        missing = "give data=... and out=..." if "???" in str(error) or "issing" in str(error) else ""
+        missing = f"give {key}=..." if "???" in str(error) or "issing" in str(error) else ""
         raise UserError(f"{key}: {missing or str(error.msg).splitlines()[0]}") from None
     for key, known in CHOICES.items():
         if getattr(config, key) not in known:

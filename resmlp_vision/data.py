@@ -205,7 +205,11 @@ def read_folder(folder: Path, split: str, classes: Mapping[str, int] | None) -> 
         found = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
         raise UserError(f"no folder {folder / split}; {folder} has {found or 'no folders'}")
     found_classes = {path.name for path in root.iterdir() if path.is_dir()}
-    if classes and not found_classes & classes.keys() and len(found_classes) == len(classes):
+    if classes and not found_classes & classes.keys():
+        if len(found_classes) != len(classes):
+            raise UserError(
+                f"{root} has {len(found_classes)} classes, none of which is one of the {len(classes)} trained"
+            )
         classes = None  # all of them by other names, such as ImageNet-V2's 0 to 999: their order counts
     reader = create_reader("", root=str(root), class_map=dict(classes) if classes else None)
     for name in sorted(found_classes - reader.class_to_idx.keys()):

@@ -6,6 +6,7 @@ labels. Images are resized to ``size / 0.9`` and their centre is cut out (paper,
 """
 
 import argparse
+import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ from resmlp_vision.classifiers import add_model_arguments, load
 from resmlp_vision.config import RunConfig
 from resmlp_vision.data import Images, StreamedImages, count_classes, open_dataset, readable, validation_loader
 from resmlp_vision.processes import join_processes
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -178,9 +181,16 @@ def measure(args: argparse.Namespace) -> None:
     names = {name: i for i, name in enumerate(getattr(model, "classes", []))}
     dataset = open_dataset(config, args.split, training=False, classes=names)
     count_classes(dataset, model.num_classes)
-    found = len(dataset.reader.class_to_idx)
-    if found not in (0, model.num_classes) and not names:
-        raise UserError(f"data={args.data} has {found} classes, the model {model.num_classes}: which are which?")
+    found = dataset.reader.class_to_idx
+    if found and found != names:
+        if len(found) != model.num_classes:
+            raise UserError(
+                f"data={args.data} has {len(found)} classes, the model {model.num_classes}: which are which?"
+            )
+        if found.keys() & names.keys():
+            raise UserError(f"data={args.data} has some of the model's classes under other numbers")
+        if names:
+            log.warning("the data's classes have other names than the model's: they are taken in their order")
     real = real_labels(dataset) if args.real else None
     loader = validation_loader(dataset, config, device, **norm)
     outcome: dict[str, Any] = {

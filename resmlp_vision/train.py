@@ -24,9 +24,10 @@ from timm.task import TrainingTask
 from timm.utils import NativeScaler, dispatch_clip_grad, random_seed
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from resmlp_core.checkpoint import read_checkpoint
 from resmlp_core.files import UserError, alone_in, replacing, reporting
 from resmlp_vision.checkpoints import LAST, Saver, resume
-from resmlp_vision.classifiers import build
+from resmlp_vision.classifiers import build, options_in
 from resmlp_vision.config import FREE, FREE_WITH_LABELS, Config, RunConfig, Settings, read_config
 from resmlp_vision.data import (
     Images,
@@ -60,6 +61,7 @@ class Trainer(ABC, Generic[Settings]):
         training = open_dataset(config, config.train_split, training=True)
         self.data_classes = count_classes(training, config.num_classes)
         self.classes = list(training.reader.class_to_idx)
+        self.images = len(training) if isinstance(training, Images) else None  # a stream's length is a guess
         model = self.build_model()
         self.num_classes: int = model.num_classes
         self.norm = {key: resolve_model_data_config(model)[key] for key in ("mean", "std")}
@@ -295,9 +297,10 @@ def train(config: Settings, trainer_type: type[Trainer[Settings]]) -> dict[str, 
         trainer = trainer_type(
             dataclasses.replace(config, checkpoint=None, pretrained=False) if going_on else config, device
         )
-        args = argparse.Namespace(
-            **dataclasses.asdict(config) | {"num_classes": trainer.num_classes, "classes": trainer.classes}
-        )
+        data = {"num_classes": trainer.num_classes, "classes": trainer.classes, "images": trainer.images}
+        args = argparse.Namespace(**dataclasses.asdict(config) | data)
+        if going_on:
+            refuse_other_data(out, data)
         saver = Saver(
             trainer.task.get_trainable_module(),
             trainer.optimizer,
@@ -348,6 +351,18 @@ def keep_settings(config: RunConfig, out: Path) -> None:
     for key, now in dataclasses.asdict(config).items():
         if key not in free and before[key] != now:
             raise UserError(f"{out} was started with {key}={before[key]}, not {now}; give another out")
+
+
+def refuse_other_data(out: Path, data: dict[str, Any]) -> None:
+    """Raise a UserError where the run in ``out`` was on other images: ``data`` may have moved, but not changed."""
+    before = options_in(read_checkpoint(out / LAST))
+    for key, name in (("num_classes", "classes"), ("images", "images")):
+        if before.get(key) != data[key]:
+            raise UserError(
+                f"{out} was started on data with {before.get(key)} {name}, not {data[key]}; give another out"
+            )
+    if before["classes"] != data["classes"]:
+        raise UserError(f"{out} was started on data with classes of other names; give another out")
 
 
 def run_command(name: str, description: str, kind: type[Settings], trainer_type: type[Trainer[Settings]]) -> None:

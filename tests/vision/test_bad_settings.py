@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -111,6 +112,8 @@ def test_settings_are_read_from_a_file_and_the_command_line_wins(tmp_path):
     assert (config.data, config.lr, config.model_args) == ("here", 0.2, {"depth": 3, "embed_dim": 8})
     with pytest.raises(UserError, match=r"data: give data=\.\.\."):
         read_config(None, ["out=there"], Config)
+    with pytest.raises(UserError, match=r"finetune.yaml needs checkpoint=\.\.\."):
+        read_config(Path(__file__).parents[2] / "recipes/imagenet/finetune.yaml", ["out=there"], Config)
     with pytest.raises(UserError, match="no recipe"):
         read_config(tmp_path / "none.yaml", [], Config)
     with pytest.raises(UserError, match="is not key=value"):

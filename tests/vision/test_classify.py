@@ -1,7 +1,9 @@
 """Classifying image files by the command line, and what it says of files that are none."""
 
+import dataclasses
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,12 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
+from timm.data import ImageNetInfo
 
 from resmlp_vision import create_model
+from resmlp_vision.classifiers import build
+from resmlp_vision.config import Config
 from resmlp_vision.images import open_rgb
 
 
@@ -54,6 +60,28 @@ def test_images_of_every_kind_get_five_labels_with_probabilities(checkpoint, tmp
     e = np.exp(10)
     assert lines[1] == f"  {e / (e + 999):7.2%}  goldfish, Carassius auratus"
     assert len(lines) == 6 * len(images)
+
+
+def test_weights_as_timm_ships_them_and_folder_names_of_imagenet(checkpoint, tmp_path):
+    weights = torch.load(checkpoint, weights_only=True)["model"]
+    save_file(weights, tmp_path / "weights.safetensors")
+    noise("RGB").save(tmp_path / "image.png")
+    args = dataclasses.asdict(Config(data="x", out="x", model_args={"depth": 12})) | {"num_classes": 1000}
+    synsets = ImageNetInfo().label_names()
+    state = {"arch": "resmlp_s12", "state_dict": weights, "args": Namespace(**args, classes=synsets)}
+    torch.save(state, tmp_path / "run.pth")
+    for name in ("weights.safetensors", "run.pth"):
+        done = classify(tmp_path / name, tmp_path / "image.png")
+        assert "goldfish, Carassius auratus" in done.stdout.splitlines()[1], done.stderr
+    (tmp_path / "torn.safetensors").write_bytes((tmp_path / "weights.safetensors").read_bytes()[:1000])
+    done = classify(tmp_path / "torn.safetensors", tmp_path / "image.png")
+    assert done.returncode == 1 and "is not a file of weights" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_weights_given_for_a_tagged_model_are_fitted_like_any(checkpoint):
+    config = Config(data="x", out="x", model="resmlp_s12.fb_in1k", pretrained=True, checkpoint=str(checkpoint))
+    model = build(dataclasses.replace(config, img_size=288), 10)
+    assert model.num_classes == 10 and model.layers[0].cross_position.mixer.weight.shape == (324, 324)
 
 
 def test_sixteen_bits_keep_their_brightness(tmp_path):

@@ -40,7 +40,7 @@ def arguments(checkpoint, *more):
     return ("--checkpoint", checkpoint, "--workers", 1, "--device", "cpu", *more)
 
 
-def write_parquet(folder, images):
+def write_parquet(folder, images, names=("class0", "class1", "class2")):
     """The validation images as the hub has data sets, with a card that tells their number."""
     folder.mkdir()
     rows = [
@@ -49,7 +49,7 @@ def write_parquet(folder, images):
     ]
     features = {
         "picture": {"_type": "Image"},
-        "kind": {"names": ["class0", "class1", "class2"], "_type": "ClassLabel"},
+        "kind": {"names": list(names), "_type": "ClassLabel"},
     }
     table = pa.Table.from_pylist(rows).replace_schema_metadata(
         {"huggingface": json.dumps({"info": {"features": features}})}
@@ -57,8 +57,9 @@ def write_parquet(folder, images):
     pq.write_table(table, folder / "validation.parquet")
     (folder / "README.md").write_text(
         "---\ndataset_info:\n  features:\n  - name: picture\n    dtype: image\n  - name: kind\n    dtype:\n"
-        "      class_label:\n        names:\n          '0': class0\n          '1': class1\n          '2': class2\n"
-        f"  splits:\n  - name: validation\n    num_bytes: 1\n    num_examples: {len(rows)}\n---\n"
+        "      class_label:\n        names:\n"
+        + "".join(f"          '{number}': {name}\n" for number, name in enumerate(names))
+        + f"  splits:\n  - name: validation\n    num_bytes: 1\n    num_examples: {len(rows)}\n---\n"
     )
     return folder
 
@@ -87,6 +88,29 @@ def test_accuracy_is_that_of_one_image_at_a_time_whatever_holds_the_images(check
         figures = json.loads((tmp_path / "figures.json").read_text())
         assert figures["top1"] == pytest.approx(expected) and figures["images"] == 21
         assert f"top-1 {expected:.2f}%" in printed
+
+
+def test_classes_are_matched_by_name_and_by_order_only_where_all_have_other_names(checkpoint, images, tmp_path, caplog):
+    figures = {}
+    for name, names in {"same": ("class0", "class1", "class2"), "other": ("a", "b", "c")}.items():
+        parquet = write_parquet(tmp_path / name, images, names)
+        keys = ("--image-key", "picture", "--label-key", "kind", "--out", tmp_path / f"{name}.json")
+        run(evaluate.main, *arguments(checkpoint, "--data", parquet, *keys))
+        figures[name] = json.loads((tmp_path / f"{name}.json").read_text())["top1"]
+        assert ("in their order" in caplog.text) == (name == "other")
+    assert figures["same"] == figures["other"]
+    for names, told in {
+        ("class2", "class1", "class0"): "under other numbers",
+        ("a", "b", "c", "d"): "has 4 classes, the model 3: which are which?",
+    }.items():
+        parquet = write_parquet(tmp_path / names[-1], images, names)
+        assert told in fail(evaluate.main, *arguments(checkpoint, "--data", parquet, *keys))
+    folder = shutil.copytree(images / "val", tmp_path / "folder" / "val")
+    for name in ("class0", "class1"):
+        (folder / name).rename(folder / f"other{name}")
+    shutil.rmtree(folder / "class2")
+    line = arguments(checkpoint, "--data", folder.parent)
+    assert "has 2 classes, none of which is one of the 3 trained" in fail(evaluate.main, *line)
 
 
 @pytest.mark.parametrize(("labels", "named"), [([0, 1, -1], "the label -1"), ([0, 1, 3], "the label 3")])

@@ -143,6 +143,25 @@ def test_run_again_it_trains_nothing_and_other_settings_are_refused(images, tmp_
     assert "lr=0.01, not 0.02" in fail(main, *settings, "lr=0.02")
 
 
+def test_other_data_in_the_same_folder_are_refused(images, tmp_path):
+    settings = (*TINY, f"out={tmp_path / 'out'}")
+    run(main, *settings, f"data={images}")
+    shutil.copytree(images, tmp_path / "data")
+    image = next((tmp_path / "data" / "train").rglob("*.png"))
+    kept = image.read_bytes()
+    image.unlink()
+    before = (tmp_path / "out" / "results.json").read_bytes()
+    assert "started on data with 24 images, not 23" in fail(main, *settings, f"data={tmp_path / 'data'}")
+    image.write_bytes(kept)
+    for split in ("train", "val"):
+        (tmp_path / "data" / split / "class0").rename(tmp_path / "data" / split / "other")
+    assert "with classes of other names" in fail(main, *settings, f"data={tmp_path / 'data'}")
+    shutil.rmtree(tmp_path / "data" / "train" / "other")
+    shutil.rmtree(tmp_path / "data" / "val" / "other")
+    assert "with 2 classes, not 1" in fail(main, *settings, f"data={tmp_path / 'data'}")
+    assert (tmp_path / "out" / "results.json").read_bytes() == before
+
+
 def test_it_goes_on_where_the_data_have_moved_and_its_first_weights_are_gone(images, tmp_path):
     run(main, *TINY, f"data={images}", f"out={tmp_path / 'before'}", "epochs=1")
     first = tmp_path / "before" / "last.pth.tar"
@@ -243,10 +262,10 @@ def test_the_recipe_of_imagenet_takes_its_first_steps_as_written(tmp_path, kind)
 def test_every_recipe_takes_a_step(tmp_path, path):
     """ImageNet's on a model of two layers; so those that need a download, which cannot be had here."""
     images = write_images(tmp_path / "images", splits=("train", "val", "test"))
-    config = read_config(path, ["data=x", "out=x"], Config)
-    small: tuple[str, ...] = ()
+    config = read_config(path, ["data=x", "out=x", "checkpoint=null"], Config)
+    small: tuple[str, ...] = ("checkpoint=null",)
     if path.parent.name == "imagenet" or config.pretrained:
-        small = ("model=resmlp_s12", "pretrained=false", "teacher=null", "model_args={depth: 2, embed_dim: 16}")
+        small += ("model=resmlp_s12", "pretrained=false", "teacher=null", "model_args={depth: 2, embed_dim: 16}")
     short = ("batch_size=24", "epochs=1", "workers=0", "device=cpu")
     run(main, "--config", path, f"data={images}", f"out={tmp_path / 'out'}", *small, *short)
     assert json.loads((tmp_path / "out" / "log.jsonl").read_text())["train_loss"] > 0
