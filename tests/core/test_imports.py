@@ -22,7 +22,7 @@ def imported_packages(package: str, *left_out: str) -> set[str]:
 def test_core_imports_torch_alone():
     own = {"torch", "resmlp_core", *sys.stdlib_module_names}
     assert not imported_packages("resmlp_core", "checkpoint.py", "pictures.py") - own
-    assert imported_packages("resmlp_core") - own == {"matplotlib", "numpy"}  # to look inside a checkpoint
+    assert imported_packages("resmlp_core") - own == {"matplotlib", "numpy", "safetensors"}  # for checkpoints
 
 
 def test_the_layer_needs_no_more_than_torch():
