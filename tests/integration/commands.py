@@ -24,7 +24,6 @@ PLUGIN = ("--user-dir", PACKAGE, "--cpu", "--distributed-world-size", 1)
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": str(PACKAGE.parent),
-    "OMP_NUM_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "",
     "PYTHONUTF8": "1",
 }

@@ -192,8 +192,7 @@ def test_a_model_of_scalar_quantisation_noise_stays_quantised_in_use():
 
 
 def test_the_hosts_option_turns_the_positions_of_plus_off():
-    options = {"arch": "resmlp_plus_tiny", "no_token_positional_embeddings": True}
-    model = small_model(**options)
+    model = small_model(arch="resmlp_plus_tiny", no_token_positional_embeddings=True)
     assert model.encoder.embed_positions is None and model.decoder.embed_positions is None
     assert small_model(arch="resmlp_plus_tiny").encoder.embed_positions is not None
 
