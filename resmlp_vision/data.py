@@ -14,6 +14,7 @@ from datasets.utils.file_utils import xopen
 from PIL import Image
 from timm.data import ImageDataset, IterableImageDataset, create_loader, create_transform
 from timm.data.readers import create_reader
+from timm.data.readers.reader_hfds import ReaderHfds
 from timm.data.readers.reader_hfids import ReaderHfids
 from torch import Tensor
 
@@ -100,6 +101,21 @@ class Images(ImageDataset):
             index = (index + 1) % len(self.reader)
 
 
+class EncodedImages(ReaderHfds):
+    """timm's reader of data sets, to which a cell without an image is one that cannot be read."""
+
+    def __getitem__(self, index: int) -> Any:
+        """Give the file and the label of an image."""
+        try:
+            return super().__getitem__(index)
+        except (TypeError, AssertionError):
+            raise ValueError("it is empty") from None
+
+    def _filename(self, index: int, basename: bool = False, absolute: bool = False) -> str | None:
+        cell = self.dataset[index][self.image_key]
+        return cell["path"] if cell else None
+
+
 class EncodedStream(ReaderHfids):
     """timm's reader of streamed data sets, which leaves it to the data set to decode the images."""
 
@@ -132,6 +148,7 @@ class StreamedImages(IterableImageDataset):
         """Yield transformed images and their labels."""
         before = BLANK, 0
         for number, (file, label) in enumerate(self.reader):
+            file = file or {"bytes": b"", "path": None}  # an empty cell
             try:
                 with io.BytesIO(file["bytes"]) if file["bytes"] is not None else xopen(file["path"], "rb") as encoded:
                     before = open_rgb(encoded), label
@@ -175,7 +192,7 @@ def open_dataset(
             if source.column_names and column not in source.column_names:
                 raise UserError(f"data={config.data} has no column {column!r}; give {key}=... of {source.column_names}")
         if kind == "hfds":
-            return Images(create_reader(f"hfds/{name}", split=split, **keys), training, config.max_unreadable)
+            return Images(EncodedImages(name, split=split, **keys), training, config.max_unreadable)
         reader = EncodedStream(
             name,
             split=split,

@@ -17,7 +17,7 @@ from resmlp_core.files import UserError
 from resmlp_vision import create_model, evaluate, train
 from resmlp_vision.classifiers import load_trained
 from resmlp_vision.config import Config
-from resmlp_vision.data import UNREADABLE, Images, StreamedImages, Unreadable, open_dataset
+from resmlp_vision.data import UNREADABLE, Images, StreamedImages, Unreadable, count_classes, open_dataset
 from resmlp_vision.images import open_rgb
 from resmlp_vision.processes import join_processes
 
@@ -216,6 +216,23 @@ def test_a_stream_may_name_its_files_instead_of_holding_them(images):
     *found, (_, label) = stream
     assert all(image.tobytes() == Image.open(p).tobytes() for (image, _), p in zip(found, paths, strict=True))
     assert label == UNREADABLE and stream.unreadable.count.value == 1
+
+
+@pytest.mark.parametrize("kind", ["hfds", "hfids"])
+def test_a_cell_without_an_image_is_passed_over(images, tmp_path, kind):
+    join_processes("cpu")
+    parquet = write_parquet(tmp_path / "parquet", images)
+    table = pq.read_table(parquet / "validation.parquet")
+    cells = table.column("picture").to_pylist()
+    cells[0] = None
+    pictures = pa.array(cells, table.schema.field("picture").type)
+    pq.write_table(table.set_column(0, table.schema.field("picture"), pictures), parquet / "validation.parquet")
+    config = Config(data=f"{kind}/{parquet}", image_key="picture", label_key="kind")
+    dataset = open_dataset(config, "validation", training=False)
+    dataset.transform = lambda image: image
+    count_classes(dataset, None)
+    labels = [label for _, label in (dataset if kind == "hfids" else map(dataset.__getitem__, range(len(dataset))))]
+    assert labels == [UNREADABLE, *table.column("kind").to_pylist()[1:]] and dataset.unreadable.count.value == 1
 
 
 def test_a_stream_trains(images, tmp_path):
