@@ -2,6 +2,7 @@
 
 import argparse
 import ctypes
+import os
 import platform
 import shlex
 import sys
@@ -130,8 +131,9 @@ def save(args: argparse.Namespace, rows: Sequence[Mapping[str, Any]], **versions
     """Write the rows, what they were measured on and the peers' versions, in a file of the running script's name."""
     path = args.out / f"{Path(sys.argv[0]).stem}.json"
     args.out.mkdir(parents=True, exist_ok=True)
+    allocator = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("MALLOC_")]
     machine = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join([*allocator, "python", *sys.argv]),
         "date": date.today().isoformat(),
         "device": torch.cuda.get_device_name() if args.device == "cuda" else processor(),
         "threads": args.threads,

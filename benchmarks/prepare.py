@@ -10,7 +10,6 @@ of resident memory is read when it ends; the disk is watched meanwhile. Writes p
 import argparse
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -22,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sentencepiece
 
-from resmlp_core.files import write_json
+from measure import save
 
 RULES = ["--max-words", "200", "--max-ratio", "3", "--drop-identical", "--drop-bad-encoding", "--drop-duplicates"]
 WORDS = 200_000  # of each language
@@ -128,6 +128,7 @@ def main() -> None:
     )
     parser.add_argument("--pairs", type=int, nargs="+", default=[1_000_000, 4_000_000])
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
+    parser.set_defaults(device="cpu", threads=os.cpu_count())
     args = parser.parse_args()
     rows = []
     print(f"{'pairs':>12}{'text':>10}{'seconds':>9}{'cleaning':>10}{'vocabulary':>12}{'encoding':>10}", end="")
@@ -140,8 +141,7 @@ def main() -> None:
         print(f"{stages['text']:>10.0f}{stages['sentencepiece']:>12.0f}{stages['data-bin']:>10.0f}", end="")
         print(f"{row['pairs_per_second']:>10,.0f}{row['peak_memory_bytes'] / 1e6:>7,.0f} MB", end="")
         print(f"{row['peak_disk_over_text']:>11.2f}", flush=True)
-    machine = {"processors": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-    write_json(args.out / "prepare.json", {"machine": machine, "rows": rows})
+    save(args, rows, sentencepiece=sentencepiece.__version__)
 
 
 if __name__ == "__main__":

@@ -278,6 +278,13 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path):
     assert not (tmp_path / "ran").exists() and not (tmp_path / "inside").exists()
 
 
+def test_the_extra_is_named_where_safetensors_is_missing(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    with mock.patch.dict(sys.modules, {"safetensors": None}):
+        message = stopped(tmp_path / "model.safetensors", "-o", tmp_path / "inside")
+    assert message.endswith("model.safetensors needs safetensors; it comes with the extra [vision]")
+
+
 def test_an_output_that_cannot_be_written_is_named(tmp_path):
     torch.save(layers(1), tmp_path / "model.pt")
     (tmp_path / "file").touch()

@@ -19,7 +19,7 @@ def run_script(path, *arguments):
     return done.stdout
 
 
-def test_the_digits_are_written_learnt_and_looked_at(tmp_path):
+def test_the_digits_are_written_learnt_looked_at_and_compressed(tmp_path):
     digits, out = tmp_path / "digits", tmp_path / "run"
     run_script("recipes/digits/digits.py", digits)
     assert [len(list((digits / split).glob("*/*.png"))) for split in ("train", "test")] == [1437, 360]
@@ -29,6 +29,12 @@ def test_the_digits_are_written_learnt_and_looked_at(tmp_path):
     top1 = json.loads((out / "results.json").read_text())["top1"]
     assert f"{top1:.1f}% of 360 test digits" in printed
     assert {"confusion.png", "filters.png"} <= {path.name for path in out.iterdir()}
+    run_script(
+        "benchmarks/compress.py", "--classifier", out / "last.pth.tar", "--images", digits, "--rounds", 1, "--out", out
+    )
+    whole, integers, *pruned = json.loads((out / "compress.json").read_text())["rows"]
+    assert abs(whole["quality"] - top1) < 0.5 and whole["per_second"] > 0  # folded, a digit may fall to the other side
+    assert integers["megabytes"] < 0.6 * whole["megabytes"] and len(pruned) == 12
 
 
 def test_every_ablation_trains_and_those_that_are_done_are_left(tmp_path):
