@@ -9,6 +9,7 @@ import random
 import re
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from itertools import compress, islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Any, TextIO
 
 import sentencepiece
@@ -35,8 +36,9 @@ BATCH = 10_000  # sentences encoded at a time
 INT_MAX = 2**31 - 1  # sentencepiece tells of a vocabulary that is too large only up to here
 SPECIAL = 4  # entries of fairseq's own
 OUTPUT_RATIO = 2  # what the folder holds at most is 1.57 times the text's bytes, measured
-# sentencepiece's: NFKC with one kind of spaces, as fairseq's users have it; NFKC; none at all
-NORMALIZATIONS = ("nmt_nfkc", "nfkc", "identity")
+# sentencepiece's NFKC, as fairseq's users have it, or none; both make one kind of all white space, at which fairseq,
+# which reads pieces with spaces between, would part a piece
+NORMALIZATIONS = ("nmt_nfkc", "identity")
 BAR: dict[str, Any] = {"unit": " pairs", "unit_scale": True, "disable": None, "leave": False}
 
 
@@ -228,14 +230,14 @@ def _sentencepiece(settings: Settings, out: Path, workers: int, report: dict[str
     """Learn one vocabulary for both languages. Its ids are fairseq's, special symbols included."""
     model = io.BytesIO()
     try:
-        with _ctrl_c_ends_the_process():
+        with _ctrl_c_ends_the_process(), _normalization(settings.normalization) as normalization:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=_vocabulary_sentences(settings, out, report["text"]["train"]["kept"]),
                 model_writer=model,
                 model_type="bpe",
                 vocab_size=min(settings.vocab_size, INT_MAX),
                 character_coverage=1.0,
-                normalization_rule_name=settings.normalization,
+                **normalization,
                 # The numbers and names of fairseq's own: no piece that is learned can then take one of these names.
                 bos_id=0,
                 pad_id=1,
@@ -260,6 +262,18 @@ def _vocabulary_sentences(settings: Settings, out: Path, pairs: int) -> Iterator
     for language in sorted((settings.source_lang, settings.target_lang)):  # so that both directions share a vocabulary
         with _open(out / "text" / f"train.{language}") as text:
             yield from (line.removesuffix("\n") for line in text if chance >= 1 or draw() < chance)
+
+
+@contextmanager
+def _normalization(name: str) -> Iterator[dict[str, str]]:
+    """Give sentencepiece's option for one of ``NORMALIZATIONS``."""
+    if name != "identity":
+        yield {"normalization_rule_name": name}
+        return
+    with NamedTemporaryFile("w", suffix=".tsv") as rules:  # code points: those replaced, and by which
+        rules.writelines(f"{i:X}\t20\n" for i in range(sys.maxunicode + 1) if chr(i).isspace() and chr(i) != " ")
+        rules.flush()
+        yield {"normalization_rule_tsv": rules.name}
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.significance import PairedTest
 
 from resmlp_core.files import UserError, reporting
+from resmlp_mt.corpus import one_line
 
 COMET = "Unbabel/wmt22-comet-da"
 
@@ -229,7 +230,7 @@ def iterate_lines(path: Path) -> Iterator[str]:
         UserError: it is not UTF-8.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:  # a lone \r ends no line for ``prepare`` either
             for line in file:
                 yield line.removesuffix("\n")
     except UnicodeDecodeError:
@@ -239,6 +240,11 @@ def iterate_lines(path: Path) -> Iterator[str]:
 def read_lines(path: Path) -> list[str]:
     """Read a text file, as ``iterate_lines`` does."""
     return list(iterate_lines(path))
+
+
+def read_sentences(path: Path) -> list[str]:
+    """Read raw text as ``prepare`` does, a sentence a line."""
+    return [one_line(line) for line in iterate_lines(path)]
 
 
 @reporting("score")
@@ -269,12 +275,12 @@ def main() -> None:
     if (args.comet is None) != (args.sources is None):
         raise UserError("--comet and --sources need each other")
 
-    hypotheses, references = read_hypotheses(args.generated), read_lines(args.references)
+    hypotheses, references = read_hypotheses(args.generated), read_sentences(args.references)
     result: dict[str, Any] = {**score(hypotheses, references, args.target_lang)}
     if args.tokenized:
         result |= score_tokenized(hypotheses, references, args.tokenized, args.split_compounds)
     if args.comet:
-        result |= score_comet(hypotheses, references, read_lines(args.sources), args.comet)
+        result |= score_comet(hypotheses, references, read_sentences(args.sources), args.comet)
     if args.against:
         against = compare(hypotheses, read_hypotheses(args.against), references, args.target_lang)
         result["against"] = {"file": str(args.against), **against}

@@ -33,8 +33,9 @@ class Saver(CheckpointSaver):
 
     def _duplicate(self, src: str, dst: str) -> None:
         Path(dst + ".new").unlink(missing_ok=True)
-        super()._duplicate(src, dst + ".new")
-        os.replace(dst + ".new", dst)
+        if not (os.path.exists(dst) and os.path.samefile(src, dst)):  # else the new name would stay
+            super()._duplicate(src, dst + ".new")
+            os.replace(dst + ".new", dst)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore timm's history, and give the last checkpoint the names that a kill may have come before."""

@@ -45,7 +45,7 @@ def evaluate(
         ``images``, that of the others.
 
     Raises:
-        UserError: more images than the data set's limit cannot be read.
+        UserError: more images than the data set's limit cannot be read, or none can.
     """
     evaluator = ClassificationEvaluator(device)
     model.eval()
@@ -55,6 +55,8 @@ def evaluate(
         evaluator.update(logits, labels)
     images = evaluator.counts[0].clone()
     torch.distributed.all_reduce(images)
+    if not images:
+        raise UserError("none of the images can be read")
     outcome = {**evaluator.compute(distributed=True), "unreadable": loader.dataset.unreadable.finish()}
     return outcome | {"images": int(images)}
 

@@ -153,7 +153,7 @@ def measure_knn(
         Top-1 and top-5 accuracy in percent, over all processes.
 
     Raises:
-        UserError: k is below 1, or there are fewer than k training images.
+        UserError: k is below 1, or there are fewer than k training images, or none to classify.
     """
     (features, labels), (asked, answers) = bank, queries
     refuse_neighbours(k, len(labels))
@@ -166,6 +166,8 @@ def measure_knn(
         counts += torch.stack([hits[:, 0].sum(), hits.sum(), torch.tensor(len(truth), device=hits.device)])
     dist.all_reduce(counts)
     top1, top5, total = counts.tolist()
+    if not total:
+        raise UserError("none of the images can be read")
     return 100 * top1 / total, 100 * top5 / total
 
 

@@ -21,7 +21,7 @@ from timm.data import Mixup, resolve_model_data_config
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.task import TrainingTask
-from timm.utils import NativeScaler, dispatch_clip_grad, random_seed
+from timm.utils import NativeScaler, dispatch_clip_grad, distribute_bn, random_seed
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.checkpoint import read_checkpoint
@@ -166,16 +166,12 @@ class Trainer(ABC, Generic[Settings]):
                         if not np.isfinite(value):
                             raise UserError(
                                 f"the loss is {value} at update {step + 1} of epoch {epoch + 1}, at learning rate "
-                                f"{rates[step]:.3g}; the checkpoint of the epoch before is whole: a lower lr or "
-                                "clip_grad=1 may help"
+                                f"{rates[step]:.3g}; {remedy(epoch)}"
                             )
                     bar.set_postfix(loss=f"{unchecked[-1]:.3f}", lr=f"{rates[-1]:.2g}")
                     self.loader.dataset.unreadable.refuse_more()
         if not all(p.isfinite().all() for p in self.task.get_trainable_module().parameters()):
-            raise UserError(
-                f"the weights are not finite after epoch {epoch + 1}; the checkpoint of the epoch before is whole: a "
-                "lower lr or clip_grad=1 may help"
-            )
+            raise UserError(f"the weights are not finite after epoch {epoch + 1}; {remedy(epoch)}")
         mean = torch.stack(losses).mean()
         dist.all_reduce(mean)
         seconds = time.perf_counter() - start
@@ -230,6 +226,11 @@ class Trainer(ABC, Generic[Settings]):
         )
 
 
+def remedy(epoch: int) -> str:
+    """Say what may help a training that diverged, and what is left of it."""
+    return f"{'the checkpoint of the epoch before is whole: ' if epoch else ''}a lower lr or clip_grad=1 may help"
+
+
 class SupervisedTrainer(Trainer[Config]):
     """Training of a classifier, from labels."""
 
@@ -266,8 +267,10 @@ class SupervisedTrainer(Trainer[Config]):
         outcome: dict[str, float] = {}
         for ema, prefix in ((False, ""), (True, "ema_")):
             if not ema or self.task.has_ema():
+                model = self.task.get_eval_model(ema=ema)
+                distribute_bn(model, dist.get_world_size(), reduce=True)  # what is measured is what is saved
                 with self.autocast():
-                    found = evaluate(self.task.get_eval_model(ema=ema), self.val_loader, self.device)
+                    found = evaluate(model, self.val_loader, self.device)
                 outcome |= {f"{prefix}{name}": found[key] for key, name in METRICS.items()}
         return outcome
 

@@ -1,4 +1,4 @@
-"""For all tests: the same draws in every run, one thread, as the models are too small to share, and a terminal."""
+"""For all tests: the same draws in every run, on one thread of a CPU, as the models are tiny, and a terminal."""
 
 import os
 import pty
@@ -14,6 +14,7 @@ from hypothesis import settings
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("repeatable")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before PyTorch looks for a GPU: tests compare bits
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start: other threads add up in another order
 

@@ -41,11 +41,11 @@ def run_ablations(out: Path, overrides: list[str]) -> None:
         line = [sys.executable, "-m", "resmlp_vision.train", "--config", str(RECIPE), f"out={folder}"]
         subprocess.run([*line, *overrides, *changes], check=True)
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        table.append({"row": name, **{key: results[key] for key in ("parameters", "top1", "images_per_second")}})
+        table.append({"row": name, **{key: results[key] for key in ("parameters", "top1")}})
     write_json(out / "ablations.json", table)
-    print(f"\n{'':<48}{'parameters':>12}{'top-1':>8}{'images/s':>10}")
+    print(f"\n{'':<48}{'parameters':>12}{'top-1':>8}")
     for row in table:
-        print(f"{row['row']:<48}{row['parameters']:>12,}{row['top1']:>8.2f}{row['images_per_second']:>10,.0f}")
+        print(f"{row['row']:<48}{row['parameters']:>12,}{row['top1']:>8.2f}")
 
 
 if __name__ == "__main__":

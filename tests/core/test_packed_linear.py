@@ -1,4 +1,4 @@
-"""PackedLinear gives what nn.Linear gives, whatever is done to it."""
+"""PackedLinear gives what nn.Linear gives, also once its weights have changed."""
 
 import copy
 import io

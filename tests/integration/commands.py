@@ -24,7 +24,6 @@ PLUGIN = ("--user-dir", PACKAGE, "--cpu", "--distributed-world-size", 1)
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": str(PACKAGE.parent),
-    "CUDA_VISIBLE_DEVICES": "",
     "PYTHONUTF8": "1",
 }
 # fairseq makes its batches once, in the first epoch that a process sees and by its number, unless told otherwise: a run

@@ -76,6 +76,14 @@ def prepared(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module", params=module.NORMALIZATIONS)
+def normalized(data: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """The same, by each kind of normalisation."""
+    out = tmp_path_factory.mktemp("normalized") / "out"
+    prepare(data, "en", "de", VOCABULARY, out, normalization=request.param, workers=1)
+    return out
+
+
 def settings_for(data: Path | str, **options: Any) -> module.Settings:
     languages = {"source_lang": "en", "target_lang": "de"}
     return module.Settings(**{"data": str(data), **languages, "vocab_size": VOCABULARY, "seed": 1, **options})
@@ -141,10 +149,13 @@ def test_the_binary_data_decode_to_the_text(prepared: Path) -> None:
 @example("</s>")
 @example("日本</s>日本")
 @example("a\u2028b\x85c\u00a0d\u3000e")
-def test_every_piece_is_one_token_to_fairseq(prepared: Path, text: str) -> None:
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(prepared / "sentencepiece.model"))
-    dictionary = Dictionary.load(str(prepared / "data-bin" / "dict.en.txt"))
-    (ids,) = chain.from_iterable(module._encoded_batches(processor, [one_line(text) + "\n"], 1, tqdm(disable=True)))
+def test_every_piece_is_one_token_to_fairseq(normalized: Path, text: str) -> None:
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(normalized / "sentencepiece.model"))
+    dictionary = Dictionary.load(str(normalized / "data-bin" / "dict.en.txt"))
+    line = one_line(text)
+    (ids,) = chain.from_iterable(module._encoded_batches(processor, [line + "\n"], 1, tqdm(disable=True)))
+    typed = dictionary.encode_line(" ".join(processor.encode(line, out_type=str)), add_if_not_exist=False)
+    assert typed.tolist() == ids  # what is typed into fairseq-interactive is what was trained on
     assert ids.index(dictionary.eos()) == len(ids) - 1
     assert not {dictionary.bos(), dictionary.pad()} & set(ids)
     assert [dictionary[i] for i in ids[:-1]] == [processor.id_to_piece(i) for i in ids[:-1]]
@@ -209,25 +220,31 @@ def test_a_stage_whose_output_is_gone_is_done_again_with_those_after_it(prepared
 )
 def test_a_killed_run_goes_on(data: Path, prepared: Path, tmp_path: Path, appears: str) -> None:
     out = tmp_path / "out"
-    child = subprocess.Popen(command(data, out, "--workers", "2"), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-    wait_for(child, out / appears)
+    child = start_until(command(data, out, "--workers", "2"), out, appears, stdout=subprocess.DEVNULL)
     child.kill()
     child.wait()
     prepare(data, "en", "de", VOCABULARY, out, workers=1)
     assert contents(out) == contents(prepared)
 
 
-def wait_for(child: subprocess.Popen[Any], path: Path) -> None:
-    while not path.exists():
-        assert child.poll() is None
-        time.sleep(0.002)
+def start_until(line: list[str], out: Path, appears: str, **options: Any) -> subprocess.Popen[Any]:
+    """Start a command and give it back as a file in ``out`` appears; what is there for milliseconds may be missed."""
+    for _ in range(3):
+        child = subprocess.Popen(line, env=ENVIRONMENT, **options)
+        while child.poll() is None:
+            if (out / appears).exists():
+                return child
+            time.sleep(0.002)
+        assert child.returncode == 0
+        shutil.rmtree(out)
+    pytest.fail(f"{appears} was not seen")
 
 
 def test_ctrl_c_leaves_nothing_half_written(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a suite in the background would not hear it
-    child = subprocess.Popen(command(data, out), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
-    wait_for(child, out / "data-bin.partial" / "dict.en.txt")
+    appears = "data-bin.partial/dict.en.txt"
+    child = start_until(command(data, out), out, appears, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate()
     assert child.returncode == 130

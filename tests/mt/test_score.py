@@ -9,7 +9,17 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from resmlp_core.files import UserError
-from resmlp_mt.score import compare, main, read_hypotheses, score, score_comet, score_tokenized, split
+from resmlp_mt.corpus import read_pairs
+from resmlp_mt.score import (
+    compare,
+    main,
+    read_hypotheses,
+    read_sentences,
+    score,
+    score_comet,
+    score_tokenized,
+    split,
+)
 
 GENERATED = """S-1\tb
 D-1\t-0.5\tZwei Hunde .
@@ -67,6 +77,13 @@ def test_pieces_and_other_encodings_are_refused(tmp_path, content, message):
     (tmp_path / "out").write_bytes(content)
     with pytest.raises(UserError, match=f"out {message}"):
         read_hypotheses(tmp_path / "out")
+
+
+def test_references_are_read_as_prepare_reads_them(tmp_path):
+    for language in ("en", "de"):
+        (tmp_path / f"test.{language}").write_bytes("\ufeffHallo .\r\n zwei\rdrei \nvier\n".encode())
+    prepared = [target for _, target in read_pairs(tmp_path, "en", "de", "test")]
+    assert read_sentences(tmp_path / "test.de") == prepared == ["Hallo .", "zwei drei", "vier"]
 
 
 def test_scores_are_sacrebleus():

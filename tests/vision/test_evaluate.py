@@ -142,6 +142,10 @@ def test_images_that_cannot_be_read_are_named_and_left_out(checkpoint, images, t
     assert all(path.name in process.stderr for path in paths[:2])
     assert json.loads((tmp_path / "figures.json").read_text())["unreadable"] == 2
     assert "is the disk whole?" in fail(evaluate.main, *line, "--max-unreadable", 1)
+    for path in paths:
+        path.write_bytes(b"no image")
+    for probe in ((), ("--probe", "knn", "--k", 3)):
+        assert "none of the images can be read" in fail(evaluate.main, *line, *probe)
 
 
 def test_classes_keep_their_numbers_where_some_have_no_images(checkpoint, images, tmp_path):

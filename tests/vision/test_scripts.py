@@ -44,6 +44,10 @@ def test_every_ablation_trains_and_those_that_are_done_are_left(tmp_path):
     rows = json.loads((tmp_path / "out" / "ablations.json").read_text())
     assert len({row["parameters"] for row in rows}) == 8  # LayerNorm has as many as Aff
     assert all(f"{row['parameters']:,}" in table for row in rows)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("last.pth.tar")}
+    run_script("recipes/cifar10/ablations.py", *line)
+    assert len(made) == len(rows) == len(json.loads((tmp_path / "out" / "ablations.json").read_text()))
+    assert {path: path.stat().st_mtime_ns for path in made} == made
 
 
 def test_a_benchmark_measures_all_models_on_the_same_work(tmp_path):

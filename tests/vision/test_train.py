@@ -23,7 +23,7 @@ from timm.data.auto_augment import AugmentOp
 from timm.optim import create_optimizer_v2
 
 from resmlp_core.checkpoint import read_checkpoint
-from resmlp_vision import create_model
+from resmlp_vision import create_model, evaluate
 from resmlp_vision.checkpoints import Saver
 from resmlp_vision.classifiers import load_trained
 from resmlp_vision.config import Config, read_config
@@ -135,11 +135,13 @@ def test_stopped_before_the_best_checkpoint_had_its_names_it_gets_them(images, t
 
 
 def test_run_again_it_trains_nothing_and_other_settings_are_refused(images, tmp_path):
-    settings = (*TINY, f"data={images}", f"out={tmp_path}")
+    settings = (*TINY, f"data={images}", f"out={tmp_path}", "epochs=1")  # the last epoch is the best
     run(main, *settings)
+    names = {path.name for path in tmp_path.iterdir()}
     before = (tmp_path / "last.pth.tar").stat().st_mtime_ns
     run(main, *settings, "workers=1")
     assert (tmp_path / "last.pth.tar").stat().st_mtime_ns == before
+    assert {path.name for path in tmp_path.iterdir()} == names
     assert "lr=0.01, not 0.02" in fail(main, *settings, "lr=0.02")
 
 
@@ -186,6 +188,19 @@ def test_a_batch_in_parts_and_on_two_processes_trains_like_a_batch_in_one(images
             assert [record[key] for record in other] == pytest.approx([record[key] for record in one], rel=1e-4)
         for key, value in weights(tmp_path / "one").items():
             torch.testing.assert_close(weights(tmp_path / name)[key], value, rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_measure_the_average_that_they_save(images, tmp_path):
+    """Each sees other images, and so has other statistics in the model's batch normalisation."""
+    line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    model = ("model=resnet10t", "img_size=32", "ema_decay=0.9")
+    two = [*line, "-m", "resmlp_vision.train", *TINY[1:], f"data={images}", f"out={tmp_path}", *model]
+    subprocess.run(two, check=True, capture_output=True, timeout=300)
+    logged = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    checkpoint = ("--checkpoint", tmp_path / "last.pth.tar", "--data", images, "--split", "val")
+    run(evaluate.main, *checkpoint, "--device", "cpu", "--out", tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert logged["ema_val_loss"] == pytest.approx(found["loss"], rel=1e-5)
 
 
 def test_the_papers_augmentation_takes_every_strength_that_it_draws():
@@ -319,12 +334,12 @@ def test_fine_tuning_at_another_size_with_other_classes(images, tmp_path, caplog
     assert after["head.weight"].shape == (3, 16)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(images, tmp_path):
-    """The rate grows from nothing to 1e30 over twenty epochs."""
+def test_a_rate_that_is_too_high_is_told(images, tmp_path):
+    """It grows from nothing to 1e30 over twenty epochs, and ends the first."""
     settings = (*TINY, f"data={images}", f"out={tmp_path}", "opt=momentum", "lr=1e30", "warmup_lr=0")
     message = fail(main, *settings, "epochs=21", "warmup_epochs=20", "sched=constant")
-    assert "not finite" in message or "the loss is" in message
-    assert "epoch" in message and "lower lr" in message
+    assert "of epoch 1" in message and "a lower lr or clip_grad=1" in message
+    assert "checkpoint" not in message and not list(tmp_path.glob("*.tar"))
 
 
 def test_weights_that_are_not_finite_are_not_saved(images, tmp_path):
@@ -336,6 +351,7 @@ def test_weights_that_are_not_finite_are_not_saved(images, tmp_path):
     with mock.patch.object(torch.optim.AdamW, "step", break_weights):
         message = fail(main, *settings, "epochs=3")
     assert "not finite" in message or ("the loss is nan at update" in message and "learning rate" in message)
+    assert "the checkpoint of the epoch before is whole" in message
     assert (tmp_path / "last.pth.tar").read_bytes() == before
 
 
