@@ -265,7 +265,7 @@ def _vocabulary_sentences(settings: Settings, out: Path, pairs: int) -> Iterator
 
 
 @contextmanager
-def _normalization(name: str) -> Iterator[dict[str, str]]:
+def _normalization(name: str) -> Iterator[dict[str, Any]]:
     """Give sentencepiece's option for one of ``NORMALIZATIONS``."""
     if name != "identity":
         yield {"normalization_rule_name": name}
