@@ -280,7 +280,7 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path):
 
 def test_the_extra_is_named_where_safetensors_is_missing(tmp_path):
     (tmp_path / "model.safetensors").touch()
-    with mock.patch.dict(sys.modules, {"safetensors": None}):
+    with mock.patch.dict(sys.modules, {"safetensors.torch": None}):
         message = stopped(tmp_path / "model.safetensors", "-o", tmp_path / "inside")
     assert message.endswith("model.safetensors needs safetensors; it comes with the extra [vision]")
 
