@@ -179,8 +179,8 @@ def compare(subject: Subject, args: argparse.Namespace) -> list[dict[str, Any]]:
     for row, variant in variants(subject.model):
         if "pruned" not in row:
             timed[row["variant"]] = partial(subject.work, variant)
-        row |= {"model": subject.kind, "quality": subject.quality(variant), "megabytes": megabytes(variant)}
-        row["megabytes_as_trained"] = trained
+        row |= {"model": subject.kind, "quality": subject.quality(variant)}
+        row |= {"megabytes": megabytes(variant), "megabytes_as_trained": trained}
         rows.append(row)
         print(f"{subject.kind:<12}{row['variant']:<32}{row['quality']:>18.2f}{row['megabytes']:>10.2f}", flush=True)
     with torch.inference_mode():

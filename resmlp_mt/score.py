@@ -238,12 +238,7 @@ def iterate_lines(path: Path) -> Iterator[str]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read a text file, as ``iterate_lines`` does."""
-    return list(iterate_lines(path))
-
-
-def read_sentences(path: Path) -> list[str]:
-    """Read raw text as ``prepare`` does, a sentence a line."""
+    """Read raw text as ``prepare`` does, a sentence a line; what it wrote itself stays as it is."""
     return [one_line(line) for line in iterate_lines(path)]
 
 
@@ -275,12 +270,12 @@ def main() -> None:
     if (args.comet is None) != (args.sources is None):
         raise UserError("--comet and --sources need each other")
 
-    hypotheses, references = read_hypotheses(args.generated), read_sentences(args.references)
+    hypotheses, references = read_hypotheses(args.generated), read_lines(args.references)
     result: dict[str, Any] = {**score(hypotheses, references, args.target_lang)}
     if args.tokenized:
         result |= score_tokenized(hypotheses, references, args.tokenized, args.split_compounds)
     if args.comet:
-        result |= score_comet(hypotheses, references, read_sentences(args.sources), args.comet)
+        result |= score_comet(hypotheses, references, read_lines(args.sources), args.comet)
     if args.against:
         against = compare(hypotheses, read_hypotheses(args.against), references, args.target_lang)
         result["against"] = {"file": str(args.against), **against}

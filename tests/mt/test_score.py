@@ -14,7 +14,7 @@ from resmlp_mt.score import (
     compare,
     main,
     read_hypotheses,
-    read_sentences,
+    read_lines,
     score,
     score_comet,
     score_tokenized,
@@ -83,7 +83,7 @@ def test_references_are_read_as_prepare_reads_them(tmp_path):
     for language in ("en", "de"):
         (tmp_path / f"test.{language}").write_bytes("\ufeffHallo .\r\n zwei\rdrei \nvier\n".encode())
     prepared = [target for _, target in read_pairs(tmp_path, "en", "de", "test")]
-    assert read_sentences(tmp_path / "test.de") == prepared == ["Hallo .", "zwei drei", "vier"]
+    assert read_lines(tmp_path / "test.de") == prepared == ["Hallo .", "zwei drei", "vier"]
 
 
 def test_scores_are_sacrebleus():
