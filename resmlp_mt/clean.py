@@ -20,7 +20,7 @@ MANGLED = re.compile("[\xc2-\xef][\x80-\xbf\u0152-\u2122]{1,2}")  # UTF-8's byte
 EUROPEAN = re.compile("[\xa0-\u024f\u2010-\u2044\u20ac\u2122]")  # what comes out where they indeed are
 
 
-@dataclass(frozen=True)
+@dataclass
 class Rules:
     """What a training pair must satisfy. A pair with an empty side is always left out.
 
@@ -47,10 +47,10 @@ class Rules:
     def __post_init__(self) -> None:
         for option, limit in (("--max-words", self.max_words), ("--max-chars", self.max_chars)):
             if limit is not None and not (type(limit) is int and limit >= 1):
-                raise UserError(f"{option} {limit} is not a whole number from 1 up")
+                raise UserError(f"{option} must be a positive integer, not {limit}")
         ratio = self.max_ratio
         if ratio is not None and not (type(ratio) in (int, float) and 1 <= ratio < math.inf):
-            raise UserError(f"--max-ratio {ratio} is not a number from 1 up")
+            raise UserError(f"--max-ratio must be a number of at least 1, not {ratio}")
 
     def broken_by(self, source: str, target: str) -> str | None:
         """Name the first rule that a pair breaks, duplicates aside; None if it breaks none."""

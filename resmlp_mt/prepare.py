@@ -42,7 +42,7 @@ NORMALIZATIONS = ("nmt_nfkc", "identity")
 BAR: dict[str, Any] = {"unit": " pairs", "unit_scale": True, "disable": None, "leave": False}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Settings(Rules):
     """What decides the content of a prepared folder, the rules for its training pairs included."""
 

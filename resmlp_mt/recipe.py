@@ -9,28 +9,58 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fairseq.models import ARCH_CONFIG_REGISTRY
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from resmlp_core.files import UserError, reporting
-from resmlp_mt.prepare import NORMALIZATIONS, RULES
+from resmlp_mt.clean import Rules
+from resmlp_mt.prepare import NORMALIZATIONS
 from resmlp_mt.stages import STAGES, Run
 
-OPTIONAL: dict[str, Any] = {
-    "clean": {},
-    "normalization": NORMALIZATIONS[0],
-    "effective_tokens": None,
-    "tokenized_bleu": None,
-}
 TOKENIZED = (None, "moses", "split compounds")
-KEYS = (*OPTIONAL, "pair", "data", "vocab_size", "average", "shown_positions", "train", "archs", "generate")
 OWN_TRAIN_OPTIONS = {"save-dir", "tensorboard-logdir", "log-format", "user-dir"}
 OWN_GENERATE_OPTIONS = {"path", "gen-subset", "remove-bpe", "user-dir"}
+
+
+@dataclass
+class Recipe:
+    """The keys of a recipe.
+
+    Args:
+        pair: the languages, such as ``en-de``.
+        data: a folder or a data set of the hub, as for ``resmlp_mt.corpus.read_pairs``; or a mapping from pairs to
+            these.
+        vocab_size: entries of the joint vocabulary.
+        average: how many of the last checkpoints to average; of several numbers validation BLEU picks one.
+        shown_positions: how many positions of A are drawn.
+        train: options of fairseq-train.
+        archs: the choices for ``--arch``, each with the options of fairseq-train that differ for it.
+        generate: options of fairseq-generate.
+        clean: which training pairs to leave out.
+        normalization: how sentencepiece normalises characters, as for ``resmlp_mt.prepare.prepare``.
+        effective_tokens: the most target tokens of an update, over all devices; None leaves it to ``train``.
+        tokenized_bleu: a BLEU to report beside sacreBLEU's: on Moses's tokens (``moses``), or on these with German
+            compounds split (``split compounds``).
+    """
+
+    pair: str = MISSING
+    data: Any = MISSING
+    vocab_size: int = MISSING
+    average: Any = MISSING
+    shown_positions: int = MISSING
+    train: dict[str, Any] = MISSING
+    archs: dict[str, Any] = MISSING
+    generate: dict[str, Any] = MISSING
+    clean: Rules = field(default_factory=Rules)
+    normalization: str = NORMALIZATIONS[0]
+    effective_tokens: int | None = None
+    tokenized_bleu: str | None = None
 
 
 def read_recipe(
@@ -39,14 +69,15 @@ def read_recipe(
     """Read a recipe and settle its options.
 
     Args:
-        path: a YAML file; ``recipes/multi30k/recipe.yaml`` explains the keys.
+        path: a YAML file with the keys of ``Recipe``.
         overrides: ``key=value``, such as ``train.max-epoch=3``. They win over the recipe and its architectures.
         arch: one of the recipe's ``archs``; the first by default.
         more_archs: a YAML file of further ``archs``, each a name and options of fairseq-train. They may name an
             ``arch`` of fairseq's, else the name is it.
 
     Returns:
-        The settings, with ``name`` set to the architecture and its own options merged into ``train``.
+        The settings, ``average`` as a list, with ``name`` set to the architecture and its own options merged into
+        ``train``.
 
     Raises:
         UserError: no such file, a key that is missing or unknown or has a value of another kind, an architecture that
@@ -54,61 +85,53 @@ def read_recipe(
     """
     if not path.is_file():
         raise UserError(f"no recipe {path}")
+    for override in overrides:
+        if "=" not in override:
+            raise UserError(f"{override!r} is not key=value")
+        if override.startswith("archs."):
+            raise UserError(f"{override} is not for the command line: give train.KEY=VALUE")
     try:
-        config: Any = OmegaConf.load(path)
-        changes: Any = OmegaConf.from_dotlist(list(overrides))
+        config: Any = OmegaConf.merge(OmegaConf.structured(Recipe), OmegaConf.load(path))
+        for key in OmegaConf.missing_keys(config):
+            raise UserError(f"{path} lacks the key {key}")
+        archs: Any = OmegaConf.merge(config.archs, OmegaConf.load(more_archs) if more_archs else {})
+        arch = arch or str(next(iter(archs)))
+        if arch not in archs:
+            raise UserError(f"--arch {arch} is not in {path}, which has {', '.join(map(str, archs))}")
+        config.train = OmegaConf.merge(config.train, {"arch": arch}, archs[arch] or {})
+        config = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
+        settings: Any = OmegaConf.to_container(config, resolve=True)
+        Rules(**settings["clean"])
     except YAMLError as error:
         raise UserError(f"{path} is not YAML, or an override is not: {' '.join(str(error).split())}") from None
-    if not isinstance(config, DictConfig) or set(OPTIONAL | dict(config)) != set(KEYS):
-        raise UserError(f"{path} must have the keys {', '.join(KEYS)}, of which {', '.join(OPTIONAL)} may be left out")
-    config = OmegaConf.merge(OPTIONAL, config)
-    archs: Any = OmegaConf.merge(config.pop("archs"), OmegaConf.load(more_archs) if more_archs else {})
-    for override in overrides:
-        key, separator, _ = override.partition("=")
-        if not separator or key.split(".")[0] not in config:
-            raise UserError(f"{override!r} is not key=value with a key of {path}: {', '.join(map(str, config))}")
-    arch = arch or str(next(iter(archs)))
-    if arch not in archs:
-        raise UserError(f"--arch {arch} is not in {path}, which has {', '.join(map(str, archs))}")
-    config.train = OmegaConf.merge(config.train or {}, {"arch": arch}, archs[arch] or {})
-    try:
-        settings: Any = OmegaConf.to_container(OmegaConf.merge(config, changes), resolve=True)
-    except InterpolationKeyError as error:
-        raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
-    refuse_other_kinds(settings)
-    for stage, options in (("train", OWN_TRAIN_OPTIONS), ("generate", OWN_GENERATE_OPTIONS)):
-        for option in options & settings[stage].keys():
-            raise UserError(f"{stage}.{option} is not to be set: --out says where everything goes")
-    for rule in settings["clean"].keys() - set(RULES):
-        raise UserError(f"clean.{rule} is no rule; there are {', '.join(RULES)}")
-    if settings["tokenized_bleu"] not in TOKENIZED:
-        raise UserError(f"tokenized_bleu={settings['tokenized_bleu']} is none of moses, split compounds")
-    if settings["normalization"] not in NORMALIZATIONS:
-        raise UserError(f"normalization={settings['normalization']} is none of {', '.join(NORMALIZATIONS)}")
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}, or an override: {error.full_key}: {str(error.msg).splitlines()[0]}") from None
+    del settings["archs"]
+    if not isinstance(settings["average"], list):
+        settings["average"] = [settings["average"]]
+    refuse_senseless(settings)
     return settings | {"name": arch}
 
 
-def refuse_other_kinds(settings: dict[str, Any]) -> None:
-    """Raise a UserError for a setting that is not a mapping, a number or an architecture where it has to be one."""
-    for key in ("clean", "train", "generate"):
-        if not isinstance(settings[key], dict):
-            raise UserError(f"{key}={settings[key]} is no mapping of options to values")
-    counts = settings["average"] if isinstance(settings["average"], list) else [settings["average"]]
-    numbers = {
-        "vocab_size": [settings["vocab_size"]],
-        "average": counts or [0],
-        "shown_positions": [settings["shown_positions"]],
-        "effective_tokens": [settings["effective_tokens"] or 1],  # it may be left out
-    }
-    for key, values in numbers.items():
-        if not all(isinstance(value, int) and value > 0 for value in values):
-            raise UserError(f"{key}={settings[key]} must be a whole number above 0")
-    if settings["effective_tokens"] and "max-tokens" not in settings["train"]:
+def refuse_senseless(settings: dict[str, Any]) -> None:
+    """Raise a UserError for a value of the right kind that cannot be meant."""
+    for key in ("vocab_size", "average", "shown_positions", "effective_tokens"):
+        values = settings[key] if key == "average" else [settings[key]]
+        if not values or not all(value is None or (type(value) is int and value > 0) for value in values):
+            raise UserError(f"{key}={settings[key]} must be a positive integer")
+    for key, known in (("tokenized_bleu", TOKENIZED), ("normalization", NORMALIZATIONS)):
+        if settings[key] not in known:
+            raise UserError(f"{key}={settings[key]} is none of {', '.join(filter(None, known))}")
+    train = settings["train"]
+    for stage, options in (("train", OWN_TRAIN_OPTIONS), ("generate", OWN_GENERATE_OPTIONS)):
+        for option in options & settings[stage].keys():
+            raise UserError(f"{stage}.{option} cannot be set: --out decides where everything goes")
+    if settings["effective_tokens"] and "max-tokens" not in train:
         raise UserError("effective_tokens needs train.max-tokens, the most that a device takes at once")
-    if settings["train"].get("disable-validation"):
+    if train.get("disable-validation"):
         raise UserError("train.disable-validation: a recipe reports the validation loss")
-    if settings["train"]["arch"] not in ARCH_CONFIG_REGISTRY:
-        raise UserError(f"train.arch={settings['train']['arch']} is no architecture of fairseq's, nor one of ours")
+    if train["arch"] not in ARCH_CONFIG_REGISTRY:
+        raise UserError(f"train.arch={train['arch']} is no architecture of fairseq's, nor one of ours")
 
 
 def choose_data(settings: dict[str, Any], pair: str | None, data: str | None) -> None:
@@ -120,7 +143,7 @@ def choose_data(settings: dict[str, Any], pair: str | None, data: str | None) ->
         data: a folder or a data set of the hub, in place of the recipe's.
 
     Raises:
-        UserError: the recipe has no data for the pair.
+        UserError: the recipe has no data for the pair, or what it has is no name.
     """
     settings |= {key: value for key, value in (("pair", pair), ("data", data)) if value}
     if isinstance(settings["data"], dict):
@@ -128,6 +151,8 @@ def choose_data(settings: dict[str, Any], pair: str | None, data: str | None) ->
             known = ", ".join(settings["data"])
             raise UserError(f"--pair {settings['pair']} has no data in the recipe, which names {known}; give --data")
         settings["data"] = settings["data"][settings["pair"]]
+    if not isinstance(settings["data"], str):
+        raise UserError(f"data={settings['data']} is no folder, and no data set of the hub")
 
 
 def show_table(out: Path) -> None:

@@ -20,25 +20,30 @@ from resmlp_mt.corpus import one_line
 COMET = "Unbabel/wmt22-comet-da"
 
 
-def read_hypotheses(path: Path, references: Sequence[str] | None = None) -> list[str]:
-    """Read the best detokenised hypothesis of each sentence from fairseq-generate's output, in the corpus's order.
-
-    Args:
-        path: the output.
-        references: what takes the place of hypotheses that are not there; without them all must be.
+def best_hypotheses(path: Path) -> dict[int, str]:
+    """Read the best detokenised hypothesis of each sentence from fairseq-generate's output, by number in the corpus.
 
     Raises:
-        UserError: the file holds no hypotheses, or some sentence has none, or they are in pieces.
+        UserError: the hypotheses are in pieces.
     """
     best: dict[int, str] = {}
     for line in iterate_lines(path):
         if match := re.match(r"D-(\d+)\t[^\t]*\t(.*)", line):
             best.setdefault(int(match[1]), match[2])  # with --nbest the first is the best
-    best = dict(enumerate(references or ())) | best
-    if not best or set(best) != set(range(len(references or best))):
-        raise UserError(f"{path} is not a whole output of fairseq-generate: {len(best)} sentences have a D- line")
     if any("▁" in text for text in best.values()):
         raise UserError(f"{path} holds pieces, not words: give fairseq-generate --remove-bpe sentencepiece")
+    return best
+
+
+def read_hypotheses(path: Path) -> list[str]:
+    """Read the best detokenised hypotheses from fairseq-generate's output, in the corpus's order.
+
+    Raises:
+        UserError: the file holds no hypotheses, or some sentence has none, or they are in pieces.
+    """
+    best = best_hypotheses(path)
+    if not best or set(best) != set(range(len(best))):
+        raise UserError(f"{path} is not a complete output of fairseq-generate: {len(best)} sentences have a D- line")
     return [best[i] for i in range(len(best))]
 
 

@@ -37,7 +37,7 @@ from resmlp_mt.corpus import digest
 from resmlp_mt.host import KEEP_MEMORY, run_fairseq
 from resmlp_mt.pictures import draw_learning_curve, read_curve
 from resmlp_mt.prepare import prepare, replace_train_targets
-from resmlp_mt.score import bleu_of, read_hypotheses, read_lines, score, score_tokenized
+from resmlp_mt.score import best_hypotheses, bleu_of, read_hypotheses, read_lines, score, score_tokenized
 
 PLUGIN = Path(__file__).parent
 STAGES = ("prepare", "train", "average", "generate", "score")
@@ -126,8 +126,9 @@ class Run:
                 remove(distilled)
                 write_json(made, made_from)
             references = read_lines(self.out / "text" / f"train.{self.target}")
-            translations = run_fairseq_generate(self.data_bin, model, output, "train", options, references)
-            replace_train_targets(self.out, translations, distilled)
+            run_fairseq_generate(self.data_bin, model, output, "train", options)
+            best = best_hypotheses(output)
+            replace_train_targets(self.out, [best.get(i, text) for i, text in enumerate(references)], distilled)
 
     def _taught_by(self) -> dict[str, Any]:
         """Tell what made the targets that are trained on, where a teacher did."""
@@ -183,19 +184,18 @@ class Run:
         self._must_exist("trained", "train")
         model, choice = self.folder / "model.pt", self.folder / "average.json"
         if not (model.exists() and choice.exists()):
-            counts = self.settings["average"]
-            counts = counts if isinstance(counts, list) else [counts]
             references = read_lines(self.out / "text" / f"valid.{self.target}")
             bleu: dict[int, float] = {}
             candidate = self.folder / "candidate.pt"
-            for chosen in (newest_checkpoints(self.folder / "checkpoints", count) for count in counts):
+            for most in self.settings["average"]:
+                chosen = newest_checkpoints(self.folder / "checkpoints", most)
                 count = len(chosen)  # there may be fewer
                 if count in bleu:
                     continue
                 write_checkpoint(candidate, average_checkpoints(chosen))
                 output = self.folder / f"valid-{count}.txt"
-                hypotheses = run_fairseq_generate(self.data_bin, candidate, output, "valid", self.settings["generate"])
-                bleu[count] = float(score(hypotheses, references, self.target)["bleu"])
+                run_fairseq_generate(self.data_bin, candidate, output, "valid", self.settings["generate"])
+                bleu[count] = float(score(read_hypotheses(output), references, self.target)["bleu"])
                 names = ", ".join(path.name for path in chosen)
                 print(f"averaged {names}: validation BLEU {bleu[count]:.2f}", flush=True)
                 best = max(bleu, key=bleu.__getitem__)
@@ -407,35 +407,27 @@ def newest_checkpoints(folder: Path, count: int) -> list[Path]:
     return [*kept, *([last] if stopped_within else [])][-count:]
 
 
-def run_fairseq_generate(
-    data_bin: Path,
-    model: Path,
-    output: Path,
-    subset: str,
-    options: Mapping[str, Any],
-    references: Sequence[str] | None = None,
-) -> list[str]:
-    """Translate ``train``, ``valid`` or ``test``, unless ``output`` is there, and return the translations.
+def run_fairseq_generate(data_bin: Path, model: Path, output: Path, subset: str, options: Mapping[str, Any]) -> None:
+    """Translate ``train``, ``valid`` or ``test``, unless ``output`` is there.
 
-    ``output`` is as fairseq-generate prints it; the rest of what it says goes to a .log file beside. ``references``
-    take the places of translations that are not there; without them all must be.
+    ``output`` gets what fairseq-generate prints of the sentences; the rest goes to a .log file beside it.
     """
-    if not output.exists():
-        line = arguments(data_bin, **{"path": model, "gen-subset": subset, "remove-bpe": "sentencepiece"}, **options)
-        announce("generate", line)
-        with (
-            replacing(output) as partial,
-            open(partial, "w", encoding="utf-8") as file,
-            open(output.with_suffix(".log"), "w", encoding="utf-8") as log,
-            tqdm(unit=" sentences", disable=None, leave=False) as bar,
-        ):
+    if output.exists():
+        return
+    line = arguments(data_bin, **{"path": model, "gen-subset": subset, "remove-bpe": "sentencepiece"}, **options)
+    announce("generate", line)
+    with (
+        replacing(output) as partial,
+        open(partial, "w", encoding="utf-8") as file,
+        open(output.with_suffix(".log"), "w", encoding="utf-8") as log,
+        tqdm(unit=" sentences", disable=None, leave=False) as bar,
+    ):
 
-            def follow(text: str) -> None:
-                (file if re.match(r"[A-Z]-\d+\t", text) else log).write(text)
-                bar.update(text.startswith("S-"))
+        def follow(text: str) -> None:
+            (file if re.match(r"[A-Z]-\d+\t", text) else log).write(text)
+            bar.update(text.startswith("S-"))
 
-            run_fairseq("generate", line, follow)
-    return read_hypotheses(output, references)
+        run_fairseq("generate", line, follow)
 
 
 def show_translations(sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> None:

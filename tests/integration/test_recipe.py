@@ -293,6 +293,14 @@ def test_a_student_trains_on_its_teachers_translations(recipe, out):
     assert translations != (out / "text" / "train.de").read_text().splitlines()
     for name in ("train.en", "valid.de", "test.de"):  # all else is as it was
         assert (taught / name).read_bytes() == (out / "text" / name).read_bytes()
+
+    # a pair that is too long for the teacher, and so has no translation, keeps its own target
+    generated = out / "resmlp_tiny" / "generate-train.txt"
+    generated.write_text(re.sub(r"^D-3\t.*\n", "", generated.read_text(), flags=re.M))
+    shutil.rmtree(taught.parent)
+    Run(json.loads((out / "transformer-from-resmlp_tiny" / "settings.json").read_text()), out).prepare()
+    translations[3] = (out / "text" / "train.de").read_text().splitlines()[3]
+    assert (taught / "train.de").read_text().splitlines() == translations
     data_bin = out / "resmlp_tiny" / "distilled" / "data-bin"
     assert (data_bin / "dict.de.txt").read_bytes() == (out / "data-bin" / "dict.de.txt").read_bytes()
     assert f"fairseq-train {data_bin}" in done.stdout
@@ -458,22 +466,26 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
     ("arguments", "message"),
     [
         (("--arch", "lstm"), "--arch lstm is not in"),
-        (("trian.lr=1",), "'trian.lr=1' is not key=value with a key of"),
+        (("trian.lr=1",), "trian: Key 'trian' not in 'Recipe'"),
         (("--pair", "en-xx"), "xx"),
         (("train.lr=0.5",), "was started with train.lr=0.01, not 0.5"),
-        (("train.save-dir=elsewhere",), "train.save-dir is not to be set"),
+        (("train.save-dir=elsewhere",), "train.save-dir cannot be set"),
         (("train.lr={",), "not YAML"),
         (("train.lr=${train.nosuch}",), "Interpolation key 'train.nosuch' not found"),
         (("--teacher", "nosuch"), "--teacher nosuch: there is no"),
-        (("clean.max_wrods=9",), "clean.max_wrods is no rule"),
+        (("clean.max_wrods=9",), "clean.max_wrods: Key 'max_wrods' not in 'Rules'"),
         (("--out", "nowhere", "--stage", "train"), "there is no nowhere/data-bin: run the stage prepare first"),
         (("normalization=nfd",), "normalization=nfd is none of nmt_nfkc, identity"),
-        (("vocab_size=10k",), "vocab_size=10k must be a whole number above 0"),
-        (("average=0",), "average=0 must be a whole number above 0"),
-        (("average=[1,best]",), "average=[1, 'best'] must be a whole number above 0"),
-        (("generate=null",), "generate=None is no mapping of options to values"),
-        (("shown_positions=1.5",), "shown_positions=1.5 must be a whole number above 0"),
-        (("archs.resmlp_tiny.lr=0.1",), "'archs.resmlp_tiny.lr=0.1' is not key=value with a key of"),
+        (("vocab_size=10k",), "vocab_size: Value '10k' of type 'str' could not be converted to Integer"),
+        (("vocab_size=0",), "vocab_size=0 must be a positive integer"),
+        (("clean.max_words=many",), "clean.max_words: Value 'many' of type 'str' could not be converted"),
+        (("data=5",), "data=5 is no folder"),
+        (("lr",), "'lr' is not key=value"),
+        (("average=0",), "average=[0] must be a positive integer"),
+        (("average=[1,best]",), "average=[1, 'best'] must be a positive integer"),
+        (("generate=null",), "generate: field 'generate' is not Optional"),
+        (("shown_positions=1.5",), "shown_positions: Value '1.5' of type 'float' could not be converted to Integer"),
+        (("archs.resmlp_tiny.lr=0.1",), "archs.resmlp_tiny.lr=0.1 is not for the command line: give train.KEY=VALUE"),
         (("train.disable-validation=true",), "train.disable-validation: a recipe reports the validation loss"),
         (("train.arch=resmlp_tny",), "train.arch=resmlp_tny is no architecture"),
         (("train.max-target-positions=9",), "more than train.max-target-positions=9; give train.max-target-positions="),

@@ -40,13 +40,13 @@ def test_each_rule(rules: Rules, source: str, target: str, broken: str | None) -
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
-        ({"max_words": 0}, "--max-words 0 is not a whole number from 1 up"),
-        ({"max_words": -3}, "--max-words -3"),
-        ({"max_words": "many"}, "--max-words many"),
-        ({"max_chars": True}, "--max-chars True is not a whole number from 1 up"),
-        ({"max_ratio": 0.5}, "--max-ratio 0.5 is not a number from 1 up"),
-        ({"max_ratio": float("nan")}, "--max-ratio nan"),
-        ({"max_ratio": "2:1"}, "--max-ratio 2:1"),
+        ({"max_words": 0}, "--max-words must be a positive integer, not 0"),
+        ({"max_words": -3}, "--max-words must be a positive integer, not -3"),
+        ({"max_words": "many"}, "--max-words must be a positive integer, not many"),
+        ({"max_chars": True}, "--max-chars must be a positive integer, not True"),
+        ({"max_ratio": 0.5}, "--max-ratio must be a number of at least 1, not 0.5"),
+        ({"max_ratio": float("nan")}, "--max-ratio must be a number of at least 1, not nan"),
+        ({"max_ratio": "2:1"}, "--max-ratio must be a number of at least 1, not 2:1"),
     ],
 )
 def test_a_limit_that_makes_no_sense_is_refused(rules: dict[str, Any], said: str) -> None:
@@ -58,7 +58,7 @@ def test_the_command_refuses_it_in_one_line(tmp_path: Path) -> None:
     line = ["--data", str(tmp_path), "--source-lang", "en", "--target-lang", "de", "--vocab-size", "60"]
     with pytest.raises(SystemExit) as caught:
         main([*line, "--out", str(tmp_path / "out"), "--max-ratio", "nan"])
-    assert caught.value.code == "prepare: --max-ratio nan is not a number from 1 up"
+    assert caught.value.code == "prepare: --max-ratio must be a number of at least 1, not nan"
     assert not (tmp_path / "out").exists()
 
 
