@@ -65,11 +65,12 @@ def load(name: str, checkpoint: str | Path | None, classifier: bool = True) -> A
                 raise UserError(f"no weights of {name!r} were released; give --checkpoint, or one of {known}")
             model = timm.create_model(name, pretrained=True)
         elif options_in(state := read_checkpoint(checkpoint)):
-            model = load_trained(checkpoint)
+            model = load_run(state, checkpoint)
         else:
             classes = len(weights_in(state).get("head.weight", ()))
             if classes or not classifier:
-                model = create_model(name.split(".")[0], checkpoint, num_classes=classes)
+                model = create_model(name.split(".")[0], num_classes=classes)
+                load_weights(model, weights_in(state), str(checkpoint))
     except ValueError as error:
         raise UserError(str(error)) from None
     if classifier and not (model and model.num_classes):
@@ -90,7 +91,11 @@ def load_trained(checkpoint: str | Path) -> Any:
     Raises:
         ValueError: it is no such checkpoint.
     """
-    state = read_checkpoint(checkpoint)
+    return load_run(read_checkpoint(checkpoint), checkpoint)
+
+
+def load_run(state: Mapping[str, Any], checkpoint: str | Path) -> Any:
+    """Do what ``load_trained`` does to a checkpoint that has been read."""
     args = options_in(state)
     if not args:
         raise ValueError(f"{checkpoint} is no checkpoint of a training run of resmlp_vision")

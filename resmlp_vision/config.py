@@ -130,7 +130,11 @@ CHOICES = {
     "interpolation": ("bicubic", "bilinear", "nearest"),
 }
 POSITIVE = ("img_size", "epochs", "batch_size", "accumulate", "val_batch_size", "val_every", "crop_pct", "decay_epochs")
-NOT_NEGATIVE = ("workers", "seed", "max_unreadable", "color_jitter", "mixup", "cutmix")
+NOT_NEGATIVE = (
+    *("workers", "seed", "max_unreadable", "repeated_aug", "local_views"),
+    *("color_jitter", "mixup", "cutmix"),
+)
+RANGES = ("scale", "global_scale", "local_scale")
 SHARES = ("drop_path", "smoothing", "reprob", "hflip", "crop_pct")
 POSITIVE_IN_DINO = ("local_size", "out_dim", "hidden_dim", "bottleneck_dim", "weight_decay")
 Settings = TypeVar("Settings", bound=RunConfig)
@@ -160,13 +164,14 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
                 check_key(str(key), kind)
         for key in OmegaConf.missing_keys(OmegaConf.merge(*given)):
             raise UserError(f"{key}: {source} needs {key}=...")
-        config: Settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), *given))  # type: ignore[assignment]
+        merged = OmegaConf.merge(OmegaConf.structured(kind), *given)
+        for key in OmegaConf.missing_keys(merged):
+            raise UserError(f"{key}: give {key}=...")
+        config: Settings = OmegaConf.to_object(merged)  # type: ignore[assignment]
     except YAMLError as error:
         raise UserError(f"{source} is not YAML, or an override is not: {' '.join(str(error).split())}") from None
     except OmegaConfBaseException as error:
-        key = error.full_key or "the settings"
-        missing = f"give {key}=..." if "???" in str(error) or "issing" in str(error) else ""
-        raise UserError(f"{key}: {missing or str(error.msg).splitlines()[0]}") from None
+        raise UserError(f"{error.full_key or 'the settings'}: {str(error.msg).splitlines()[0]}") from None
     for key, known in CHOICES.items():
         if getattr(config, key) not in known:
             raise UserError(f"{key}={getattr(config, key)} is none of {', '.join(known)}")
@@ -179,6 +184,12 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
     for key in SHARES:
         if not 0 <= getattr(config, key, 0) <= 1:
             raise UserError(f"{key}={getattr(config, key)} must be from 0 to 1")
+    for key in RANGES:
+        bounds = getattr(config, key, (1, 1))
+        if not (len(bounds) == 2 and 0 < bounds[0] <= bounds[1] <= 1):
+            raise UserError(f"{key}={list(bounds)} must be two shares of the area, the smaller first")
+    if len(blur := getattr(config, "blur", (1, 1, 1))) != 3:
+        raise UserError(f"blur={list(blur)} must be three shares, for the first, the second and the local views")
     return config
 
 

@@ -46,6 +46,9 @@ def images(tmp_path_factory):
         ("drop_path=2", "drop_path=2.0 must be from 0 to 1"),
         ("crop_pct=9", "crop_pct=9.0 must be from 0 to 1"),
         ("seed=-1", "seed=-1 must be 0 or more"),
+        ("repeated_aug=-2", "repeated_aug=-2 must be 0 or more"),
+        ("scale=[1]", "scale=[1.0] must be two shares of the area, the smaller first"),
+        ("scale=[1,0.5]", "scale=[1.0, 0.5] must be two shares of the area"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(images, tmp_path, override, message):
