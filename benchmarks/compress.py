@@ -10,9 +10,7 @@ JSON file, the curve of pruning to a PNG beside it.
 
 import argparse
 import copy
-import logging
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +28,7 @@ from timm.data import resolve_model_data_config
 from torch import nn
 from torch.nn.utils import prune
 
-from measure import in_turns, options, save
+from measure import in_turns, options, save, settle
 from resmlp_core import ChannelMLP, CrossPositionLinear, PackedLinear, fold
 from resmlp_core.pictures import save as save_figure
 from resmlp_mt.score import read_lines, score
@@ -221,9 +219,7 @@ def main() -> None:
         parser.error("--device: PyTorch's 8-bit integers are for CPUs")
     if not (args.classifier or args.translator) or bool(args.classifier) != bool(args.images):
         parser.error("give --classifier with --images, --translator, or all three")
-    torch.set_num_threads(args.threads)
-    logging.disable(logging.INFO)
-    warnings.simplefilter("ignore")  # PyTorch's, that its quantisation will move to another package
+    settle(args.threads)
     rows = []
     if args.classifier:
         rows += compare(load_classifier(args), args)

@@ -8,9 +8,7 @@ products at the one ceiling, and at the other the bytes that it can't do without
 read or written, inputs and outputs.
 """
 
-import logging
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
 from statistics import median
@@ -26,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import mt_decode
 import mt_train
 import vision_infer
-from measure import in_turns, options, save, synchronise
+from measure import in_turns, options, save, settle, synchronise
 from resmlp_core import PackedLinear
 
 SIDE = {"cpu": 2048, "cuda": 8192}
@@ -117,9 +115,7 @@ def classifying(device: str, batch: int) -> tuple[Callable[[], object], int]:
 def main() -> None:
     """Run the command line."""
     args = options(__doc__).parse_args()
-    torch.set_num_threads(args.threads)
-    logging.disable(logging.INFO)
-    warnings.simplefilter("ignore")  # fairseq's, of what newer libraries deprecate
+    settle(args.threads)
     operations_a_second, bytes_a_second = ceilings(args.device)
     print(f"ceilings: {operations_a_second / 1e9:,.0f} GFLOP/s, {bytes_a_second / 1e9:,.1f} GB/s")
     rows: list[dict[str, Any]] = [{"operations_per_second": operations_a_second, "bytes_per_second": bytes_a_second}]

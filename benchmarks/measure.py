@@ -2,11 +2,13 @@
 
 import argparse
 import ctypes
+import logging
 import os
 import platform
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -32,6 +34,13 @@ def options(about: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="how often each contender has its turn (default: 5)")
     parser.add_argument("--out", type=Path, default=OUT, help=f"folder of the JSON file (default: {OUT})")
     return parser
+
+
+def settle(threads: int) -> None:
+    """Set the number of threads, and keep fairseq's log and the warnings of its dependencies off the screen."""
+    torch.set_num_threads(threads)
+    logging.disable(logging.INFO)
+    warnings.simplefilter("ignore")
 
 
 def in_turns(contenders: Contenders, rounds: int, device: str) -> dict[str, list[float]]:

@@ -8,9 +8,7 @@ the length: the cases of one sentence tell how fast.
 """
 
 import argparse
-import logging
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from fairseq.data import Dictionary
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor, nn
 
-from measure import options, save, summarise
+from measure import options, save, settle, summarise
 from mt_train import MODELS, PEER, SIZES, make_dictionary, make_trainer
 
 CASES = ((1, 10), (1, 50), (1, 200), (16, 50))  # sentences a batch, tokens a sentence
@@ -111,9 +109,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["base"])
     parser.add_argument("--beams", nargs="+", type=int, default=[4, 1])
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    logging.disable(logging.INFO)
-    warnings.simplefilter("ignore")  # fairseq's, of what newer libraries deprecate
+    settle(args.threads)
     rows = [row for size in args.sizes for row in compare(size, args)]
     save(args, rows, fairseq=fairseq.__version__, ctranslate2=ctranslate2.__version__)
 

@@ -4,7 +4,7 @@ Every tensor is position-major, ``(T, B, C)``: positions, batch, channels. One l
 encoder, the translation decoder and the image trunk.
 """
 
-from resmlp_core.affine import Affine
+from resmlp_core.affine import NORMS, Affine
 from resmlp_core.channel_mlp import ChannelMLP
 from resmlp_core.convolution import ConvolvedMixer
 from resmlp_core.cross_position import CrossPositionLinear, PositionCache
@@ -13,6 +13,7 @@ from resmlp_core.layer import ResidualSublayer, ResMLPLayer
 from resmlp_core.packed_linear import PackedLinear
 
 __all__ = [
+    "NORMS",
     "Affine",
     "ChannelMLP",
     "ConvolvedMixer",

@@ -1,5 +1,7 @@
 """Aff, the scale and shift that stands where a Transformer has LayerNorm (paper, section 2)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -23,3 +25,8 @@ class Affine(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.alpha.numel()}"
+
+
+Norm = Affine | nn.LayerNorm
+# What may stand before a mixer, by the name that options give it: the paper's Aff, or its ablation.
+NORMS: dict[str, Callable[[int], Norm]] = {"affine": Affine, "layer_norm": nn.LayerNorm}

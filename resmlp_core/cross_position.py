@@ -43,8 +43,8 @@ class CrossPositionLinear(nn.Module):
     """y_t = Σ_s A[t, s] x_s + b_t, the same for every channel, as one matrix product.
 
     A sequence of T positions uses the sub-matrix ``A[:T, :T]`` (paper, machine translation). With ``causal`` it is the
-    lower triangle of it, so that no position sees a later one; the upper triangle is zero, gets no gradient, and
-    therefore stays zero under any optimiser.
+    lower triangle of it, so that no position sees a later one; the upper triangle is masked in every forward pass and
+    gets no gradient.
 
     Args:
         max_positions: N, the side of A and the longest sequence.

@@ -7,14 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resmlp_core.affine import Affine
+from resmlp_core.affine import Affine, Norm
 from resmlp_core.channel_mlp import ChannelMLP
 from resmlp_core.convolution import ConvolvedMixer
 from resmlp_core.cross_position import CrossPositionLinear, PositionCache
 from resmlp_core.packed_linear import PackedLinear
 
 Model = TypeVar("Model", bound=nn.Module)
-Norm = Affine | nn.LayerNorm
 ROWS = 512  # hidden units of so many positions stay in a processor's cache
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from resmlp_core.affine import Affine
+from resmlp_core.affine import Affine, Norm
 from resmlp_core.channel_mlp import ChannelMLP
 from resmlp_core.convolution import ConvolvedMixer
 from resmlp_core.cross_position import CrossPositionLinear
-from resmlp_core.fold import FoldedCrossChannel, FoldedCrossPosition, Norm
+from resmlp_core.fold import FoldedCrossChannel, FoldedCrossPosition
 
 
 class ResidualSublayer(nn.Module):

@@ -7,8 +7,8 @@ from fairseq.models.transformer import TransformerConfig, TransformerDecoderBase
 from fairseq.modules import FairseqDropout, MultiheadAttention
 from torch import Tensor, nn
 
-from resmlp_core import Affine, PackedLinear, PositionCache, ResMLPLayer, absorb_after, absorb_before
-from resmlp_mt.encoder import NORMS, build_channel_mlp, build_cross_position, wrap_layer
+from resmlp_core import NORMS, Affine, PackedLinear, PositionCache, ResMLPLayer, absorb_after, absorb_before
+from resmlp_mt.encoder import build_channel_mlp, build_cross_position, wrap_layer
 from resmlp_mt.left_padding import left_padding, rotate
 
 
@@ -111,7 +111,10 @@ class ResMLPDecoderLayer(ResMLPLayer):
 
 
 class ResMLPDecoder(TransformerDecoderBase):
-    """fairseq's Transformer decoder with ResMLP layers and a final Aff; it gives the same for either padding side."""
+    """fairseq's Transformer decoder with ResMLP layers, and Aff or LayerNorm after the last.
+
+    Its output does not depend on the side of the padding.
+    """
 
     def __init__(
         self,

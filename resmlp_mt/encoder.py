@@ -1,6 +1,5 @@
 """The encoder: fairseq's Transformer encoder with ResMLP layers in place of its own."""
 
-from collections.abc import Callable
 from typing import Any
 
 from fairseq import utils
@@ -12,16 +11,13 @@ from fairseq.modules.quant_noise import quant_noise
 from torch import Tensor, nn
 
 from resmlp_core import (
-    Affine,
+    NORMS,
     ChannelMLP,
     ConvolvedMixer,
     CrossPositionLinear,
     ResMLPLayer,
 )
 from resmlp_mt.left_padding import left_padding, rotate
-
-# by the name that --pre-norm takes
-NORMS: dict[str, Callable[[int], Affine | nn.LayerNorm]] = {"affine": Affine, "layer_norm": nn.LayerNorm}
 
 
 def build_channel_mlp(dim: int, hidden_dim: int, cfg: TransformerConfig, module_name: str) -> ChannelMLP:
@@ -79,7 +75,10 @@ class ResMLPEncoderLayer(ResMLPLayer):
 
 
 class ResMLPEncoder(TransformerEncoderBase):
-    """fairseq's Transformer encoder with ResMLP layers and a final Aff; it gives the same for either padding side."""
+    """fairseq's Transformer encoder with ResMLP layers, and Aff or LayerNorm after the last.
+
+    Its output does not depend on the side of the padding.
+    """
 
     def __init__(self, cfg: TransformerConfig, dictionary: Any, embed_tokens: nn.Embedding, return_fc: bool = False):
         super().__init__(cfg, dictionary, embed_tokens, return_fc=return_fc)

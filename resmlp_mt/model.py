@@ -46,7 +46,7 @@ class ResMLPModel(FoldedForInference, TransformerModel):
         # a checkpoint keeps the options, and this with them; other entries of the same number would load, and garble
         args.dictionaries = getattr(args, "dictionaries", digest)
         if args.dictionaries != digest:
-            raise ValueError("the dictionaries beside the data are not those that the checkpoint was trained with")
+            raise ValueError("the data folder's dict.*.txt are not those that the checkpoint was trained with")
         if OmegaConf.is_config(given):  # it is this that fairseq-hydra-train keeps in its checkpoints
             with open_dict(given):
                 given.dictionaries = digest

@@ -1,7 +1,12 @@
 """The optimiser Muon for fairseq: ``fairseq-train --optimizer muon`` (Jordan et al., 2024).
 
 A matrix moves by the nearest orthogonal matrix to its momentum: along every direction equally, where Adam's step is led
-by the few strongest ones. A ResMLP has no normalisation that would even these out, and learns several times faster.
+by the few strongest ones. A ResMLP has no normalisation that would even these out, and learns several times faster
+(``docs/results.md``). All other parameters move by AdamW. It was described by Keller Jordan and others at
+https://kellerjordan.github.io/posts/muon/.
+
+PyTorch's own ``torch.optim.Muon`` takes matrices alone, computes in bfloat16, which is slow where a processor has no
+instructions for it, and would fill the upper triangle of the decoder's A.
 """
 
 from ast import literal_eval
@@ -20,7 +25,10 @@ STEPS = 5
 
 
 def is_layer_matrix(parameter: Tensor) -> bool:
-    """Whether a parameter is a layer's matrix, or a stack of them; an embedding has many more rows than columns."""
+    """Whether a parameter is a layer's matrix, or a stack of them, or a convolution's filters, ``(kernel_size, dim)``.
+
+    An embedding, which is none, has many more rows than columns.
+    """
     return parameter.dim() > 1 and parameter.size(-2) <= 8 * parameter.size(-1)
 
 

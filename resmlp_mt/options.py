@@ -8,7 +8,7 @@ from typing import Any
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import OmegaConf
 
-from resmlp_mt.encoder import NORMS
+from resmlp_core import NORMS
 
 # Options of the host's that ask for something that ResMLP does not have, with what to say of each.
 NOT_IN_RESMLP = {

@@ -8,11 +8,10 @@ from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint_seq
 from torch import Tensor, nn
 
-from resmlp_core import Affine, ChannelMLP, ResMLPLayer, absorb_before
+from resmlp_core import NORMS, ChannelMLP, ResMLPLayer, absorb_before
 from resmlp_vision.pooling import AveragePooling, ClassMLPPooling
 from resmlp_vision.position_mixers import POSITION_MIXERS
 
-NORMS = {"affine": Affine, "layer_norm": nn.LayerNorm}
 POOLINGS = ("avg", "class_mlp")
 
 
@@ -96,7 +95,7 @@ class ResMLP(nn.Module):
         self.feature_info = [
             {"module": f"layers.{i}", "num_chs": embed_dim, "reduction": patch_size} for i in range(depth)
         ]
-        self.norm = NORMS[norm](embed_dim)
+        self.norm: Any = NORMS[norm](embed_dim)
         self.global_pool = global_pool
         self.pool: nn.Module = nn.Identity()
         if global_pool == "avg":

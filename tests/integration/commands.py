@@ -160,5 +160,5 @@ def refuses_other_dictionaries(
         if path.suffix == ".txt":
             content = "".join(f"{line}\n" for line in change(content.decode().splitlines())).encode()
         (folder / path.name).write_bytes(content)
-    with pytest.raises(ValueError, match="dictionaries beside the data are not those that the checkpoint was trained"):
+    with pytest.raises(ValueError, match="are not those that the checkpoint was trained with"):
         in_this_process("generate", folder, *PLUGIN, "--path", checkpoint)
