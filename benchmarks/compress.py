@@ -1,4 +1,4 @@
-"""What a trained model loses when small weights go, and with 8-bit integers in its linear layers:
+"""What a trained model loses when its small weights are pruned, and with 8-bit integers in its linear layers:
 
     python benchmarks/compress.py --classifier build/cifar10/last.pth.tar --images hfds/uoft-cs/cifar10 --image-key img
     python benchmarks/compress.py --translator build/multi30k/en-de/resmlp_tiny
@@ -100,7 +100,7 @@ def quantize(folded: nn.Module) -> nn.Module:
 
 
 def megabytes(model: nn.Module) -> float:
-    """Give the size of a model's file of weights."""
+    """Return the size of a model's file of weights."""
     with tempfile.NamedTemporaryFile() as file:
         torch.save(model.state_dict(), file.name)
         return Path(file.name).stat().st_size / 1e6

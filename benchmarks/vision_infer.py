@@ -77,7 +77,7 @@ def compare(models: Mapping[str, nn.Module], dtype: str, batch: int, args: argpa
 
 
 def default_dtypes(device: str) -> list[str]:
-    """Give the types that a device computes with, not by emulation."""
+    """Return the types that a device computes with, not by emulation."""
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     native = device == "cuda" or not NATIVE_BFLOAT16.isdisjoint(flags)
     return ["float32", "bfloat16"] if native else ["float32"]

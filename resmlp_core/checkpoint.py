@@ -85,7 +85,7 @@ def download_checkpoint(url: str) -> dict[str, Any]:
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all.
+    """Write a checkpoint, completely or not at all.
 
     Raises:
         OSError: the disk is full, or there is no such folder.
@@ -98,7 +98,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def weights_in(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Give the weights in a checkpoint, the averaged ones of a training run where there are some."""
+    """Return the weights in a checkpoint, the averaged ones of a training run where there are some."""
     held = (state.get(key) for key in ("state_dict_ema", "state_dict", "model"))
     return dict(next((weights for weights in held if weights and isinstance(weights, Mapping)), state))
 

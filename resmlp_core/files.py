@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and a user's mistakes told in one line."""
+"""Files that are either complete or absent, and errors of the user's reported in one line."""
 
 import errno
 import json
@@ -15,12 +15,12 @@ PATIENCE = 6.0  # seconds; a data loader's processes notice within five that the
 
 
 class UserError(Exception):
-    """A mistake of the user's: its message is one line that names the option or the file to mend."""
+    """A mistake of the user's: its message is one line that names the option or the file to fix."""
 
 
 @contextmanager
 def reporting(command: str) -> Iterator[None]:
-    """Turn the errors that a user can mend into ``command: message`` on standard error and exit status 1.
+    """Turn the errors that a user can fix into ``command: message`` on standard error and exit status 1.
 
     Serves as a decorator of a command's main function too. Ctrl-C exits with status 130.
 
@@ -78,7 +78,7 @@ def remove(path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as JSON to ``path``, whole or not at all."""
+    """Write ``content`` as JSON to ``path``, completely or not at all."""
     with replacing(path) as partial:
         partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

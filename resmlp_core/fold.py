@@ -74,7 +74,7 @@ def absorb_after(linear: nn.Linear, post: Affine) -> None:
 
 
 def scale_and_shift(norm: Norm) -> tuple[Tensor, Tensor]:
-    """Give α and β of Aff or LayerNorm, each ``(dim,)``."""
+    """Return α and β of Aff or LayerNorm, each ``(dim,)``."""
     return (norm.alpha, norm.beta) if isinstance(norm, Affine) else (norm.weight, norm.bias)
 
 

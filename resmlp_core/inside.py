@@ -38,7 +38,7 @@ class Layer:
     scales: dict[str, dict[str, Tensor]]
 
     def shown(self, positions: int) -> Tensor:
-        """Give A between the first positions, its upper triangle NaN where it is causal."""
+        """Return A between the first positions, its upper triangle NaN where it is causal."""
         matrix = self.matrices["A"][:positions, :positions]
         return matrix.masked_fill(torch.ones_like(matrix).triu(1).bool(), math.nan) if self.causal else matrix
 
@@ -85,7 +85,7 @@ class Model:
     pre_norm: str
 
     def matrices(self, positions: int, most_layers: int | None = None) -> dict[str, dict[int, Tensor]]:
-        """Give A between the first positions, by part and number of the layer: of all layers, or evenly spaced ones."""
+        """Return A between the first positions, by part and number of the layer, of all or evenly spaced layers."""
         return {
             part: {i + 1: layers[i].shown(positions) for i in spaced(len(layers), most_layers or len(layers))}
             for part, layers in self.parts.items()
@@ -111,12 +111,12 @@ def spaced(count: int, most: int) -> list[int]:
 
 
 def sparsity(magnitudes: Tensor) -> float:
-    """Give the share of weights under ``SMALL`` of the largest."""
+    """Return the share of weights under ``SMALL`` of the largest."""
     return (magnitudes < SMALL * magnitudes.max()).sum().item() / magnitudes.numel()
 
 
 def spread(values: Tensor) -> dict[str, float]:
-    """Give the mean, and the 10th and 90th percentiles."""
+    """Return the mean, and the 10th and 90th percentiles."""
     return {
         "mean": values.mean().item(),
         "percentile_10": values.quantile(0.1).item(),
@@ -146,7 +146,7 @@ def read_model(path: str | Path) -> Model:
     if not any(parts.values()):
         if any("cross_channel.mixer" in name for name in weights):
             raise UserError(f"{path} has no matrix A to look into: something else mixes its model's positions")
-        raise UserError(f"{path} is no checkpoint of a ResMLP: it has no matrix A over positions")
+        raise UserError(f"{path} is not a checkpoint of a ResMLP: it has no matrix A over positions")
     return Model(
         parts={part: layers for part, layers in parts.items() if layers},
         architecture=architecture(state),
@@ -179,7 +179,7 @@ def read_layers(weights: Mapping[str, Tensor], prefix: str) -> list[Layer]:
         matrices = {letter: weights[name].float() for letter, name in names.items()}
         shape = tuple(matrices["A"].shape)
         if len(shape) != 2 or shape[0] != shape[1]:
-            raise ValueError(f"{names['A']} has the shape {shape}, which is no square")
+            raise ValueError(f"{names['A']} has the shape {shape}, which is not square")
         layers.append(Layer(matrices, prefix == PARTS["decoder"], read_scales(weights, layer)))
     return layers
 
@@ -197,7 +197,7 @@ def read_scales(weights: Mapping[str, Tensor], layer: str) -> dict[str, dict[str
 
 
 def architecture(state: Mapping[str, Any]) -> str | None:
-    """Give the name of the model that a training run was told to build, if the checkpoint has the run's options."""
+    """Return the name of the model that a training run was told to build, if the checkpoint has the run's options."""
     options, hydra = state.get("args"), state.get("cfg")  # fairseq's are in either
     if options is None and isinstance(hydra, Mapping):
         options = hydra.get("model")

@@ -21,7 +21,7 @@ def inspect(checkpoint: str | Path, output: Path, positions: int | None = None) 
         positions: of a text model, how many are shown, from the first; 40 if not given.
 
     Raises:
-        UserError: it is no checkpoint of a ResMLP, or ``positions`` does not apply to it.
+        UserError: it is not a checkpoint of a ResMLP, or ``positions`` does not apply to it.
     """
     model = read_model(checkpoint)
     if positions is not None and model.of_images:
@@ -51,7 +51,7 @@ def inspect(checkpoint: str | Path, output: Path, positions: int | None = None) 
 
 
 def describe(model: Model) -> dict[str, str]:
-    """Give the facts that head the page."""
+    """Return the facts that head the page."""
     sizes = {part: len(layers[0].matrices["A"]) for part, layers in model.parts.items()}
     return {
         "Model": model.architecture or "the checkpoint does not name it",

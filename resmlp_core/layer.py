@@ -42,7 +42,7 @@ class ResidualSublayer(nn.Module):
         return x + self.dropout(self.post(self.mixer(self.pre(x), **mixer_options)))
 
     def make_folded(self) -> nn.Module:
-        """Give the same without Affs, for inference; itself where the mixer is neither A nor a channel MLP."""
+        """Return the same without Affs, for inference; itself where the mixer is neither A nor a channel MLP."""
         if isinstance(self.mixer, CrossPositionLinear | ConvolvedMixer):
             return FoldedCrossPosition(self.pre, self.mixer, self.post)
         if isinstance(self.mixer, ChannelMLP):

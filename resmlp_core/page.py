@@ -43,7 +43,7 @@ class Section:
 
 
 def write_page(output: Path, title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> None:
-    """Write the page, whole or not at all, with the pictures inside.
+    """Write the page, completely or not at all, with the pictures inside.
 
     Args:
         output: the file to write.
@@ -72,7 +72,7 @@ def write_page(output: Path, title: str, facts: Mapping[str, str], sections: Seq
 
 
 def render(section: Section) -> str:
-    """Give a section's HTML."""
+    """Return a section's HTML."""
     html = f"<section>\n<h2>{escape(section.title)}</h2>\n<p>{escape(section.text)}</p>\n"
     if section.picture:
         data = base64.b64encode(section.picture.read_bytes()).decode()

@@ -1,4 +1,4 @@
-"""Pictures of what training has made of A, B, C and the scales α; every file is written whole or not at all."""
+"""Pictures of what training has made of A, B, C and the scales α; every file is written completely or not at all."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -199,7 +199,7 @@ def prepare_depth(ax: Axes) -> None:
 
 
 def save(figure: plt.Figure, output: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, completely or not at all."""
     with replacing(output) as partial:
         figure.savefig(partial, format="png", dpi=120)
     plt.close(figure)

@@ -35,7 +35,7 @@ def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
             state = read_checkpoint(path)
             weights = dict(state["model"])
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path} is not a whole checkpoint of fairseq's") from None
+            raise UserError(f"{path} is not a complete fairseq checkpoint") from None
         if not total:
             total = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in weights.items()}
         if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in total.items()}:

@@ -108,7 +108,7 @@ class Duplicates:
         self._pairs += 1
 
     def find(self) -> NDArray[np.bool_]:
-        """Tell of each pair, in the order they were added, whether it equals an earlier one."""
+        """Return for each pair, in the order they were added, whether it equals an earlier one."""
         self._stack.close()
         again = np.zeros(self._pairs, dtype=bool)
         for path in self.paths:

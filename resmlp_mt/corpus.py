@@ -67,7 +67,7 @@ def read_pairs(
 
 
 def count_pairs(data: str | Path, source_lang: str, target_lang: str, split: str) -> int | None:
-    """Tell how many pairs ``read_pairs`` will yield, for a progress bar; None where only reading them would tell.
+    """Return how many pairs ``read_pairs`` will yield, for a progress bar; None where only reading them would tell.
 
     Of a compressed file it is an estimate from the beginning.
     """
@@ -91,7 +91,7 @@ def count_pairs(data: str | Path, source_lang: str, target_lang: str, split: str
 
 
 def count_bytes(data: str | Path, source_lang: str, target_lang: str) -> int | None:
-    """Tell about how many bytes of text all splits hold; None for a data set on the hub that does not say.
+    """Return about how many bytes of text all splits hold; None for a data set on the hub that does not say.
 
     Raises:
         UserError: a split is missing.
@@ -228,15 +228,15 @@ def _lines(path: Path, errors: str) -> Iterator[str]:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[None]:
-    """Tell in one line that a compressed or parquet file is torn or damaged."""
+    """Say in one line that a compressed or parquet file is torn or damaged."""
     try:
         yield
     except (EOFError, gzip.BadGzipFile, zlib.error):
-        raise UserError(f"{path}: not a whole gzip file") from None
+        raise UserError(f"{path}: not a complete gzip file") from None
     except (pa.ArrowInvalid, OSError) as error:
         if getattr(error, "errno", None):  # the system's word, not pyarrow's
             raise
-        raise UserError(f"{path}: not a whole parquet file ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path}: not a complete parquet file ({str(error).splitlines()[0]})") from None
 
 
 def _kind(path: Path) -> str:
@@ -255,7 +255,7 @@ def _shards(folder: Path, name: str) -> list[Path]:
         return [whole]
     shards = sorted(folder.glob(f"{name}-*-of-*.parquet"))
     if shards and len(shards) != int(shards[0].stem.rpartition("-")[2]):
-        raise UserError(f"{folder}: {len(shards)} of the {name} shards are there, but {shards[0].name} tells of others")
+        raise UserError(f"{folder}: {len(shards)} of the {name} shards are there, not all, as {shards[0].name} shows")
     return shards
 
 

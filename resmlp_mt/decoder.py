@@ -145,7 +145,7 @@ class ResMLPDecoder(TransformerDecoderBase):
             self.output_projection: Any = PackedLinear(self.output_projection)
 
     def buffered_future_mask(self, tensor: Tensor) -> None:
-        """Give no mask: A is triangular itself."""
+        """Return no mask: A is triangular itself."""
 
     def extract_features(
         self,

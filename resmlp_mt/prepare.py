@@ -108,7 +108,7 @@ def prepare(
         raise UserError(f"--workers {workers} is less than 1")
     for option, language in (("--source-lang", source_lang), ("--target-lang", target_lang)):
         if "-" in language:
-            raise UserError(f"{option} {language}: fairseq takes the hyphen for the end of the name; call it otherwise")
+            raise UserError(f"{option} {language}: fairseq takes the hyphen for the end of the name; use another code")
     if vocab_size <= SPECIAL:
         raise UserError(f"--vocab-size {vocab_size} leaves no entry beside fairseq's {SPECIAL} special ones")
     where = str(Path(data).resolve()) if Path(data).exists() else str(data)
@@ -266,7 +266,7 @@ def _vocabulary_sentences(settings: Settings, out: Path, pairs: int) -> Iterator
 
 @contextmanager
 def _normalization(name: str) -> Iterator[dict[str, Any]]:
-    """Give sentencepiece's option for one of ``NORMALIZATIONS``."""
+    """Return sentencepiece's option for one of ``NORMALIZATIONS``."""
     if name != "identity":
         yield {"normalization_rule_name": name}
         return

@@ -1,8 +1,8 @@
 """Run a recipe from raw text to BLEU: ``python -m resmlp_mt.recipe recipes/multi30k/recipe.yaml``.
 
 Prepare, train, average, generate, score; with ``--teacher`` another model translates the training set first. Each stage
-prints the command that it runs, is skipped when its output is whole, and goes on where it was cut off: run the same
-command again after a kill.
+prints the command that it runs and is skipped when its output is complete. After an interruption run the same command
+again: it resumes.
 """
 
 import argparse
@@ -131,7 +131,7 @@ def refuse_senseless(settings: dict[str, Any]) -> None:
     if train.get("disable-validation"):
         raise UserError("train.disable-validation: a recipe reports the validation loss")
     if train["arch"] not in ARCH_CONFIG_REGISTRY:
-        raise UserError(f"train.arch={train['arch']} is no architecture of fairseq's, nor one of ours")
+        raise UserError(f"train.arch={train['arch']} is not an architecture of fairseq's or of this plugin")
 
 
 def choose_data(settings: dict[str, Any], pair: str | None, data: str | None) -> None:
@@ -152,7 +152,7 @@ def choose_data(settings: dict[str, Any], pair: str | None, data: str | None) ->
             raise UserError(f"--pair {settings['pair']} has no data in the recipe, which names {known}; give --data")
         settings["data"] = settings["data"][settings["pair"]]
     if not isinstance(settings["data"], str):
-        raise UserError(f"data={settings['data']} is no folder, and no data set of the hub")
+        raise UserError(f"data={settings['data']} is neither a folder nor a data set of the hub")
 
 
 def show_table(out: Path) -> None:

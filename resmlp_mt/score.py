@@ -162,7 +162,8 @@ def score_comet(
     """
     check_number("hypotheses", hypotheses, references)
     check_number("sources", sources, references)
-    comet = installed("comet", "--comet", "unbabel-comet 'setuptools<81'")  # for its pkg_resources
+    # it needs older versions of what prepare and training need, and setuptools for its pkg_resources
+    comet = installed("comet", "--comet", "unbabel-comet 'setuptools<81', in an environment for scoring alone")
     try:
         scorer = comet.load_from_checkpoint(model if Path(model).is_file() else comet.download_model(model))
     except Exception as error:  # of no narrower type
@@ -176,7 +177,7 @@ def score_comet(
 def compare(
     hypotheses: Sequence[str], against: Sequence[str], references: Sequence[str], language: str = ""
 ) -> dict[str, Any]:
-    """Tell whether two systems differ by more than chance: sacreBLEU's paired bootstrap resampling.
+    """Return whether two systems differ by more than chance: sacreBLEU's paired bootstrap resampling.
 
     The language is the ``score``'s.
 

@@ -1,6 +1,6 @@
 """The stages of a recipe, from raw text to BLEU: prepare, train, average, generate, score.
 
-Each is skipped when its output is whole, and goes on where it was cut off.
+Each is skipped when its output is complete, and resumes where it was interrupted.
 """
 
 import argparse
@@ -131,7 +131,7 @@ class Run:
             replace_train_targets(self.out, [best.get(i, text) for i, text in enumerate(references)], distilled)
 
     def _taught_by(self) -> dict[str, Any]:
-        """Tell what made the targets that are trained on, where a teacher did."""
+        """Return what made the targets that are trained on, where a teacher did."""
         if not self.settings.get("teacher"):
             return {}
         made = self.out / self.settings["teacher"] / "distilled.json"
@@ -226,7 +226,7 @@ class Run:
         write_json(self.folder / "results.json", self.describe() | scores | self._provenance())
 
     def describe(self) -> dict[str, Any]:
-        """Tell what training took and gave: parameters, updates, hours, bits a token, and target tokens a second.
+        """Return what training took and gave: parameters, updates, hours, bits a token, and target tokens a second.
 
         The last is fairseq's, by epoch; an epoch's time includes its validation and saving.
         """
@@ -244,7 +244,7 @@ class Run:
         } | json.loads((self.folder / "average.json").read_text(encoding="utf-8"))
 
     def _provenance(self) -> dict[str, Any]:
-        """Tell what it takes to repeat the run."""
+        """Return what it takes to repeat the run."""
         prepared = json.loads((self.out / "prepare.json").read_text(encoding="utf-8"))
         return {
             "command": shlex.join(["python", *sys.orig_argv[1:]]),
@@ -358,7 +358,7 @@ def mend_checkpoints(folder: Path) -> None:
 
 
 def updates_of(checkpoint: Path) -> int:
-    """Give the number of updates after which fairseq wrote a checkpoint."""
+    """Return the number of updates after which fairseq wrote a checkpoint."""
     return int(read_checkpoint(checkpoint)["optimizer_history"][-1]["num_updates"])
 
 
@@ -460,7 +460,7 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def trained_with(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the settings that make a trained model what it is, by the names that a user gives them."""
+    """Return the settings that make a trained model what it is, by the names that a user gives them."""
     train = {f"train.{key}": value for key, value in settings["train"].items() if key not in FREE}
     own = ("pair", "data", "vocab_size", "clean", "effective_tokens", "taught_by")
     return train | {key: settings.get(key) for key in own}

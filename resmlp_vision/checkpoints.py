@@ -25,7 +25,7 @@ class Saver(CheckpointSaver):
                 raise  # not of PyTorch's writer, which tells of a full disk by a RuntimeError
             raise UserError(
                 f"{save_path} cannot be written ({str(error).splitlines()[0]}); is the disk full? "
-                "The checkpoint before it is whole"
+                "The previous checkpoint is intact"
             ) from None
 
     def _replace(self, src: str, dst: str) -> None:

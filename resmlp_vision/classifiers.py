@@ -79,7 +79,7 @@ def load(name: str, checkpoint: str | Path | None, classifier: bool = True) -> A
 
 
 def options_in(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the settings in the checkpoint of one of our training runs; of any other checkpoint none."""
+    """Return the settings in the checkpoint of one of our training runs; of any other checkpoint none."""
     args = state.get("args")
     ours = isinstance(args, argparse.Namespace) and {"num_classes", "classes"} <= vars(args).keys()
     return vars(args) if ours else {}

@@ -15,7 +15,7 @@ from resmlp_vision.images import open_rgb
 
 
 def classify(model: Any, path: Path, count: int = 5) -> list[tuple[int, float]]:
-    """Give the ``count`` most likely classes of an image file with their probabilities, best first.
+    """Return the ``count`` most likely classes of an image file with their probabilities, best first.
 
     Raises:
         ValueError: the file is no image.

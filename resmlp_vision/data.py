@@ -50,17 +50,18 @@ class Unreadable:
             self.count.value += 1
 
     def beyond(self) -> bool:
-        """Tell whether there were more than the limit."""
+        """Return whether there were more than the limit."""
         return bool(self.count.value > self.limit)
 
     def refuse_more(self) -> None:
         """Raise a UserError if there were more than the limit, or a label is no class number."""
         if self.no_class.value:
             raise UserError(
-                f"the label {self.no_class.value} is no class number below num_classes; give another label_key or split"
+                f"the label {self.no_class.value} is not a class number below num_classes; "
+                "give another label_key or split"
             )
         if self.beyond():
-            raise UserError(f"more than max_unreadable={self.limit} images cannot be read; is the disk whole?")
+            raise UserError(f"more than max_unreadable={self.limit} images cannot be read; check the disk")
 
     def finish(self) -> int:
         """End a pass: give the count over all processes that train together, and begin anew."""
@@ -88,7 +89,7 @@ class Images(ImageDataset):
         self.unreadable = Unreadable(limit)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Give the transformed image and its label."""
+        """Return the transformed image and its label."""
         while True:
             try:
                 file, label = self.reader[index]
@@ -105,7 +106,7 @@ class EncodedImages(ReaderHfds):
     """timm's reader of data sets, to which a cell without an image is one that cannot be read."""
 
     def __getitem__(self, index: int) -> Any:
-        """Give the file and the label of an image."""
+        """Return the file and the label of an image."""
         try:
             return super().__getitem__(index)
         except (TypeError, AssertionError):
@@ -235,7 +236,7 @@ def read_folder(folder: Path, split: str, classes: Mapping[str, int] | None) -> 
 
 
 def count_classes(dataset: Images | StreamedImages, num_classes: int | None) -> int:
-    """Give the number of classes of a data set, or check that its labels fit into ``num_classes``.
+    """Return the number of classes of a data set, or check that its labels fit into ``num_classes``.
 
     Raises:
         UserError: a label is beyond ``num_classes``, or the data set has none, or does not say how many.
@@ -251,7 +252,7 @@ def count_classes(dataset: Images | StreamedImages, num_classes: int | None) -> 
         return dataset.num_classes
     labels = reader.dataset.unique(reader.label_key) if hasattr(reader, "dataset") else range(names)
     if not all(isinstance(label, int) for label in labels) or min(labels) < 0:
-        raise UserError("the labels are no class numbers from 0 on; give another label_key or split")
+        raise UserError("the labels are not class numbers from 0 up; give another label_key or split")
     if num_classes and max(labels) >= num_classes:
         raise UserError(f"num_classes={num_classes}, but the data have the label {max(labels)}")
     return num_classes or max(names, max(labels) + 1)
@@ -277,7 +278,7 @@ def training_loader(dataset: Images | StreamedImages, config: Config, device: to
     try:
         create_transform(config.img_size, is_training=True, auto_augment=config.auto_augment)
     except (AssertionError, KeyError, ValueError) as error:
-        raise UserError(f"auto_augment={config.auto_augment} is no policy of timm's: {error}") from None
+        raise UserError(f"auto_augment={config.auto_augment} is not a policy of timm's: {error}") from None
     loader = create_loader(
         dataset,
         batch_size=batch_size,
@@ -321,7 +322,7 @@ def views_loader(
 
 
 def share_batch(config: RunConfig) -> int:
-    """Give the images of a batch that one process computes at once.
+    """Return the images of a batch that one process computes at once.
 
     Raises:
         UserError: the batch cannot be divided.
@@ -352,7 +353,7 @@ def validation_loader(dataset: Images | StreamedImages, config: RunConfig, devic
 
 
 def loading(dataset: Images | StreamedImages, config: RunConfig, device: torch.device) -> dict[str, Any]:
-    """Give the options that timm's loaders for training and validation have in common."""
+    """Return the options that timm's loaders for training and validation have in common."""
     return {
         "input_size": (3, config.img_size, config.img_size),
         "interpolation": config.interpolation,
@@ -365,5 +366,5 @@ def loading(dataset: Images | StreamedImages, config: RunConfig, device: torch.d
 
 
 def readable(labels: Tensor) -> Tensor:
-    """Tell which validation images could be read, as booleans ``(B,)``."""
+    """Return which validation images could be read, as booleans ``(B,)``."""
     return labels != UNREADABLE

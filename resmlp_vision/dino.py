@@ -1,7 +1,7 @@
 """Train without labels, by DINO: ``python -m resmlp_vision.dino --config recipes/dino/resmlp_s12.yaml out=...``.
 
-DINO (Caron et al., 2021) makes a student tell of small views of an image what its own average, the teacher, tells of
-large ones. Loss, projection head and views are lightly's; the rest is shared with supervised training.
+DINO (Caron et al., 2021) trains a student to predict, from small views of an image, what its own average, the teacher,
+predicts from large ones. Loss, projection head and views are lightly's; the rest is shared with supervised training.
 """
 
 import warnings
@@ -31,7 +31,7 @@ from resmlp_vision.train import Trainer, run_command
 from resmlp_vision.weights import crop_positions, mixes_linearly
 
 NEIGHBOURS = 20  # of the k-NN classification that validates
-CENTER_MOMENTUM = 0.9  # of the mean that is subtracted from what the teacher tells
+CENTER_MOMENTUM = 0.9  # of the mean that is subtracted from the teacher's output
 
 
 class MultiCrop(nn.Module):
@@ -121,11 +121,11 @@ class DINOTask(TrainingTask):
             return {"loss": self.criterion(taught, projections, epoch=self.epoch), "output": projections}
 
     def get_eval_model(self, module: nn.Module | None = None, ema: bool = False) -> Any:
-        """Give the backbone, which is what is of use: of the student, or of the teacher."""
+        """Return the backbone, which is what is of use: of the student, or of the teacher."""
         return unwrap_model(self.get_trainable_module(ema)).backbone
 
     def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
-        """Give what a checkpoint holds beside the backbone: the head, and with the student's the loss's centre."""
+        """Return what a checkpoint holds beside the backbone: the head, and with the student's the loss's centre."""
         state = {"head": unwrap_model(self.get_trainable_module(ema)).head.state_dict()}
         return state if ema else state | {"center": self.criterion.center}
 
@@ -204,7 +204,7 @@ class DINOTrainer(Trainer[DINOConfig]):
         return self.evaluation_loader(self.config.train_split)
 
     def validate(self) -> dict[str, float]:
-        """Give ``knn_top1`` and ``knn_top5`` in percent: each image by the training images nearest to it."""
+        """Return ``knn_top1`` and ``knn_top5`` in percent: each image by the training images nearest to it."""
         teacher = self.task.get_eval_model(ema=True)
         bank = extract_features(teacher, self.bank_loader, self.device, "training images")
         queries = extract_features(teacher, self.val_loader, self.device, "validation", gather=False)

@@ -103,7 +103,7 @@ def real_labels(dataset: Images | StreamedImages) -> RealLabelsImagenet:
 
 
 def read_images_as(model: Any, args: argparse.Namespace) -> tuple[RunConfig, dict[str, Any]]:
-    """Give the settings of the data that the command line names, as the model wants its images; and their mean, std."""
+    """Return the settings of the data that the command line names, as the model wants its images, and mean and std."""
     wanted = resolve_model_data_config(model)
     config = RunConfig(
         data=args.data,
@@ -187,7 +187,8 @@ def measure(args: argparse.Namespace) -> None:
     if found and found != names:
         if len(found) != model.num_classes:
             raise UserError(
-                f"data={args.data} has {len(found)} classes, the model {model.num_classes}: which are which?"
+                f"data={args.data} has {len(found)} classes but the model has {model.num_classes}; "
+                "they cannot be matched"
             )
         if found.keys() & names.keys():
             raise UserError(f"data={args.data} has some of the model's classes under other numbers")

@@ -37,12 +37,12 @@ class ResMLP(nn.Module):
         norm: what stands before a mixer, ``affine`` or ``layer_norm``.
         position_mixer: a name in ``POSITION_MIXERS``; ``linear`` is A.
         global_pool: ``avg``, ``class_mlp``, or an empty string, which keeps all positions.
-        mlp_ratio: hidden channels a channel.
+        mlp_ratio: hidden channels per channel.
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth, the same at every layer.
 
     Raises:
-        ValueError: ``img_size`` is no multiple of ``patch_size``, or a name is unknown.
+        ValueError: ``img_size`` is not a multiple of ``patch_size``, or a name is unknown.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class ResMLP(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """Give the outputs of some layers.
+        """Return the outputs of some layers.
 
         Args:
             images: ``(B, channels, height, width)``.
@@ -182,7 +182,7 @@ class ResMLP(nn.Module):
         return wanted
 
     def get_classifier(self) -> nn.Module:
-        """Give the classifier."""
+        """Return the classifier."""
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What a training run tells of itself: a line and a JSON record an epoch, curves, and a summary at the end."""
+"""What a training run reports: a line and a JSON record per epoch, curves, and a summary at the end."""
 
 import json
 from collections.abc import Sequence
@@ -80,11 +80,11 @@ class Records:
 
 
 def score(record: Record) -> float | None:
-    """Give what checkpoints are ranked by: the top-1 accuracy, of the averaged weights where there are some."""
+    """Return what checkpoints are ranked by: the top-1 accuracy, of the averaged weights where there are some."""
     return next((record[key] for key in ("ema_top1", "top1", "knn_top1") if key in record), None)
 
 
 def best_epoch(records: Sequence[Record]) -> dict[str, float]:
-    """Give ``best_top1`` and ``best_epoch``, or nothing where nothing was validated."""
+    """Return ``best_top1`` and ``best_epoch``, or nothing where nothing was validated."""
     validated = [(found, -record["epoch"]) for record in records if (found := score(record)) is not None]
     return {"best_top1": max(validated)[0], "best_epoch": -max(validated)[1]} if validated else {}

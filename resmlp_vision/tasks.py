@@ -57,7 +57,9 @@ def create_task(model: nn.Module, config: Config, device: torch.device, classes:
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         raise UserError(f"teacher={config.teacher}: {' '.join(str(error).split())}") from None
     if teacher.num_classes != model.num_classes:
-        raise UserError(f"teacher={config.teacher} knows {teacher.num_classes} classes, the model {model.num_classes}")
+        raise UserError(
+            f"teacher={config.teacher} has {teacher.num_classes} classes but the model has {model.num_classes}"
+        )
     if classes and list(getattr(teacher, "classes", None) or classes) != list(classes):
         raise UserError(f"teacher={config.teacher} was trained on classes of other names, or in another order")
     try:

@@ -1,6 +1,6 @@
 """Train a classifier: ``python -m resmlp_vision.train --config recipes/imagenet/resmlp_s12.yaml data=... out=...``.
 
-The same command under torchrun uses several GPUs or machines; after a kill, it goes on from the last epoch.
+The same command under torchrun uses several GPUs or machines; after an interruption, it resumes from the last epoch.
 """
 
 import argparse
@@ -130,7 +130,7 @@ class Trainer(ABC, Generic[Settings]):
         self.scheduler.step_update(update)
 
     def autocast(self) -> Any:
-        """Give the context of automatic mixed precision, which does nothing for float32."""
+        """Return the context of automatic mixed precision, which does nothing for float32."""
         if self.config.dtype == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, getattr(torch, self.config.dtype))
@@ -228,7 +228,8 @@ class Trainer(ABC, Generic[Settings]):
 
 def remedy(epoch: int) -> str:
     """Say what may help a training that diverged, and what is left of it."""
-    return f"{'the checkpoint of the epoch before is whole: ' if epoch else ''}a lower lr or clip_grad=1 may help"
+    intact = "the previous epoch's checkpoint is intact; " if epoch else ""
+    return f"{intact}a lower lr or clip_grad=1 may help"
 
 
 class SupervisedTrainer(Trainer[Config]):
@@ -263,7 +264,7 @@ class SupervisedTrainer(Trainer[Config]):
         self.task.train(not self.config.freeze_backbone)
 
     def validate(self) -> dict[str, float]:
-        """Give ``val_loss``, ``top1`` and ``top5`` in percent, and those of the weights' average."""
+        """Return ``val_loss``, ``top1`` and ``top5`` in percent, and those of the weights' average."""
         outcome: dict[str, float] = {}
         for ema, prefix in ((False, ""), (True, "ema_")):
             if not ema or self.task.has_ema():

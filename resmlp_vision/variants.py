@@ -97,7 +97,7 @@ def timm_entry(name: str) -> Callable[..., Any]:
 
 
 def default_cfg(**more: Any) -> dict[str, Any]:
-    """Give what timm's data pipeline reads: the paper's input size, crop, interpolation and normalisation."""
+    """Return what timm's data pipeline reads: the paper's input size, crop, interpolation and normalisation."""
     return {
         "num_classes": 1000,
         "input_size": (3, 224, 224),

@@ -37,7 +37,7 @@ def fit_weights(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tenso
     classes = [len(state["head.weight"]) if "head.weight" in state else 0 for state in (fitted, own)]
     if classes[0] != classes[1]:
         if classes[1]:
-            log.warning("the checkpoint has %d classes, the model %d: the classifier is made anew", *classes)
+            log.warning("the checkpoint has %d classes, the model %d: the classifier is re-initialised", *classes)
         fitted = {name: value for name, value in fitted.items() if not name.startswith("head.")}
         fitted |= {name: value for name, value in own.items() if name.startswith("head.")}
     mixer, grid = "layers.0.cross_position.mixer.weight", model.stem.grid_size
@@ -79,7 +79,7 @@ def mixes_linearly(model: ResMLP) -> bool:
 
 
 def crop_positions(model: ResMLP, grid: tuple[int, int]) -> dict[str, Tensor]:
-    """Give A and its bias for the middle of the patch grid: the sub-matrices of all layers by name, with gradients.
+    """Return A and its bias for the middle of the patch grid: the sub-matrices of all layers by name, with gradients.
 
     What they compute is what the whole A would where everything outside the middle is zero.
 
@@ -102,13 +102,13 @@ def crop_positions(model: ResMLP, grid: tuple[int, int]) -> dict[str, Tensor]:
 
 
 def resizing(old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Give the matrix, ``(new positions, old positions)``, that resizes an image on a grid bilinearly."""
+    """Return the matrix, ``(new positions, old positions)``, that resizes an image on a grid bilinearly."""
     basis = torch.eye(old[0] * old[1]).view(-1, 1, *old)
     return F.interpolate(basis, new, mode="bilinear", antialias=True, align_corners=False).flatten(1).t()
 
 
 def to_timm(model: ResMLP) -> dict[str, Tensor]:
-    """Give a model's weights under timm's names, for its ``resmlp_*`` models.
+    """Return a model's weights under timm's names, for its ``resmlp_*`` models.
 
     They have no β in the post position. It adds the same to every position, so it is carried along the residual
     stream and absorbed, exactly, by the β of every later pre-Aff.

@@ -403,7 +403,7 @@ def files(splits: dict[str, list[Pair]]) -> dict[str, bytes]:
 
 
 def write(folder: Path, contents: dict[str, bytes]) -> bool:
-    """Write the folder whole or not at all; False if it is there already, just so."""
+    """Write the folder completely or not at all; False if it is there already, just so."""
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         if all((folder / name).is_file() and (folder / name).read_bytes() == text for name, text in contents.items()):
             return False

@@ -78,7 +78,7 @@ def monolingual(data_bin: Path, language: str, out: Path) -> Path:
 
 
 def evaluate(data_bin: Path, model: Path, split: str) -> float:
-    """Give the perplexity of a token that fairseq-eval-lm prints for ``valid`` or ``test``."""
+    """Return the perplexity of a token that fairseq-eval-lm prints for ``valid`` or ``test``."""
     line = arguments(data_bin, **{"path": model, "gen-subset": split}, **SENTENCES)
     announce("eval-lm", line)
     found: list[float] = []

@@ -28,7 +28,7 @@ POSITIONS, SHOWN, DIM = 6, 4, 5
 
 
 def layers(count, prefix="", causal=False, norm=Affine, positions=POSITIONS, convolution=False):
-    """Give the parameters of some layers, with random values of widely different magnitudes."""
+    """Return the parameters of some layers, with random values of widely different magnitudes."""
     weights = {}
     for i in range(count):
         mixer = CrossPositionLinear(positions, causal)
@@ -254,11 +254,11 @@ def without_c():
         (lambda path: path.write_text("hello"), [], "model.pt is not a file of weights"),
         (torn, [], "model.pt is not a file of weights"),
         (saved([1, 2]), [], "model.pt is not a file of weights"),
-        (saved({"model": "a name"}), [], "model.pt is no checkpoint of a ResMLP"),
+        (saved({"model": "a name"}), [], "model.pt is not a checkpoint of a ResMLP"),
         (saved({"model": {"encoder.layers.0.self_attn.k_proj.weight": torch.ones(2, 2)}}), [], "no matrix A"),
         (saved({"layers.0.cross_channel.mixer.fc1.weight": torch.ones(2, 2)}), [], "something else mixes"),
         (saved(without_c()), [], "layers.1.cross_channel.mixer.fc2.weight is missing"),
-        (saved(layers(1) | {"layers.0.cross_position.mixer.weight": torch.ones(2, 3)}), [], r"\(2, 3\).* no square"),
+        (saved(layers(1) | {"layers.0.cross_position.mixer.weight": torch.ones(2, 3)}), [], r"\(2, 3\).* not square"),
         (saved(diverged()), [], "decoder.layers.1.cross_position.mixer.weight is not finite"),
         (saved(text_weights()), ["--positions", "1"], "--positions 1"),
         (saved(layers(1)), ["--positions", "4"], "--positions is for models of text"),

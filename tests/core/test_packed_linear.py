@@ -19,7 +19,7 @@ def make_pair(inputs=5, outputs=7, bias=True):
 
 
 def uses_packed(packed):
-    """Tell whether W was packed, where this PyTorch can."""
+    """Return whether W was packed, where this PyTorch can."""
     return packed._packed is not None or not torch.backends.mkldnn.is_available()
 
 

@@ -34,7 +34,7 @@ class Corpus:
         return (self.folder / "text" / name).read_text(encoding="utf-8").splitlines()
 
     def encode(self, sentences: list[str]) -> list[str]:
-        """Give the pieces of each sentence, with a space between them, as ``--dataset-impl raw`` reads them."""
+        """Return the pieces of each sentence, with a space between them, as ``--dataset-impl raw`` reads them."""
         processor = sentencepiece.SentencePieceProcessor(model_file=str(self.sentencepiece))
         return [" ".join(processor.encode(sentence, out_type=str)) for sentence in sentences]
 

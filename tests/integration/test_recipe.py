@@ -209,7 +209,7 @@ def start(recipe, out):
 
 
 def made(path):
-    """Tell one making of a file from another, and from none."""
+    """Distinguish one writing of a file from another, and from none."""
     with suppress(FileNotFoundError):
         return path.stat().st_ctime_ns
 
@@ -487,7 +487,7 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
         (("shown_positions=1.5",), "shown_positions: Value '1.5' of type 'float' could not be converted to Integer"),
         (("archs.resmlp_tiny.lr=0.1",), "archs.resmlp_tiny.lr=0.1 is not for the command line: give train.KEY=VALUE"),
         (("train.disable-validation=true",), "train.disable-validation: a recipe reports the validation loss"),
-        (("train.arch=resmlp_tny",), "train.arch=resmlp_tny is no architecture"),
+        (("train.arch=resmlp_tny",), "train.arch=resmlp_tny is not an architecture"),
         (("train.max-target-positions=9",), "more than train.max-target-positions=9; give train.max-target-positions="),
     ],
 )

@@ -53,7 +53,7 @@ def test_a_torn_file_and_one_that_is_no_checkpoint_are_refused_by_name(tmp_path)
     torch.save([1, 2], tmp_path / "list.pt")
     torch.save({"model": [1, 2]}, tmp_path / "pair.pt")
     for name in ("torn.pt", "list.pt", "pair.pt"):
-        with pytest.raises(UserError, match=rf"{name} is not a whole checkpoint"):
+        with pytest.raises(UserError, match=rf"{name} is not a complete fairseq checkpoint"):
             average_checkpoints([tmp_path / name])
 
 

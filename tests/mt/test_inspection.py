@@ -57,5 +57,5 @@ def test_its_pictures_and_figures(tmp_path):
 def test_fairseqs_transformer_is_refused(tmp_path):
     options = {key: value for key, value in SMALL.items() if "positions" not in key}
     model = make_model("transformer", random=False, encoder_attention_heads=2, **options)
-    with pytest.raises(UserError, match=r"model\.pt is no checkpoint of a ResMLP: it has no matrix A"):
+    with pytest.raises(UserError, match=r"model\.pt is not a checkpoint of a ResMLP: it has no matrix A"):
         read_model(write(model, tmp_path / "model.pt", "transformer"))

@@ -38,7 +38,7 @@ def images(tmp_path_factory):
         ("epochs=many", "epochs: "),
         ("dtype=int8", "dtype=int8 is none of"),
         ("model=vit_tiny_patch16_224 model_args={} checkpoint=/nowhere.pth", "/nowhere.pth"),
-        ("auto_augment=rnd-m9", "auto_augment=rnd-m9 is no policy of timm's"),
+        ("auto_augment=rnd-m9", "auto_augment=rnd-m9 is not a policy of timm's"),
         ("color_jitter=-1 auto_augment=null", "color_jitter=-1.0 must be 0 or more"),
         ("interpolation=random", "interpolation=random is none of"),
         ("sched=step decay_epochs=0", "decay_epochs=0.0 must be above 0"),
@@ -103,7 +103,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(images, tmp_path):
         env=os.environ,
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "is the disk full?" in done.stderr and "the checkpoint before it is whole" in done.stderr.lower()
+    assert "is the disk full?" in done.stderr and "the previous checkpoint is intact" in done.stderr.lower()
     assert (tmp_path / "last.pth.tar").read_bytes() == before
     assert not (tmp_path / "tmp.pth.tar").exists()
 

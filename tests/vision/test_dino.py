@@ -220,7 +220,7 @@ def test_fine_tuning_starts_from_the_teacher_and_a_probe_from_no_classifier(chec
     run(train.main, *line)
     tuned = read_checkpoint(tmp_path / "last.pth.tar")["state_dict"]
     teacher = read_checkpoint(checkpoint)["state_dict_ema"]
-    assert "the classifier is made anew" in caplog.text
+    assert "the classifier is re-initialised" in caplog.text
     probed = tmp_path / "probe"
     frozen = ("lr=0", "epochs=1", "batch_size=12", "--checkpoint", tmp_path / "last.pth.tar", "--workers", 0)
     run(evaluate.main, *frozen, "--data", images, "--device", "cpu", "--probe", "linear", "--out", probed)

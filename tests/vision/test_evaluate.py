@@ -101,7 +101,7 @@ def test_classes_are_matched_by_name_and_by_order_only_where_all_have_other_name
     assert figures["same"] == figures["other"]
     for names, told in {
         ("class2", "class1", "class0"): "under other numbers",
-        ("a", "b", "c", "d"): "has 4 classes, the model 3: which are which?",
+        ("a", "b", "c", "d"): "has 4 classes but the model has 3; they cannot be matched",
     }.items():
         parquet = write_parquet(tmp_path / names[-1], images, names)
         assert told in fail(evaluate.main, *arguments(checkpoint, "--data", parquet, *keys))
@@ -123,7 +123,7 @@ def test_a_streams_label_that_is_no_class_is_told(checkpoint, images, tmp_path, 
     (parquet / "README.md").write_text(card[: card.index("  features")] + card[card.index("  splits") :])
     keys = ("--image-key", "picture", "--label-key", "kind")
     line = arguments(checkpoint, "--data", f"hfids/{parquet}", *keys)
-    assert f"{named} is no class number below num_classes" in fail(evaluate.main, *line)
+    assert f"{named} is not a class number below num_classes" in fail(evaluate.main, *line)
 
 
 def test_images_that_cannot_be_read_are_named_and_left_out(checkpoint, images, tmp_path):
@@ -161,7 +161,7 @@ def test_classes_keep_their_numbers_where_some_have_no_images(checkpoint, images
     nameless = tmp_path / "weights.pth"
     torch.save(create_model("resmlp_s12", num_classes=3).state_dict(), nameless)
     line = arguments(nameless, "--model", "resmlp_s12", "--data", tmp_path)
-    assert "has 1 classes, the model 3: which are which?" in fail(evaluate.main, *line)
+    assert "has 1 classes but the model has 3; they cannot be matched" in fail(evaluate.main, *line)
 
 
 def test_real_labels_follow_the_names_of_the_images():

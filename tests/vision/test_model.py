@@ -143,7 +143,7 @@ def test_another_number_of_classes_makes_the_classifier_anew_and_says_so(caplog)
     source, model = randomise(ResMLP(**TINY)), ResMLP(**TINY | {"num_classes": 3})
     before = model.head.weight.clone()
     model.load_state_dict(fit_weights(source.state_dict(), model))
-    assert "has 5 classes, the model 3: the classifier is made anew" in caplog.text
+    assert "has 5 classes, the model 3: the classifier is re-initialised" in caplog.text
     assert torch.equal(model.head.weight, before)
     assert torch.equal(model.stem.proj.weight, source.stem.proj.weight)
 

@@ -313,7 +313,7 @@ def test_a_student_follows_a_checkpoint_that_is_wrong(images, tmp_path):
     assert json.loads((tmp_path / "student" / "results.json").read_text())["top1"] <= 10
     three = write_images(tmp_path / "three", classes=3)
     settings = (*TINY, f"out={tmp_path / 'x'}", teacher)
-    assert "knows 2 classes, the model 3" in fail(main, *settings, f"data={three}")
+    assert "has 2 classes but the model has 3" in fail(main, *settings, f"data={three}")
     assert "cannot take images of img_size=16" in fail(main, *settings, f"data={images}", "img_size=16")
     for split in ("train", "val"):
         (three / split / "class2").rename(three / split / "a")
@@ -351,7 +351,7 @@ def test_weights_that_are_not_finite_are_not_saved(images, tmp_path):
     with mock.patch.object(torch.optim.AdamW, "step", break_weights):
         message = fail(main, *settings, "epochs=3")
     assert "not finite" in message or ("the loss is nan at update" in message and "learning rate" in message)
-    assert "the checkpoint of the epoch before is whole" in message
+    assert "the previous epoch's checkpoint is intact" in message
     assert (tmp_path / "last.pth.tar").read_bytes() == before
 
 
