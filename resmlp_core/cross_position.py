@@ -83,8 +83,8 @@ class CrossPositionLinear(nn.Module):
         total = first + x.size(0)
         if total > self.max_positions:
             raise ValueError(
-                f"a sequence of {total} positions does not fit a matrix A of {self.max_positions}; raise max_positions "
-                "(--max-source-positions or --max-target-positions in fairseq) and train with it"
+                f"a sequence of {total} positions does not fit a matrix A of {self.max_positions}; give shorter ones, "
+                "or train with more max_positions (--max-source-positions, --max-target-positions in fairseq)"
             )
         matrix = self.weight[first:total, :total]
         if self.causal and cache is None:

@@ -27,11 +27,11 @@ def fold(model: Model) -> Model:
         model: any that has ``ResMLPLayer`` in it. It stays as it is.
 
     Returns:
-        A model of equal outputs, in evaluation mode; its parameters are not those of the original by name or value.
+        A model of equal logits, in evaluation mode. What comes before them, such as the encoder's output, lacks the Aff
+        that is absorbed after it, and the parameters are not those of the original by name or value.
     """
-    folded = copy.deepcopy(model)
+    folded = copy.deepcopy(model).eval()  # first: in training LayerDrop would hide layers from fold_
     fold_(folded)
-    folded.eval()
     return folded
 
 

@@ -92,9 +92,11 @@ def read_recipe(
             raise UserError(f"{override} is not for the command line: give train.KEY=VALUE")
     try:
         config: Any = OmegaConf.merge(OmegaConf.structured(Recipe), OmegaConf.load(path))
-        for key in OmegaConf.missing_keys(config):
-            raise UserError(f"{path} lacks the key {key}")
+        if missing := OmegaConf.missing_keys(config):
+            raise UserError(f"{path} lacks {', '.join(sorted(missing))}")
         archs: Any = OmegaConf.merge(config.archs, OmegaConf.load(more_archs) if more_archs else {})
+        if not archs or not all(options is None or OmegaConf.is_dict(options) for options in archs.values()):
+            raise UserError(f"{path}: archs must have a name for each architecture, and under it options or nothing")
         arch = arch or str(next(iter(archs)))
         if arch not in archs:
             raise UserError(f"--arch {arch} is not in {path}, which has {', '.join(map(str, archs))}")
@@ -102,7 +104,7 @@ def read_recipe(
         config = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
         settings: Any = OmegaConf.to_container(config, resolve=True)
         Rules(**settings["clean"])
-    except YAMLError as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML, or an override is not: {' '.join(str(error).split())}") from None
     except OmegaConfBaseException as error:
         raise UserError(f"{path}, or an override: {error.full_key}: {str(error.msg).splitlines()[0]}") from None

@@ -3,8 +3,10 @@
 It also counts those positions in text whose pieces --remove-bpe has joined already, and meets another word there.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 from fairseq import utils
@@ -56,8 +58,8 @@ def replace_before_joining(process: Callable[..., Processed]) -> Callable[..., P
     ) -> Processed:
         if align_dict is None:
             return process(hypo_tokens, src_str, alignment, align_dict, tgt_dict, remove_bpe, extra_symbols_to_ignore)
-        if remove_bpe == "sentencepiece" and src_str and "▁" not in src_str:  # so fairseq-interactive has it
-            raise ValueError("--replace-unk needs the source in pieces: leave --remove-bpe out, --bpe joins them")
+        if remove_bpe and Path(sys._getframe(1).f_code.co_filename).stem == "interactive":  # it joins the source too
+            raise ValueError("--replace-unk needs the source in pieces: leave --remove-bpe out")
         pieces = tgt_dict.string(hypo_tokens, extra_symbols_to_ignore=extra_symbols_to_ignore)
         text = replace_unknown(pieces, src_str, alignment, align_dict, tgt_dict.unk_string())
         text = post_process(text, remove_bpe)

@@ -277,11 +277,13 @@ class Run:
         for lang, side in ((self.source, "source"), (self.target, "target")):
             option = f"max-{side}-positions"
             limit = train.get(option, getattr(defaults, option.replace("-", "_"), None))
+            if not (limit is None or str(limit).isdecimal()):
+                raise UserError(f"train.{option}={limit} must be a positive integer")
             for split in ("valid", "test"):
                 path = self.data_bin / f"{split}.{self.source}-{self.target}.{lang}"
                 dataset = data_utils.load_indexed_dataset(str(path), None)
                 longest = int(dataset.sizes.max())  # a view on the dataset's memory, which goes with the dataset
-                if limit and longest > limit:
+                if limit and longest > int(limit):
                     raise UserError(
                         f"a {split} sentence has {longest} tokens in {lang}, more than train.{option}={limit}; "
                         f"give train.{option}={longest}"

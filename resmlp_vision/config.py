@@ -162,10 +162,10 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
         for part in given:
             for key in part:
                 check_key(str(key), kind)
-        for key in OmegaConf.missing_keys(OmegaConf.merge(*given)):
+        for key in sorted(OmegaConf.missing_keys(OmegaConf.merge(*given))):
             raise UserError(f"{key}: {source} needs {key}=...")
         merged = OmegaConf.merge(OmegaConf.structured(kind), *given)
-        for key in OmegaConf.missing_keys(merged):
+        for key in sorted(OmegaConf.missing_keys(merged)):
             raise UserError(f"{key}: give {key}=...")
         config: Settings = OmegaConf.to_object(merged)  # type: ignore[assignment]
     except YAMLError as error:

@@ -56,3 +56,11 @@ def test_constraints_are_in_the_translation(options, interact):
     assert "Kartoffel" in constrained[0] and "Tante" in constrained[0] and "Königin" in constrained[2]
     assert "Kartoffel" not in free[0] and "Tante" not in free[0] and "Königin" not in free[1]
     assert constrained[1] == free[1]
+
+
+@pytest.mark.parametrize("joining", [("--remove-bpe",), ("--remove-bpe", "sentencepiece")])
+def test_unknown_words_are_not_replaced_by_positions_in_a_source_that_is_joined(interact, joining):
+    replacing = ("--print-alignment", "--replace-unk", "/dev/null")
+    assert texts(interact([SENTENCE], *replacing))
+    with pytest.raises(ValueError, match="--replace-unk needs the source in pieces: leave --remove-bpe out"):
+        interact([SENTENCE], *replacing, *joining)

@@ -414,7 +414,8 @@ def test_every_configuration_of_the_comparison_can_be_read_and_changes_something
         for name in ("resmlp_tiny", "resmlp_plus_tiny", "transformer", *OmegaConf.load(module.CONFIGS))
     }
     assert len({json.dumps(options, sort_keys=True) for options in read.values()}) == len(read)
-    assert all(options["total-num-update"] == 800 for name, options in read.items() if name != "transformer")
+    for options in read.values():
+        assert options["lr-scheduler"] == "inverse_sqrt" or options["total-num-update"] == 800
     for options in read.values():
         parse_args_and_arch(get_training_parser(), ["data-bin", *arguments(**options)])
 
@@ -479,8 +480,9 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
         (("vocab_size=10k",), "vocab_size: Value '10k' of type 'str' could not be converted to Integer"),
         (("vocab_size=0",), "vocab_size=0 must be a positive integer"),
         (("clean.max_words=many",), "clean.max_words: Value 'many' of type 'str' could not be converted"),
-        (("data=5",), "data=5 is no folder"),
+        (("data=5",), "data=5 is neither a folder nor a data set of the hub"),
         (("lr",), "'lr' is not key=value"),
+        (("train.max-source-positions=many",), "train.max-source-positions=many must be a positive integer"),
         (("average=0",), "average=[0] must be a positive integer"),
         (("average=[1,best]",), "average=[1, 'best'] must be a positive integer"),
         (("generate=null",), "generate: field 'generate' is not Optional"),
@@ -511,6 +513,25 @@ def test_a_batch_for_all_devices_needs_the_most_of_one(recipe, tmp_path):
     (tmp_path / "recipe.yaml").write_text(f"effective_tokens: 2500\n{text}")
     with pytest.raises(UserError, match=r"effective_tokens needs train\.max-tokens"):
         read_recipe(tmp_path / "recipe.yaml", [], None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"pair: caf\xe9", "is not YAML"),
+        (b"pair: en-de", "lacks archs, average, data"),
+        (b"archs: {}", "archs must have a name for each architecture"),
+        (b"archs: {resmlp_tiny: big}", "archs must have a name for each architecture"),
+    ],
+)
+def test_a_malformed_recipe_is_one_line_that_names_it(recipe, tmp_path, content, message):
+    path = tmp_path / "recipe.yaml"
+    before, _, after = recipe.read_bytes().partition(b"archs:")
+    path.write_bytes(
+        before + content + b"\n" + after[after.index(b"generate") :] if content[:5] == b"archs" else content
+    )
+    with pytest.raises(UserError, match=rf"^{path}.*{message}"):
+        read_recipe(path, [], None)
 
 
 def test_a_run_of_another_program_that_fails_is_told(recipe):

@@ -141,7 +141,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out(checkpoint, images, t
     assert process.returncode == 0 and "without 2 images that cannot be read" in process.stdout
     assert all(path.name in process.stderr for path in paths[:2])
     assert json.loads((tmp_path / "figures.json").read_text())["unreadable"] == 2
-    assert "is the disk whole?" in fail(evaluate.main, *line, "--max-unreadable", 1)
+    assert "check the disk" in fail(evaluate.main, *line, "--max-unreadable", 1)
     for path in paths:
         path.write_bytes(b"no image")
     for probe in ((), ("--probe", "knn", "--k", 3)):
