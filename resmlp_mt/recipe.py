@@ -119,7 +119,9 @@ def refuse_senseless(settings: dict[str, Any]) -> None:
     """Raise a UserError for a value of the right kind that cannot be meant."""
     for key in ("vocab_size", "average", "shown_positions", "effective_tokens"):
         values = settings[key] if key == "average" else [settings[key]]
-        if not values or not all(value is None or (type(value) is int and value > 0) for value in values):
+        if settings[key] is None and key == "effective_tokens":
+            continue
+        if not values or not all(type(value) is int and value > 0 for value in values):
             raise UserError(f"{key}={settings[key]} must be a positive integer")
     for key, known in (("tokenized_bleu", TOKENIZED), ("normalization", NORMALIZATIONS)):
         if settings[key] not in known:

@@ -484,6 +484,7 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
         (("lr",), "'lr' is not key=value"),
         (("train.max-source-positions=many",), "train.max-source-positions=many must be a positive integer"),
         (("average=0",), "average=[0] must be a positive integer"),
+        (("average=null",), "average=[None] must be a positive integer"),
         (("average=[1,best]",), "average=[1, 'best'] must be a positive integer"),
         (("generate=null",), "generate: field 'generate' is not Optional"),
         (("shown_positions=1.5",), "shown_positions: Value '1.5' of type 'float' could not be converted to Integer"),
