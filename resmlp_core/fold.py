@@ -30,8 +30,10 @@ def fold(model: Model) -> Model:
         A model of equal logits, in evaluation mode. What comes before them, such as the encoder's output, lacks the Aff
         that is absorbed after it, and the parameters are not those of the original by name or value.
     """
-    folded = copy.deepcopy(model).eval()  # first: in training LayerDrop would hide layers from fold_
+    folded = copy.deepcopy(model)
+    folded.eval()  # in training LayerDrop would hide layers from fold_
     fold_(folded)
+    folded.eval()  # the modules that fold_ has put in
     return folded
 
 
