@@ -28,7 +28,7 @@ from timm.data import resolve_model_data_config
 from torch import nn
 from torch.nn.utils import prune
 
-from measure import in_turns, options, save, settle
+from measure import in_turns, options, save, set_up
 from resmlp_core import ChannelMLP, CrossPositionLinear, PackedLinear, fold
 from resmlp_core.pictures import save as save_figure
 from resmlp_mt.score import read_lines, score
@@ -219,7 +219,7 @@ def main() -> None:
         parser.error("--device: PyTorch's 8-bit integers are for CPUs")
     if not (args.classifier or args.translator) or bool(args.classifier) != bool(args.images):
         parser.error("give --classifier with --images, --translator, or all three")
-    settle(args.threads)
+    set_up(args.threads)
     rows = []
     if args.classifier:
         rows += compare(load_classifier(args), args)

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import mt_decode
 import mt_train
 import vision_infer
-from measure import in_turns, options, save, settle, synchronise
+from measure import in_turns, options, save, set_up, synchronise
 from resmlp_core import PackedLinear
 
 SIDE = {"cpu": 2048, "cuda": 8192}
@@ -115,7 +115,7 @@ def classifying(device: str, batch: int) -> tuple[Callable[[], object], int]:
 def main() -> None:
     """Run the command line."""
     args = options(__doc__).parse_args()
-    settle(args.threads)
+    set_up(args.threads)
     operations_a_second, bytes_a_second = ceilings(args.device)
     print(f"ceilings: {operations_a_second / 1e9:,.0f} GFLOP/s, {bytes_a_second / 1e9:,.1f} GB/s")
     rows: list[dict[str, Any]] = [{"operations_per_second": operations_a_second, "bytes_per_second": bytes_a_second}]

@@ -36,7 +36,7 @@ def options(about: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def settle(threads: int) -> None:
+def set_up(threads: int) -> None:
     """Set the number of threads, and keep fairseq's log and the warnings of its dependencies off the screen."""
     torch.set_num_threads(threads)
     logging.disable(logging.INFO)

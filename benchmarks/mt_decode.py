@@ -20,7 +20,7 @@ from fairseq.data import Dictionary
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor, nn
 
-from measure import options, save, settle, summarise
+from measure import options, save, set_up, summarise
 from mt_train import MODELS, PEER, SIZES, make_dictionary, make_trainer
 
 CASES = ((1, 10), (1, 50), (1, 200), (16, 50))  # sentences a batch, tokens a sentence
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["base"])
     parser.add_argument("--beams", nargs="+", type=int, default=[4, 1])
     args = parser.parse_args()
-    settle(args.threads)
+    set_up(args.threads)
     rows = [row for size in args.sizes for row in compare(size, args)]
     save(args, rows, fairseq=fairseq.__version__, ctranslate2=ctranslate2.__version__)
 

@@ -21,7 +21,7 @@ from fairseq.tasks.translation import TranslationTask
 from fairseq.trainer import Trainer
 
 import resmlp_mt  # noqa: F401  registers the model
-from measure import options, save, settle, summarise
+from measure import options, save, set_up, summarise
 
 # By name: width, hidden width, layers of either side, heads, vocabulary, tokens a batch.
 SIZES = {"base": (512, 2048, 6, 8, 32000, 2048), "tiny": (128, 256, 4, 4, 10000, 4096)}
@@ -100,7 +100,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.device == "cpu" and args.dtype != "float32":
         parser.error("fairseq trains in bfloat16 on a GPU alone")
-    settle(args.threads)
+    set_up(args.threads)
     save(args, [row for size in args.sizes for row in compare(size, args)], fairseq=fairseq.__version__)
 
 

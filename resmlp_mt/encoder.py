@@ -10,13 +10,7 @@ from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from fairseq.modules.quant_noise import quant_noise
 from torch import Tensor, nn
 
-from resmlp_core import (
-    NORMS,
-    ChannelMLP,
-    ConvolvedMixer,
-    CrossPositionLinear,
-    ResMLPLayer,
-)
+from resmlp_core import NORMS, ChannelMLP, ConvolvedMixer, CrossPositionLinear, ResMLPLayer
 from resmlp_mt.left_padding import left_padding, rotate
 
 

@@ -111,18 +111,18 @@ def read_recipe(
     del settings["archs"]
     if not isinstance(settings["average"], list):
         settings["average"] = [settings["average"]]
-    refuse_senseless(settings)
+    check_values(settings)
     return settings | {"name": arch}
 
 
-def refuse_senseless(settings: dict[str, Any]) -> None:
+def check_values(settings: dict[str, Any]) -> None:
     """Raise a UserError for a value of the right kind that cannot be meant."""
-    for key in ("vocab_size", "average", "shown_positions", "effective_tokens"):
-        values = settings[key] if key == "average" else [settings[key]]
-        if settings[key] is None and key == "effective_tokens":
-            continue
-        if not values or not all(type(value) is int and value > 0 for value in values):
+    for key in ("vocab_size", "shown_positions", "effective_tokens"):
+        if settings[key] is not None and settings[key] <= 0:  # the dataclass lets only effective_tokens be None
             raise UserError(f"{key}={settings[key]} must be a positive integer")
+    counts = settings["average"]
+    if not counts or not all(type(count) is int and count > 0 for count in counts):
+        raise UserError(f"average={counts} must be a positive integer")
     for key, known in (("tokenized_bleu", TOKENIZED), ("normalization", NORMALIZATIONS)):
         if settings[key] not in known:
             raise UserError(f"{key}={settings[key]} is none of {', '.join(filter(None, known))}")

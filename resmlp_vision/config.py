@@ -130,10 +130,7 @@ CHOICES = {
     "interpolation": ("bicubic", "bilinear", "nearest"),
 }
 POSITIVE = ("img_size", "epochs", "batch_size", "accumulate", "val_batch_size", "val_every", "crop_pct", "decay_epochs")
-NOT_NEGATIVE = (
-    *("workers", "seed", "max_unreadable", "repeated_aug", "local_views"),
-    *("color_jitter", "mixup", "cutmix"),
-)
+NOT_NEGATIVE = ("workers", "seed", "max_unreadable", "repeated_aug", "local_views", "color_jitter", "mixup", "cutmix")
 RANGES = ("scale", "global_scale", "local_scale")
 SHARES = ("drop_path", "smoothing", "reprob", "hflip", "crop_pct")
 POSITIVE_IN_DINO = ("local_size", "out_dim", "hidden_dim", "bottleneck_dim", "weight_decay")
