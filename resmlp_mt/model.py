@@ -82,7 +82,7 @@ def digest_dictionaries(*dictionaries: Dictionary) -> str:
 
 
 # docs/results.md tells what this is worth
-PLUS = {"pre_norm": "layer_norm", "positional_embeddings": True, "position_convolution": 5}
+PLUS = {"pre_norm": "layer_norm", "position_convolution": 5}
 TINY = {  # the decoder's dimensions follow the encoder's
     "encoder_embed_dim": 128,
     "encoder_ffn_embed_dim": 256,
@@ -129,7 +129,7 @@ def resmlp_tiny(args: Any) -> None:
 
 @register_model_architecture("resmlp", "resmlp_plus")
 def resmlp_plus(args: Any) -> None:
-    """ResMLP-6 with what goes beyond the paper and pays: LayerNorm, positions and a convolution beside A."""
+    """ResMLP-6 with what goes beyond the paper and pays: LayerNorm, and a convolution beside A."""
     set_defaults(args, **STARTS, **PLUS)
     resmlp(args)
 

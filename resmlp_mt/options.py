@@ -15,8 +15,8 @@ NOT_IN_RESMLP = {
     "encoder_normalize_before": "Aff, or LayerNorm by --pre-norm, stands before every sublayer, and Aff after it",
     "decoder_normalize_before": "Aff, or LayerNorm by --pre-norm, stands before every sublayer, and Aff after it",
     "layernorm_embedding": "embeddings are not normalised",
-    "encoder_learned_pos": "A is positional, and --positional-embeddings are sinusoidal",
-    "decoder_learned_pos": "A is positional, and --positional-embeddings are sinusoidal",
+    "encoder_learned_pos": "A is positional itself, and embeddings of positions gained nothing",
+    "decoder_learned_pos": "A is positional itself, and embeddings of positions gained nothing",
     "cross_self_attention": "there is no self-attention to join with cross-attention",
     "no_decoder_final_norm": "what stands after the last layer scales the logits",
     "encoder_xformers_att_config": "there is no self-attention",
@@ -46,7 +46,6 @@ class ResMLPOptions(FairseqDataclass):
     position_convolution: int = field(
         default=0, metadata={"help": "add a depth-wise convolution over so many positions to A (default: none)"}
     )
-    positional_embeddings: bool = field(default=False, metadata={"help": "add the Transformer's, sinusoidal"})
     pre_norm: ChoiceEnum(list(NORMS)) = field(  # type: ignore[valid-type]
         default="affine",
         metadata={
@@ -78,7 +77,5 @@ def settle_options(args: Any, absent: Mapping[str, str] = NOT_IN_RESMLP) -> argp
     for option, reason in absent.items():
         if getattr(args, option, None):
             raise ValueError(f"--{option.replace('_', '-')} does not apply to ResMLP: {reason}")
-    if getattr(args, "no_token_positional_embeddings", False):  # the host's own way to say so, on resmlp_plus
-        args.positional_embeddings = False
-    args.no_token_positional_embeddings = not args.positional_embeddings
+    args.no_token_positional_embeddings = True  # A is positional itself
     return args

@@ -48,7 +48,6 @@ MODELS: dict[str, dict[str, Any]] = {
     "resmlp_lm_tiny_plus": {
         "arch": "resmlp_lm_tiny",
         "pre-norm": "layer_norm",
-        "positional-embeddings": True,
         "position-convolution": 5,
     },
     "transformer_lm": {

@@ -30,13 +30,8 @@ SMALL = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},
     "layer_norm": {"pre_norm": "layer_norm"},
-    "positions": {"positional_embeddings": True},
     "convolution": {"position_convolution": 3},
-    "all": {
-        "pre_norm": "layer_norm",
-        "positional_embeddings": True,
-        "position_convolution": 3,
-    },
+    "both": {"pre_norm": "layer_norm", "position_convolution": 3},
 }
 
 

@@ -34,7 +34,7 @@ def test_every_variant_of_the_model_is_read(tmp_path, name):
             assert torch.equal(layer.matrices["C"], ours.cross_channel.mixer.fc2.weight)
             assert torch.equal(layer.scales["post"]["cross-position"], ours.cross_position.post.alpha)
             assert layer.causal == (part == "decoder") == ("cross-attention" in layer.scales["pre"])
-    assert found.pre_norm == ("LayerNorm" if name in ("layer_norm", "all") else "Aff")
+    assert found.pre_norm == ("LayerNorm" if name in ("layer_norm", "both") else "Aff")
 
 
 def test_its_pictures_and_figures(tmp_path):

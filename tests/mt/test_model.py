@@ -64,7 +64,6 @@ def test_the_variant_beyond_the_paper_has_a_convolution_a_layer_and_as_many_para
     paper, plus = (make_model(arch, random=False) for arch in ("resmlp_tiny", "resmlp_plus_tiny"))
     count_paper, count_plus = (sum(p.numel() for p in model.parameters()) for model in (paper, plus))
     assert count_plus - count_paper == 8 * 5 * 128
-    assert not make_model("resmlp_plus", random=False).cfg.no_token_positional_embeddings
 
 
 def test_every_parameter_is_used():
@@ -189,12 +188,6 @@ def test_a_model_of_scalar_quantisation_noise_stays_quantised_in_use():
     before = quantized(model)
     model.make_generation_fast_()
     assert quantized(model) == before != []
-
-
-def test_the_hosts_option_turns_the_positions_of_plus_off():
-    model = small_model(arch="resmlp_plus_tiny", no_token_positional_embeddings=True)
-    assert model.encoder.embed_positions is None and model.decoder.embed_positions is None
-    assert small_model(arch="resmlp_plus_tiny").encoder.embed_positions is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
