@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-import torch.distributed as dist
 from PIL import Image
 
 from measure import options, save, summarise
 from resmlp_vision.config import Config
-from resmlp_vision.processes import join_processes
+from resmlp_vision.processes import join_processes, leave_processes
 from resmlp_vision.train import SupervisedTrainer
 
 PEER = "timm's resmlp_12_224"
@@ -81,7 +80,7 @@ def main() -> None:
         loader = make_trainer(MODELS["ours"], data, "float32", device).loader
         alone = {"the loader": lambda: sum(len(labels) for _, labels in loader)}
         rows += summarise({"data": "JPEG"}, alone, IMAGES, "the loader", args.rounds, args.device)
-    dist.destroy_process_group()
+    leave_processes()
     save(args, rows, timm=timm.__version__)
 
 

@@ -51,13 +51,16 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises:
         OSError: when the disk is full; its filename is ``path`` where the system named none.
+        IsADirectoryError: ``path`` is a folder and what was written a file.
     """
     partial = path.with_name(path.name + ".partial")
     remove(partial)
     try:
         yield partial
-        if path.is_dir():  # only an empty folder can be renamed over
-            remove(path)
+        if path.is_dir():
+            if not partial.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            remove(path)  # only an empty folder can be renamed over
         partial.replace(path)
     except OSError as error:
         remove(partial)

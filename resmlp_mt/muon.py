@@ -60,7 +60,8 @@ class Muon(torch.optim.AdamW):
         params: parameters with gradients of the whole matrices, not flattened.
         lr: learning rate.
         momentum: of the matrices' gradients, Nesterov's.
-        rms: root mean square of the entries of a matrix's step at a learning rate of 1; AdamW's is about 0.2.
+        rms: root mean square of the entries of a matrix's step at a learning rate of 1; AdamW's is about 0.2. Of A it is
+            that of the positions that sentences have had so far, so that more positions do not change what is learnt.
         betas: of AdamW.
         eps: of AdamW.
         weight_decay: of both, decoupled from the gradient.
@@ -102,10 +103,12 @@ class Muon(torch.optim.AdamW):
         if not state:  # by the names of AdamW, which reads the state of all parameters when it is loaded
             state.update(step=torch.zeros(()), exp_avg=torch.zeros_like(parameter))
         momentum: Tensor = state["exp_avg"].lerp_(gradient, 1 - group["momentum"])
-        update = orthogonalise(gradient.lerp(momentum, group["momentum"]))
-        update = update.masked_fill_(momentum == 0, 0.0)  # the upper triangle of a causal A, and rows of A not used yet
+        used = momentum != 0  # not the upper triangle of a causal A, nor positions that no sentence has had yet
+        update = orthogonalise(gradient.lerp(momentum, group["momentum"])).masked_fill_(~used, 0.0)
+        longer_side = torch.maximum(used.any(-1).sum(-1), used.any(-2).sum(-1))
+        update *= group["rms"] * longer_side.sqrt()[..., None, None]
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(update, alpha=-group["lr"] * group["rms"] * max(parameter.shape[-2:]) ** 0.5)
+        parameter.add_(update, alpha=-group["lr"])
 
 
 @dataclass

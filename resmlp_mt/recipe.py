@@ -25,6 +25,7 @@ from resmlp_mt.stages import STAGES, Run
 
 TOKENIZED = (None, "moses", "split compounds")
 OWN_TRAIN_OPTIONS = {"save-dir", "tensorboard-logdir", "log-format", "user-dir"}
+RESTARTS = {"restore-file", "reset-optimizer", "reset-lr-scheduler", "reset-meters", "reset-dataloader"}
 OWN_GENERATE_OPTIONS = {"path", "gen-subset", "remove-bpe", "user-dir"}
 
 
@@ -130,8 +131,15 @@ def check_values(settings: dict[str, Any]) -> None:
     for stage, options in (("train", OWN_TRAIN_OPTIONS), ("generate", OWN_GENERATE_OPTIONS)):
         for option in options & settings[stage].keys():
             raise UserError(f"{stage}.{option} cannot be set: --out decides where everything goes")
+    for option in sorted(RESTARTS & train.keys()):
+        raise UserError(
+            f"train.{option}: a run that was interrupted would begin anew; train.finetune-from-model=FILE starts a "
+            "recipe from another model"
+        )
     if settings["effective_tokens"] and "max-tokens" not in train:
         raise UserError("effective_tokens needs train.max-tokens, the most that a device takes at once")
+    if settings["effective_tokens"] and "update-freq" in train:
+        raise UserError("train.update-freq follows from effective_tokens; give effective_tokens=null beside it")
     if train.get("disable-validation"):
         raise UserError("train.disable-validation: a recipe reports the validation loss")
     if train["arch"] not in ARCH_CONFIG_REGISTRY:

@@ -265,6 +265,8 @@ class Run:
         prepared = json.loads((self.out / "prepare.json").read_text(encoding="utf-8"))["settings"]
         now = {key: self.settings[key] for key in ("vocab_size", "normalization")}
         now |= asdict(Rules(**self.settings["clean"]))
+        data = self.settings["data"]  # prepare keeps whole paths
+        now["data"] = prepared["data"] if prepared["data"] == str(Path(data).resolve()) else data
         for key, value in now.items():
             if prepared[key] != value:
                 raise UserError(f"{self.out} was prepared with {key}={prepared[key]}, not {value}; give another --out")
@@ -373,8 +375,9 @@ def run_fairseq_train(data_bin: Path, folder: Path, options: Mapping[str, Any]) 
         **options,
         **{"save-dir": checkpoints, "tensorboard-logdir": folder / "tensorboard", "log-format": "json"},
     )
+    environment = None if torch.cuda.is_available() else KEEP_MEMORY
     if int(os.environ.get("RANK", 0)):
-        return run_fairseq("train", line, lambda text: None)
+        return run_fairseq("train", line, lambda text: None, environment)
     mend_checkpoints(checkpoints)
     announce("train", line)
     with open(folder / "train.log", "a", encoding="utf-8") as log:
@@ -384,7 +387,7 @@ def run_fairseq_train(data_bin: Path, folder: Path, options: Mapping[str, Any]) 
             if found := re.search(r"\| (train_inner|valid) \| (\{.*\})$", text):
                 print(describe_progress(json.loads(found[2])), flush=True)
 
-        run_fairseq("train", line, follow, None if torch.cuda.is_available() else KEEP_MEMORY)
+        run_fairseq("train", line, follow, environment)
 
 
 def describe_progress(stats: Mapping[str, Any]) -> str:
@@ -455,7 +458,7 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
                     "give another --out, or delete that folder"
                 )
         if (earlier["average"], earlier["generate"]) != (settings["average"], settings["generate"]):
-            for name in ("average.json", "valid-*.txt", "generate.txt"):
+            for name in ("average.json", "valid-*.txt", "generate.txt", "results.json"):
                 for outdated in folder.glob(name):
                     remove(outdated)
     write_json(path, settings)
@@ -464,5 +467,5 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 def trained_with(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that make a trained model what it is, by the names that a user gives them."""
     train = {f"train.{key}": value for key, value in settings["train"].items() if key not in FREE}
-    own = ("pair", "data", "vocab_size", "clean", "effective_tokens", "taught_by")
+    own = ("pair", "vocab_size", "clean", "effective_tokens", "taught_by")
     return train | {key: settings.get(key) for key in own}

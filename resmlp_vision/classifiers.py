@@ -69,8 +69,9 @@ def load(name: str, checkpoint: str | Path | None, classifier: bool = True) -> A
         else:
             classes = len(weights_in(state).get("head.weight", ()))
             if classes or not classifier:
-                model = create_model(name.split(".")[0], num_classes=classes)
-                load_weights(model, weights_in(state), str(checkpoint))
+                architecture = name.split(".")[0]
+                model = create_model(architecture, num_classes=classes)
+                load_weights(model, weights_in(state), f"{checkpoint}, as --model {architecture},")
     except ValueError as error:
         raise UserError(str(error)) from None
     if classifier and not (model and model.num_classes):
@@ -117,5 +118,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"one of {', '.join(VARIANTS)}, for released weights with their tag (default: %(default)s)",
     )
     parser.add_argument(
-        "--checkpoint", metavar="FILE", help="a training run's, or weights to use in place of the released; or a URL"
+        "--checkpoint",
+        metavar="FILE",
+        help="a training run's, which says which model it is, or weights of --model; or a URL of either",
     )

@@ -51,8 +51,7 @@ class RunConfig:
     decay_epochs: float = 30
     dtype: str = "float32"  # bfloat16 or float16: automatic mixed precision
 
-    # Validation
-    interpolation: str = "bicubic"
+    interpolation: str = "bicubic"  # of crops, in training and validation; DINO's views are bicubic whatever it says
     crop_pct: float = 0.9  # validation resizes to img_size / crop_pct and crops the centre
 
     # The run
@@ -129,10 +128,16 @@ CHOICES = {
     "sched": ("cosine", "step", "tanh", "constant"),
     "interpolation": ("bicubic", "bilinear", "nearest"),
 }
-POSITIVE = ("img_size", "epochs", "batch_size", "accumulate", "val_batch_size", "val_every", "crop_pct", "decay_epochs")
-NOT_NEGATIVE = ("workers", "seed", "max_unreadable", "repeated_aug", "local_views", "color_jitter", "mixup", "cutmix")
+POSITIVE = (
+    *("img_size", "epochs", "batch_size", "accumulate", "val_batch_size", "val_every", "crop_pct", "decay_epochs"),
+    "clip_grad",
+)
+NOT_NEGATIVE = (
+    *("workers", "seed", "max_unreadable", "repeated_aug", "local_views", "color_jitter", "mixup", "cutmix"),
+    *("lr", "min_lr", "warmup_lr", "warmup_epochs", "weight_decay"),
+)
 RANGES = ("scale", "global_scale", "local_scale")
-SHARES = ("drop_path", "smoothing", "reprob", "hflip", "crop_pct")
+SHARES = ("drop_path", "smoothing", "reprob", "hflip", "crop_pct", "ema_decay", "momentum_teacher")
 POSITIVE_IN_DINO = ("local_size", "out_dim", "hidden_dim", "bottleneck_dim", "weight_decay")
 Settings = TypeVar("Settings", bound=RunConfig)
 
@@ -173,14 +178,16 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
         if getattr(config, key) not in known:
             raise UserError(f"{key}={getattr(config, key)} is none of {', '.join(known)}")
     for key in (*POSITIVE, *(POSITIVE_IN_DINO if isinstance(config, DINOConfig) else ())):
-        if getattr(config, key) <= 0:
-            raise UserError(f"{key}={getattr(config, key)} must be above 0")
+        if (value := getattr(config, key)) is not None and value <= 0:
+            raise UserError(f"{key}={value} must be above 0")
     for key in NOT_NEGATIVE:
         if getattr(config, key, 0) < 0:
             raise UserError(f"{key}={getattr(config, key)} must be 0 or more")
     for key in SHARES:
-        if not 0 <= getattr(config, key, 0) <= 1:
+        if not 0 <= (getattr(config, key, None) or 0) <= 1:
             raise UserError(f"{key}={getattr(config, key)} must be from 0 to 1")
+    if config.warmup_epochs > config.epochs:
+        raise UserError(f"warmup_epochs={config.warmup_epochs} must not be more than epochs={config.epochs}")
     for key in RANGES:
         bounds = getattr(config, key, (1, 1))
         if not (len(bounds) == 2 and 0 < bounds[0] <= bounds[1] <= 1):

@@ -24,7 +24,7 @@ from resmlp_core.files import UserError, reporting, write_json
 from resmlp_vision.classifiers import add_model_arguments, load
 from resmlp_vision.config import RunConfig
 from resmlp_vision.data import Images, StreamedImages, count_classes, open_dataset, readable, validation_loader
-from resmlp_vision.processes import join_processes
+from resmlp_vision.processes import join_processes, leave_processes
 
 log = logging.getLogger(__name__)
 
@@ -139,8 +139,8 @@ def parse_arguments() -> argparse.Namespace:
         choices=("knn", "linear"),
         help="measure the features: by the nearest training images, or by a linear classifier trained on them",
     )
-    parser.add_argument("--train-split", default="train", help="of the probes' training images (default: %(default)s)")
-    parser.add_argument("--k", type=int, nargs="+", default=[10, 20], help="nearest images that vote (default: 10 20)")
+    parser.add_argument("--train-split", help="of the probes' training images (default: train)")
+    parser.add_argument("--k", type=int, nargs="+", help="nearest images that vote in --probe knn (default: 10 20)")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--max-unreadable", type=int, default=100, help="images, before it gives up")
@@ -156,6 +156,13 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"{args.overrides[0]}: only --probe linear trains, and has such settings")
     if args.probe == "linear" and args.out is None:
         parser.error("--probe linear needs --out, the folder of its training")
+    if args.probe != "knn" and args.k is not None:
+        parser.error("--k is for --probe knn alone")
+    if args.probe is None and args.train_split is not None:
+        parser.error("--train-split is for --probe alone")
+    if args.probe != "linear" and args.out and (args.out.is_dir() or not args.out.parent.is_dir()):
+        parser.error(f"--out {args.out} is to be a file, in a folder that is there")
+    args.k, args.train_split = args.k or [10, 20], args.train_split or "train"
     if args.batch_size < 1 or args.workers < 0:
         parser.error("--batch-size must be above 0, --workers 0 or more")
     if args.probe and args.real:
@@ -167,12 +174,15 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command line."""
     args = parse_arguments()
-    if args.probe:
-        from resmlp_vision import probes  # lightly takes seconds to import
+    try:
+        if args.probe:
+            from resmlp_vision import probes  # lightly takes seconds to import
 
-        {"knn": probes.classify_by_neighbours, "linear": probes.train_linear}[args.probe](args)
-    else:
-        measure(args)
+            {"knn": probes.classify_by_neighbours, "linear": probes.train_linear}[args.probe](args)
+        else:
+            measure(args)
+    finally:
+        leave_processes()
 
 
 def measure(args: argparse.Namespace) -> None:

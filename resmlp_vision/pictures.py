@@ -1,10 +1,9 @@
-"""Pictures of a training run: its learning curve, and what it confuses."""
+"""The picture of a training run: its learning curve."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from torch import Tensor
 
 from resmlp_core.pictures import save
 
@@ -33,20 +32,4 @@ def draw_learning_curve(records: Sequence[dict[str, float]], output: Path, title
     left.set_ylabel("cross-entropy (nats)")
     right.set_ylabel("accuracy on validation (%)")
     figure.suptitle(title)
-    save(figure, output)
-
-
-def draw_confusion(counts: Tensor, names: Sequence[str], output: Path) -> None:
-    """Draw a confusion matrix: ``(classes, classes)`` counts, by true class and by predicted class."""
-    figure, axes = plt.subplots(figsize=(5.2, 5), layout="constrained")
-    axes.imshow(counts.float() ** 0.5, cmap="Blues")
-    for i, row in enumerate(counts.tolist()):
-        for j, count in enumerate(row):
-            if count:
-                dark = count > counts.max().item() / 3
-                axes.text(j, i, f"{count}", ha="center", va="center", fontsize=9, color="white" if dark else "black")
-    accuracy = counts.diagonal().sum().item() / counts.sum().item()
-    axes.set(xlabel="predicted", ylabel="true", title=f"{accuracy:.1%} of {int(counts.sum())} test images")
-    axes.set_xticks(range(len(names)), names)
-    axes.set_yticks(range(len(names)), names)
     save(figure, output)

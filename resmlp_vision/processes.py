@@ -38,3 +38,9 @@ def join_processes(device: str | None = None) -> torch.device:
         backend = "nccl" if chosen.type == "cuda" else "gloo"
         dist.init_process_group(backend, **({} if "RANK" in os.environ else alone))
     return chosen
+
+
+def leave_processes() -> None:
+    """Leave the group that ``join_processes`` joined, if it did; PyTorch warns of one that is left to the exit."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

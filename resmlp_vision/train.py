@@ -5,6 +5,7 @@ The same command under torchrun uses several GPUs or machines; after an interrup
 
 import argparse
 import dataclasses
+import hashlib
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -38,7 +39,7 @@ from resmlp_vision.data import (
     validation_loader,
 )
 from resmlp_vision.evaluate import evaluate
-from resmlp_vision.processes import join_processes
+from resmlp_vision.processes import join_processes, leave_processes
 from resmlp_vision.records import Record, Records, score
 from resmlp_vision.tasks import create_task
 
@@ -301,10 +302,11 @@ def train(config: Settings, trainer_type: type[Trainer[Settings]]) -> dict[str, 
         trainer = trainer_type(
             dataclasses.replace(config, checkpoint=None, pretrained=False) if going_on else config, device
         )
-        data = {"num_classes": trainer.num_classes, "classes": trainer.classes, "images": trainer.images}
-        args = argparse.Namespace(**dataclasses.asdict(config) | data)
+        inputs = {"num_classes": trainer.num_classes, "classes": trainer.classes, "images": trainer.images}
+        inputs["weights_sha256"] = digest_weights(config)
+        args = argparse.Namespace(**dataclasses.asdict(config) | inputs)
         if going_on:
-            refuse_other_data(out, data)
+            refuse_other_inputs(out, inputs)
         saver = Saver(
             trainer.task.get_trainable_module(),
             trainer.optimizer,
@@ -357,16 +359,30 @@ def keep_settings(config: RunConfig, out: Path) -> None:
             raise UserError(f"{out} was started with {key}={before[key]}, not {now}; give another out")
 
 
-def refuse_other_data(out: Path, data: dict[str, Any]) -> None:
-    """Raise a UserError where the run in ``out`` was on other images: ``data`` may have moved, but not changed."""
+def digest_weights(config: RunConfig) -> dict[str, str]:
+    """Digest the files of weights that a run starts from, or is taught by, by their keys (SHA-256)."""
+    found: dict[str, str] = {}
+    for key in ("checkpoint", "teacher"):
+        path = getattr(config, key, None)
+        if path and Path(path).is_file():  # not a URL, nor the name of a model
+            with open(path, "rb") as file:
+                found[key] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def refuse_other_inputs(out: Path, inputs: dict[str, Any]) -> None:
+    """Raise a UserError where the run in ``out`` had other images or weights: they may have moved, but not changed."""
     before = options_in(read_checkpoint(out / LAST))
     for key, name in (("num_classes", "classes"), ("images", "images")):
-        if before.get(key) != data[key]:
+        if before.get(key) != inputs[key]:
             raise UserError(
-                f"{out} was started on data with {before.get(key)} {name}, not {data[key]}; give another out"
+                f"{out} was started on data with {before.get(key)} {name}, not {inputs[key]}; give another out"
             )
-    if before["classes"] != data["classes"]:
+    if before["classes"] != inputs["classes"]:
         raise UserError(f"{out} was started on data with classes of other names; give another out")
+    for key, now in inputs["weights_sha256"].items():
+        if before.get("weights_sha256", {}).get(key, now) != now:
+            raise UserError(f"the file of {key}=... has changed since {out} was started; give another out")
 
 
 def run_command(name: str, description: str, kind: type[Settings], trainer_type: type[Trainer[Settings]]) -> None:
@@ -387,8 +403,7 @@ def run_command(name: str, description: str, kind: type[Settings], trainer_type:
     try:
         train(config, trainer_type)
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        leave_processes()
 
 
 @reporting("train")

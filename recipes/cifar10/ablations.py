@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from resmlp_core.files import write_json
+from resmlp_core.files import reporting, write_json
 
 RECIPE = Path(__file__).with_name("ablations.yaml")
 CONVOLVED = "model_args.position_mixer=convolved_linear"
@@ -32,14 +32,16 @@ ROWS = {
 }
 
 
+@reporting("ablations")
 def run_ablations(out: Path, overrides: list[str]) -> None:
-    """Train every row, then print the table and write it as JSON."""
+    """Train every row, then print the table and write it as JSON; a row that fails ends it with the row's status."""
     table = []
     for number, (name, changes) in enumerate(ROWS.items()):
         folder = out / str(number)
         print(f"\n{name}", flush=True)
         line = [sys.executable, "-m", "resmlp_vision.train", "--config", str(RECIPE), f"out={folder}"]
-        subprocess.run([*line, *overrides, *changes], check=True)
+        if status := subprocess.run([*line, *overrides, *changes]).returncode:
+            raise SystemExit(status)  # it has said what is wrong
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         table.append({"row": name, **{key: results[key] for key in ("parameters", "top1")}})
     write_json(out / "ablations.json", table)

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from resmlp_core.checkpoint import count_parameters, read_checkpoint
 from resmlp_core.files import UserError, alone_in, replacing, reporting, write_json
 from resmlp_mt.host import run_fairseq
 from resmlp_mt.pictures import read_curve
 from resmlp_mt.prepare import prepare
-from resmlp_mt.stages import announce, arguments, run_fairseq_train
+from resmlp_mt.stages import announce, arguments, run_fairseq_train, updates_of
 
 SENTENCES = {"sample-break-mode": "eos", "tokens-per-sample": 64, "num-workers": 0}
 TRAIN: dict[str, Any] = {
@@ -76,9 +77,9 @@ def monolingual(data_bin: Path, language: str, out: Path) -> Path:
     return folder
 
 
-def evaluate(data_bin: Path, model: Path, split: str) -> float:
-    """Return the perplexity of a token that fairseq-eval-lm prints for ``valid`` or ``test``."""
-    line = arguments(data_bin, **{"path": model, "gen-subset": split}, **SENTENCES)
+def evaluate(data_bin: Path, model: Path, split: str, samples: Mapping[str, Any]) -> float:
+    """Return the perplexity of a token that fairseq-eval-lm prints for ``valid`` or ``test``, cut into such samples."""
+    line = arguments(data_bin, **{"path": model, "gen-subset": split}, **samples)
     announce("eval-lm", line)
     found: list[float] = []
     run_fairseq("eval_lm", line, lambda text: found.extend(map(float, re.findall(r"Perplexity: ([\d.]+)", text))))
@@ -108,13 +109,14 @@ def train_and_evaluate(data_bin: Path, folder: Path, options: Mapping[str, Any])
             run_fairseq_train(data_bin, folder, options)
             done.touch()
     last = folder / "checkpoints" / "checkpoint_last.pt"
+    samples = {key: options[key] for key in SENTENCES}
     speeds = read_curve(folder / "tensorboard" / "train", "wps").values()
     outcome = {
         "parameters": count_parameters(read_checkpoint(last)["model"]),
-        "updates": int(options["max-update"]),
+        "updates": updates_of(last),
         "tokens_per_second": sum(speeds) / len(speeds),
         "threads": torch.get_num_threads(),
-        **{f"{split}_perplexity": evaluate(data_bin, last, split) for split in ("valid", "test")},
+        **{f"{split}_perplexity": evaluate(data_bin, last, split, samples) for split in ("valid", "test")},
     }
     write_json(results, outcome)
     return outcome
@@ -133,7 +135,7 @@ def main() -> None:
     for override in args.overrides:
         if "=" not in override:
             raise UserError(f"{override!r} is not KEY=VALUE")
-    overrides = dict(override.split("=", 1) for override in args.overrides)
+    overrides: Any = OmegaConf.to_container(OmegaConf.from_dotlist(args.overrides))
     if args.updates < 1:
         raise UserError(f"--updates {args.updates} is less than 1")
     names = args.models.split(",")

@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 
 import torch
+from sklearn.metrics import ConfusionMatrixDisplay
 from timm.data import create_transform, resolve_model_data_config
 
-from resmlp_core.pictures import draw_filters
+from resmlp_core.pictures import draw_filters, save
 from resmlp_vision.classifiers import load_trained
 from resmlp_vision.images import open_rgb
-from resmlp_vision.pictures import draw_confusion
 
 
 def look(data: Path, run: Path) -> None:
@@ -21,7 +21,8 @@ def look(data: Path, run: Path) -> None:
         for path in sorted((data / "test").glob("*/*.png")):
             predicted = model(transform(open_rgb(path)).unsqueeze(0)).argmax().item()
             counts[int(path.parent.name), int(predicted)] += 1
-    draw_confusion(counts, model.classes, run / "confusion.png")
+    matrix = ConfusionMatrixDisplay(counts.numpy(), display_labels=model.classes)
+    save(matrix.plot(cmap="Blues", colorbar=False).figure_, run / "confusion.png")
     first = model.layers[0].cross_position.mixer.weight.detach()
     draw_filters({"trunk": {1: first}}, model.stem.grid_size, run / "filters.png")
     print(f"{counts.diagonal().sum() / counts.sum():.1%} of {counts.sum()} test digits are read right")

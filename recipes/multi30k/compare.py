@@ -11,7 +11,6 @@ The same command again resumes where it was interrupted.
 
 import argparse
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -23,7 +22,7 @@ import torch
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from resmlp_core.files import UserError, reporting, write_json
+from resmlp_core.files import UserError, remove, reporting, write_json
 from resmlp_core.pictures import save
 from resmlp_mt.pictures import read_curve
 from resmlp_mt.recipe import choose_data, read_recipe
@@ -33,6 +32,7 @@ RECIPE = Path(__file__).with_name("recipe.yaml")
 CONFIGS = Path(__file__).with_name("comparison.yaml")
 ROUNDS = 3  # of the measurement of speed, each configuration once a round
 UPDATES = 40  # in a round; the first quarter warms up
+OWN = {"train.max-update": "--updates", "train.max-epoch": "--updates", "train.seed": "--seeds"}
 
 
 def measure_speeds(configs: dict[str, dict[str, Any]], out: Path) -> dict[str, float]:
@@ -58,10 +58,13 @@ def measure_speeds(configs: dict[str, dict[str, Any]], out: Path) -> dict[str, f
         for name in missing:
             print(f"\nspeed of {name}, round {number + 1} of {ROUNDS}")
             brief = {"max-update": UPDATES, "log-interval": UPDATES // 4, "no-save": True, "disable-validation": True}
-            with tempfile.TemporaryDirectory(prefix="speed-", dir=out) as folder:
-                run_fairseq_train(out / "data-bin", Path(folder), work[name]["options"] | brief)
-                speed = read_curve(Path(folder, "tensorboard", "train_inner"), "ups")
-            rounds[name].append(median(list(speed.values())[1:]))
+            folder = out / "speed"
+            remove(folder)
+            run_fairseq_train(out / "data-bin", folder, work[name]["options"] | brief)
+            # fairseq rounds updates a second to hundredths; its words a second and words an update are not so coarse
+            per_second, per_update = (read_curve(folder / "tensorboard" / "train_inner", key) for key in ("wps", "wpb"))
+            remove(folder)
+            rounds[name].append(median([per_second[step] / per_update[step] for step in per_second][1:]))
     if missing:
         known |= {name: {**work[name], "updates_per_second": median(rounds[name])} for name in missing}
         write_json(path, known)
@@ -79,7 +82,7 @@ def summarise(name: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Put the runs of a configuration, one a seed, into one row: mean, and the spread of BLEU as standard deviation."""
     row: dict[str, Any] = {"config": name, "seeds": len(runs)}
     row |= {key: runs[0][key] for key in ("parameters", "updates")}
-    for key in ("valid_loss", "valid_bleu", "bleu", "bleu_lowercase"):
+    for key in ("valid_loss", "valid_bleu", "bleu", "bleu_lowercase", "chrf"):
         values = [run[key] for run in runs if key in run]
         if len(values) == len(runs):
             row[key] = mean(values)
@@ -100,12 +103,13 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         "test BLEU",
         "±",
         "lower-cased",
+        "chrF",
     )
     print(f"\n{'':>28}" + "".join(f"{column:>12}" for column in columns))
     for row in rows:
         cells = [f"{row['parameters']:,}", f"{row['updates']:,}", f"{row['minutes']:.1f}" if "minutes" in row else ""]
         cells += [str(row["seeds"]), f"{row['valid_loss']:.3f}"]
-        for key in ("valid_bleu", "valid_bleu_spread", "bleu", "bleu_spread", "bleu_lowercase"):
+        for key in ("valid_bleu", "valid_bleu_spread", "bleu", "bleu_spread", "bleu_lowercase", "chrf"):
             cells.append("" if row.get(key) is None else f"{row[key]:.2f}")
         print(f"{row['config']:>28}" + "".join(f"{cell:>12}" for cell in cells))
 
@@ -146,13 +150,19 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     if (args.minutes or args.updates or 0) <= 0:
         parser.error("--updates or --minutes must be above 0")
+    names, seeds = args.configs.split(","), args.seeds.split(",")
+    if not all(seed.isdecimal() for seed in seeds):
+        parser.error(f"--seeds {args.seeds}: seeds are integers")
+    if len(set(names)) < len(names) or len(set(seeds)) < len(seeds):
+        parser.error("--configs and --seeds must name each but once")
+    for key in OWN.keys() & {override.partition("=")[0] for override in args.overrides}:
+        parser.error(f"{key} is set by {OWN[key]}")
 
     def read(name: str, *overrides: str) -> dict[str, Any]:
-        settings = read_recipe(args.recipe, [*args.overrides, *overrides], name, CONFIGS)
+        settings = read_recipe(args.recipe, [*args.overrides, "train.max-epoch=0", *overrides], name, CONFIGS)
         choose_data(settings, args.pair, args.data)
         return settings
 
-    names = args.configs.split(",")
     configs = {name: read(name, f"train.max-update={args.updates or UPDATES}") for name in names}
     speeds: dict[str, float] = {}
     if args.minutes is not None:
@@ -165,13 +175,14 @@ def main() -> None:
         if updates < 1:
             raise UserError(f"--minutes {args.minutes} leaves no time for one update of {name}")
         runs = []
-        for seed in args.seeds.split(","):
+        for seed in seeds:
             run = f"{name}-{seed}" + (f"-from-{args.teacher}" if args.teacher else "")
             print(f"\n== {run}: {updates} updates", flush=True)
             settings = read(name, f"train.max-update={updates}", f"train.seed={seed}")
             settings |= {"name": run, "teacher": args.teacher}
             runs.append({"folder": run} | train_and_score(Run(settings, args.out), args.test))
-        rows.append(summarise(name, runs) | ({"minutes": updates / speeds[name] / 60} if args.minutes else {}))
+        row = summarise(name, runs)
+        rows.append(row | ({"minutes": row["updates"] / speeds[name] / 60} if args.minutes else {}))
     rows.sort(key=lambda row: -row["valid_bleu"])
     write_json(args.out / "comparison.json", rows)
     draw(rows, args.out)

@@ -65,6 +65,21 @@ def test_the_upper_triangle_of_a_and_rows_without_a_gradient_stay():
     assert all(p.grad is not None for p in mixer.parameters())  # the gradients are there for who logs them
 
 
+def test_room_for_longer_sentences_does_not_change_what_a_learns():
+    torch.manual_seed(0)
+    short, long = CrossPositionLinear(6, init_std=0.1), CrossPositionLinear(24, init_std=0.1)
+    with torch.no_grad():
+        long.weight[:6, :6] = short.weight
+    optimisers = [Muon(mixer.parameters(), lr=0.1) for mixer in (short, long)]
+    for _ in range(3):
+        x = torch.randn(6, 2, 3)
+        for mixer, muon in zip((short, long), optimisers, strict=True):
+            muon.zero_grad()
+            mixer(x).square().sum().backward()
+            muon.step()
+    torch.testing.assert_close(long.weight[:6, :6], short.weight)
+
+
 def test_a_resumed_optimiser_ends_where_an_unbroken_one_ends():
     def parameters():
         torch.manual_seed(0)

@@ -261,7 +261,7 @@ def test_the_recipe_of_imagenet_takes_its_first_steps_as_written(tmp_path, kind)
         data = write_imagenet(tmp_path / "imagenet")
     else:
         data = write_images(tmp_path / "imagenet", classes=4, images=4)
-    short = (f"data={data}", f"out={tmp_path / 'out'}", "batch_size=8", "epochs=1", "workers=1", "device=cpu")
+    short = (f"data={data}", f"out={tmp_path / 'out'}", "batch_size=8", "epochs=1", "warmup_epochs=0", "workers=1", "device=cpu")
     printed = run(main, "--config", RECIPES / "imagenet" / "resmlp_s12.yaml", *short)
     classes = 1000 if kind == "parquet" else 4
     assert f"{classes} classes; 2 updates an epoch" in printed
@@ -281,7 +281,7 @@ def test_every_recipe_takes_a_step(tmp_path, path):
     small: tuple[str, ...] = ("checkpoint=null",)
     if path.parent.name == "imagenet" or config.pretrained:
         small += ("model=resmlp_s12", "pretrained=false", "teacher=null", "model_args={depth: 2, embed_dim: 16}")
-    short = ("batch_size=24", "epochs=1", "workers=0", "device=cpu")
+    short = ("batch_size=24", "epochs=1", "warmup_epochs=0", "workers=0", "device=cpu")
     run(main, "--config", path, f"data={images}", f"out={tmp_path / 'out'}", *small, *short)
     assert json.loads((tmp_path / "out" / "log.jsonl").read_text())["train_loss"] > 0
 
