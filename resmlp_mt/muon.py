@@ -60,8 +60,8 @@ class Muon(torch.optim.AdamW):
         params: parameters with gradients of the whole matrices, not flattened.
         lr: learning rate.
         momentum: of the matrices' gradients, Nesterov's.
-        rms: root mean square of the entries of a matrix's step at a learning rate of 1; AdamW's is about 0.2. Of A it is
-            that of the positions that sentences have had so far, so that more positions do not change what is learnt.
+        rms: root mean square of the entries of a matrix's step at a learning rate of 1; AdamW's is about 0.2. Of
+            A, positions that no sentence has had yet do not count: room for more does not change what it learns.
         betas: of AdamW.
         eps: of AdamW.
         weight_decay: of both, decoupled from the gradient.

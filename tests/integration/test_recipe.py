@@ -127,6 +127,17 @@ def test_the_command_again_is_done_at_once_and_changes_nothing(recipe, out):
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+def test_the_same_folder_of_data_may_be_written_otherwise(recipe, out, monkeypatch):
+    monkeypatch.chdir(recipe.parent)
+    for data in ("corpus/", "./corpus"):
+        done = run(recipe, "--out", out, "--data", data)
+        assert "training: done before" in done.stdout
+    shutil.copytree("corpus", "another")
+    stage = ("--stage", "score", "--data", "another")
+    message = run(recipe, "--out", out, *stage, status=1).stderr
+    assert f"was prepared with data={recipe.parent / 'corpus'}, not another" in message
+
+
 def test_other_settings_of_decoding_decode_anew_and_train_nothing(recipe, out):
     checkpoints = out / "resmlp_tiny" / "checkpoints"
     before = {path: path.stat().st_mtime_ns for path in checkpoints.iterdir()}
@@ -382,8 +393,24 @@ def test_a_comparison_takes_the_mean_over_seeds_and_leaves_the_test_set_alone_un
     assert "bleu" not in row and not list(out.glob("*/generate.txt"))
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/checkpoints/*.pt")}
     (row,) = compare(out, recipe, *line, "--test")
-    assert row["bleu"] == pytest.approx(sum(run["bleu"] for run in row["runs"]) / 2)
+    for key in ("bleu", "chrf"):
+        assert row[key] == pytest.approx(sum(run[key] for run in row["runs"]) / 2)
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train.seed=5",), "train.seed is set by --seeds"),
+        (("train.max-epoch=5",), "train.max-epoch is set by --updates"),
+        (("--seeds", "1,1"), "--configs and --seeds must name each but once"),
+        (("--seeds", "one"), "--seeds one: seeds are integers"),
+    ],
+)
+def test_what_a_comparison_cannot_take_is_refused(recipe, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        compare(recipe.parent / "none", recipe, "--updates", "7", "--configs", "resmlp_tiny", *arguments)
+    assert message in capsys.readouterr().err
 
 
 def test_a_comparison_without_time_is_refused(recipe, capsys):
@@ -490,6 +517,8 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
         (("shown_positions=1.5",), "shown_positions: Value '1.5' of type 'float' could not be converted to Integer"),
         (("archs.resmlp_tiny.lr=0.1",), "archs.resmlp_tiny.lr=0.1 is not for the command line: give train.KEY=VALUE"),
         (("train.disable-validation=true",), "train.disable-validation: a recipe reports the validation loss"),
+        (("train.reset-optimizer=true",), "train.reset-optimizer: a run that was interrupted would begin anew"),
+        (("effective_tokens=2000", "train.update-freq=2"), "train.update-freq follows from effective_tokens"),
         (("train.arch=resmlp_tny",), "train.arch=resmlp_tny is not an architecture"),
         (("train.max-target-positions=9",), "more than train.max-target-positions=9; give train.max-target-positions="),
     ],

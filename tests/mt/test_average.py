@@ -65,3 +65,11 @@ def test_an_average_that_cannot_be_written_is_told_in_one_line(tmp_path, monkeyp
     with largest_file(50_000), pytest.raises(SystemExit, match=f"^average: {output}.*: [^\n]*$"):
         main()
     assert [path.name for path in tmp_path.iterdir()] == ["whole.pt"]
+
+
+def test_a_folder_is_not_overwritten_by_an_average(tmp_path, monkeypatch):
+    whole = save(tmp_path / "whole.pt", a=[1.0])
+    monkeypatch.setattr(sys, "argv", ["average", str(whole), "--output", str(tmp_path)])
+    with pytest.raises(SystemExit, match=f"^average: {tmp_path}: Is a directory$"):
+        main()
+    assert whole.exists()

@@ -16,6 +16,7 @@ from timm.data import ImageNetInfo
 
 from resmlp_vision import create_model
 from resmlp_vision.classifiers import build
+from resmlp_vision.classify import classify as label
 from resmlp_vision.config import Config
 from resmlp_vision.images import open_rgb
 
@@ -76,6 +77,26 @@ def test_weights_as_timm_ships_them_and_folder_names_of_imagenet(checkpoint, tmp
     (tmp_path / "torn.safetensors").write_bytes((tmp_path / "weights.safetensors").read_bytes()[:1000])
     done = classify(tmp_path / "torn.safetensors", tmp_path / "image.png")
     assert done.returncode == 1 and "is not a file of weights" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_weights_of_another_model_than_the_default_name_the_option(tmp_path):
+    torch.save(create_model("resmlp_s24").state_dict(), tmp_path / "s24.pth")
+    done = classify(tmp_path / "s24.pth", tmp_path / "image.png")
+    assert "s24.pth, as --model resmlp_s12, does not fit the model: layers.12." in done.stderr
+
+
+def test_a_photograph_that_was_taken_upright_is_seen_upright(checkpoint, tmp_path):
+    """Cameras write what the sensor saw, and how it was held beside it."""
+    upright = noise("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    upright.save(tmp_path / "upright.png")
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    torch.manual_seed(0)
+    model = create_model("resmlp_s12", depth=1, embed_dim=8).eval()
+    torch.nn.init.normal_(model.head.weight)
+    expected, found = (label(model, tmp_path / f"{name}.png") for name in ("upright", "turned"))
+    assert found == expected
 
 
 def test_weights_given_for_a_tagged_model_are_fitted_like_any(checkpoint):

@@ -214,6 +214,18 @@ def test_a_linear_probe_learns_a_classifier_and_nothing_else(checkpoint, images,
     assert same(before, after)
 
 
+def test_a_probe_of_a_checkpoint_that_has_changed_does_not_tell_the_earlier_figures(checkpoint, images, tmp_path):
+    trained = tmp_path / "dino.pth.tar"
+    shutil.copy(checkpoint, trained)
+    line = ("lr=1", "epochs=1", "batch_size=12", "--checkpoint", trained, "--data", images, "--device", "cpu")
+    line += ("--workers", 0, "--probe", "linear", "--out", tmp_path / "probe")
+    run(evaluate.main, *line)
+    run(evaluate.main, *line)
+    state = torch.load(trained, weights_only=False)
+    torch.save(state | {"epoch": 99}, trained)
+    assert "the file of checkpoint=... has changed since" in fail(evaluate.main, *line)
+
+
 def test_fine_tuning_starts_from_the_teacher_and_a_probe_from_no_classifier(checkpoint, images, tmp_path, caplog):
     frozen = ("lr=0", "warmup_lr=0", "min_lr=0", "weight_decay=0", "epochs=1")
     line = (*TINY, f"data={images}", f"out={tmp_path}", f"checkpoint={checkpoint}", "img_size=16", *frozen)

@@ -148,6 +148,25 @@ def test_images_that_cannot_be_read_are_named_and_left_out(checkpoint, images, t
         assert "none of the images can be read" in fail(evaluate.main, *line, *probe)
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--out", "run"), "--out run is to be a file"),
+        (("--out", "nowhere/figures.json"), "--out nowhere/figures.json is to be a file"),
+        (("--k", "5"), "--k is for --probe knn alone"),
+        (("--train-split", "train"), "--train-split is for --probe alone"),
+    ],
+)
+def test_what_would_be_lost_or_ignored_is_refused(checkpoint, images, tmp_path, monkeypatch, capsys, more, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.pth.tar").touch()
+    with pytest.raises(SystemExit):
+        run(evaluate.main, *arguments(checkpoint, "--data", images, *more))
+    assert message in capsys.readouterr().err
+    assert (tmp_path / "run" / "last.pth.tar").exists()
+
+
 def test_classes_keep_their_numbers_where_some_have_no_images(checkpoint, images, tmp_path):
     for name in ("class1", "class2"):
         shutil.copytree(images / "val" / name, tmp_path / "val" / name)

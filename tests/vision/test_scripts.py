@@ -56,3 +56,10 @@ def test_a_benchmark_measures_all_models_on_the_same_work(tmp_path):
     rows = json.loads((tmp_path / "vision_infer.json").read_text())["rows"]
     assert {row["contender"] for row in rows} >= {"ours", "ours, folded", "timm's resmlp_12_224"}
     assert all(row["per_second"] > 0 and row["contender"] in printed for row in rows)
+
+
+def test_the_training_benchmark_measures_both_models_and_the_loader(tmp_path):
+    run_script("benchmarks/vision_train.py", "--device", "cpu", "--batch", 2, "--rounds", 1, "--out", tmp_path)
+    rows = json.loads((tmp_path / "vision_train.json").read_text())["rows"]
+    assert {row["contender"] for row in rows} == {"ours", "timm's resmlp_12_224", "the loader"}
+    assert all(row["per_second"] > 0 for row in rows)

@@ -261,7 +261,8 @@ def test_the_recipe_of_imagenet_takes_its_first_steps_as_written(tmp_path, kind)
         data = write_imagenet(tmp_path / "imagenet")
     else:
         data = write_images(tmp_path / "imagenet", classes=4, images=4)
-    short = (f"data={data}", f"out={tmp_path / 'out'}", "batch_size=8", "epochs=1", "warmup_epochs=0", "workers=1", "device=cpu")
+    short = ("batch_size=8", "epochs=1", "warmup_epochs=0", "workers=1", "device=cpu")
+    short = (f"data={data}", f"out={tmp_path / 'out'}", *short)
     printed = run(main, "--config", RECIPES / "imagenet" / "resmlp_s12.yaml", *short)
     classes = 1000 if kind == "parquet" else 4
     assert f"{classes} classes; 2 updates an epoch" in printed
