@@ -292,4 +292,4 @@ def test_mistakes_of_probing_are_told_in_one_line(checkpoint, images, tmp_path):
     assert "does not fit" in message and "in the checkpoint and" in message
     torch.save(load_trained(checkpoint).state_dict(), tmp_path / "weights.pth")
     message = fail(evaluate.main, *probe, "--checkpoint", tmp_path / "weights.pth", "--model", "resmlp_s24")
-    assert "weights.pth does not fit the model" in message
+    assert "weights.pth, as --model resmlp_s24, does not fit the model" in message
