@@ -140,7 +140,7 @@ def test_a_checkpoint_of_other_classes_gives_their_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lambda: timm.create_model("resmlp_24_224").state_dict(), ", as --model resmlp_s12, does not fit the model: layers.12."),
+        (lambda: timm.create_model("resmlp_24_224").state_dict(), ", as --model resmlp_s12, does not fit the model: "),
         (lambda: {"head.bias": torch.zeros(3)}, " has no classifier"),
         (lambda: {"head.weight": Path("x")}, " is not a file of weights"),
     ],
