@@ -13,7 +13,7 @@ from omegaconf import II
 
 from resmlp_mt.decoder import ResMLPDecoder
 from resmlp_mt.inference import FoldedForInference
-from resmlp_mt.options import NOT_IN_RESMLP, STARTS, ResMLPOptions, settle_options
+from resmlp_mt.options import NOT_IN_RESMLP, ResMLPOptions, settle_options
 
 NORMFORMER = "NormFormer scales attention and LayerNorm; every sublayer has LayerScale here"
 NOT_IN_LANGUAGE_MODEL = NOT_IN_RESMLP | {
@@ -46,13 +46,12 @@ class ResMLPLanguageModelConfig(ResMLPOptions, TransformerLanguageModelConfig):
 
 @dataclass
 class ResMLPTinyLanguageModelConfig(ResMLPLanguageModelConfig):
-    """For the demo: the decoder of ``resmlp_tiny``, 4 layers, dimension 128, hidden 256, and its starts."""
+    """For the demo: the decoder of ``resmlp_tiny``, 4 layers, dimension 128, hidden 256, and its LayerScale."""
 
     decoder_embed_dim: int = 128
     decoder_ffn_embed_dim: int = 256
     decoder_layers: int = 4
-    layer_scale: float = STARTS["layer_scale"]
-    position_init_std: float = STARTS["position_init_std"]
+    layer_scale: float = 1.0
 
 
 @register_model("resmlp_lm", dataclass=ResMLPLanguageModelConfig)

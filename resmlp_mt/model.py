@@ -15,7 +15,7 @@ from resmlp_core import absorb_before
 from resmlp_mt.decoder import ResMLPDecoder
 from resmlp_mt.encoder import ResMLPEncoder
 from resmlp_mt.inference import FoldedForInference
-from resmlp_mt.options import DEFAULTS, STARTS, ResMLPOptions, settle_options
+from resmlp_mt.options import DEFAULTS, ResMLPOptions, settle_options
 
 
 @register_model("resmlp")
@@ -82,8 +82,9 @@ def digest_dictionaries(*dictionaries: Dictionary) -> str:
 
 
 # docs/results.md tells what this is worth
-PLUS = {"pre_norm": "layer_norm", "position_convolution": 5}
+PLUS = {"layer_scale": 1.0, "pre_norm": "layer_norm", "position_convolution": 5}
 TINY = {  # the decoder's dimensions follow the encoder's
+    "layer_scale": 1.0,
     "encoder_embed_dim": 128,
     "encoder_ffn_embed_dim": 256,
     "encoder_layers": 4,
@@ -122,15 +123,15 @@ def resmlp_12(args: Any) -> None:
 
 @register_model_architecture("resmlp", "resmlp_tiny")
 def resmlp_tiny(args: Any) -> None:
-    """For Multi30k and the demo: 4 + 4 layers, dimension 128, hidden 256, 4 heads; starts that were measured there."""
-    set_defaults(args, **STARTS, **TINY)
+    """For Multi30k and the demo: 4 + 4 layers, dimension 128, hidden 256, 4 heads; LayerScale from 1."""
+    set_defaults(args, **TINY)
     resmlp(args)
 
 
 @register_model_architecture("resmlp", "resmlp_plus")
 def resmlp_plus(args: Any) -> None:
     """ResMLP-6 with what goes beyond the paper and pays: LayerNorm, and a convolution beside A."""
-    set_defaults(args, **STARTS, **PLUS)
+    set_defaults(args, **PLUS)
     resmlp(args)
 
 

@@ -38,11 +38,7 @@ class ResMLPOptions(FairseqDataclass):
         },
     )
     position_init_std: float = field(
-        default=0.02,
-        metadata={
-            "help": "standard deviation of A's entries at the start (default: 0.02; 0.1 for the tiny models and "
-            "resmlp_plus)"
-        },
+        default=0.02, metadata={"help": "standard deviation of A's entries at the start (default: 0.02)"}
     )
     position_convolution: int = field(
         default=0, metadata={"help": "add a depth-wise convolution over so many positions to A (default: none)"}
@@ -56,7 +52,6 @@ class ResMLPOptions(FairseqDataclass):
 
 
 DEFAULTS = {option.name: option.default for option in fields(ResMLPOptions) if not option.name.startswith("_")}
-STARTS = {"layer_scale": 1.0, "position_init_std": 0.1}  # those of the tiny models; docs/results.md tells their worth
 
 
 def settle_options(args: Any, absent: Mapping[str, str] = NOT_IN_RESMLP) -> argparse.Namespace:
