@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from sklearn.metrics import ConfusionMatrixDisplay
+from sklearn.metrics import ConfusionMatrixDisplay  # type: ignore[import-untyped]
 from timm.data import create_transform, resolve_model_data_config
 
 from resmlp_core.pictures import draw_filters, save
