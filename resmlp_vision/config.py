@@ -51,6 +51,7 @@ class RunConfig:
     decay_epochs: float = 30
     dtype: str = "float32"  # bfloat16 or float16: automatic mixed precision
 
+    # Crops
     interpolation: str = "bicubic"  # of crops, in training and validation; DINO's views are bicubic whatever it says
     crop_pct: float = 0.9  # validation resizes to img_size / crop_pct and crops the centre
 
@@ -184,7 +185,7 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
         if getattr(config, key, 0) < 0:
             raise UserError(f"{key}={getattr(config, key)} must be 0 or more")
     for key in SHARES:
-        if not 0 <= (getattr(config, key, None) or 0) <= 1:
+        if not 0 <= (getattr(config, key, 0) or 0) <= 1:
             raise UserError(f"{key}={getattr(config, key)} must be from 0 to 1")
     if config.warmup_epochs > config.epochs:
         raise UserError(f"warmup_epochs={config.warmup_epochs} must not be more than epochs={config.epochs}")

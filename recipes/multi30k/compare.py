@@ -32,7 +32,7 @@ RECIPE = Path(__file__).with_name("recipe.yaml")
 CONFIGS = Path(__file__).with_name("comparison.yaml")
 ROUNDS = 3  # of the measurement of speed, each configuration once a round
 UPDATES = 40  # in a round; the first quarter warms up
-OWN = {"train.max-update": "--updates", "train.max-epoch": "--updates", "train.seed": "--seeds"}
+SET_BY = {"train.max-update": "--updates", "train.max-epoch": "--updates", "train.seed": "--seeds"}
 
 
 def measure_speeds(configs: dict[str, dict[str, Any]], out: Path) -> dict[str, float]:
@@ -155,8 +155,8 @@ def main() -> None:
         parser.error(f"--seeds {args.seeds}: seeds are integers")
     if len(set(names)) < len(names) or len(set(seeds)) < len(seeds):
         parser.error("--configs and --seeds must name each but once")
-    for key in OWN.keys() & {override.partition("=")[0] for override in args.overrides}:
-        parser.error(f"{key} is set by {OWN[key]}")
+    for key in SET_BY.keys() & {override.partition("=")[0] for override in args.overrides}:
+        parser.error(f"{key} is set by {SET_BY[key]}")
 
     def read(name: str, *overrides: str) -> dict[str, Any]:
         settings = read_recipe(args.recipe, [*args.overrides, "train.max-epoch=0", *overrides], name, CONFIGS)
