@@ -99,6 +99,15 @@ def test_it_learns_its_teacher_follows_and_the_log_tells_of_neighbours(checkpoin
     assert same(dict(load_trained(checkpoint).state_dict()), state["state_dict_ema"])
 
 
+def test_images_in_one_folder_need_no_classes(images, tmp_path):
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    for image in (images / "train").rglob("*.png"):
+        shutil.copy(image, tmp_path / "data" / "train" / f"{image.parent.name}-{image.name}")
+    run(dino.main, *SMALL, f"data={tmp_path / 'data'}", f"out={tmp_path / 'run'}", "epochs=1", "val_split=null")
+    record = json.loads((tmp_path / "run" / "log.jsonl").read_text())
+    assert record["train_loss"] > 0 and "knn_top1" not in record
+
+
 def test_the_teacher_is_the_students_average_and_the_last_layer_waits(images, tmp_path):
     settings = [*SMALL, f"data={images}", f"out={tmp_path}", "momentum_teacher=0.5", "epochs=2"]
     trainer = DINOTrainer(read_config(None, settings, DINOConfig), join_processes("cpu"))
