@@ -35,7 +35,7 @@ from resmlp_mt.score import read_lines, score
 from resmlp_mt.translate import load as load_hub
 from resmlp_vision.classifiers import load_trained
 from resmlp_vision.config import RunConfig
-from resmlp_vision.data import open_dataset, validation_loader
+from resmlp_vision.data import count_classes, open_dataset, validation_loader
 from resmlp_vision.evaluate import evaluate
 from resmlp_vision.processes import join_processes
 
@@ -119,7 +119,8 @@ def load_classifier(args: argparse.Namespace) -> Subject:
         workers=0,
     )
     device = join_processes("cpu")
-    images = open_dataset(config, args.split, training=False)
+    images = open_dataset(config, args.split, training=False, classes={c: i for i, c in enumerate(model.classes)})
+    count_classes(images, model.num_classes)
     loader = validation_loader(images, config, device, mean=wanted["mean"], std=wanted["std"])
     batch = torch.randn(32, *wanted["input_size"])
     return Subject(

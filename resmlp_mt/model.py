@@ -89,7 +89,6 @@ TINY = {  # the decoder's dimensions follow the encoder's
     "encoder_ffn_embed_dim": 256,
     "encoder_layers": 4,
     "decoder_layers": 4,
-    "encoder_attention_heads": 4,
     "decoder_attention_heads": 4,
 }
 
@@ -145,7 +144,7 @@ def resmlp_plus_tiny(args: Any) -> None:
 @register_model_architecture("resmlp", "resmlp_iwslt_de_en")
 def resmlp_iwslt_de_en(args: Any) -> None:
     """The dimensions of fairseq's transformer_iwslt_de_en: 6 + 6 layers, 512, hidden 1024, 4 heads."""
-    set_defaults(args, encoder_ffn_embed_dim=1024, encoder_attention_heads=4, decoder_attention_heads=4)
+    set_defaults(args, encoder_ffn_embed_dim=1024, decoder_attention_heads=4)
     resmlp(args)
 
 

@@ -108,7 +108,7 @@ def prepare(
         raise UserError(f"--workers {workers} is less than 1")
     for option, language in (("--source-lang", source_lang), ("--target-lang", target_lang)):
         if "-" in language:
-            raise UserError(f"{option} {language}: fairseq takes the hyphen for the end of the name; use another code")
+            raise UserError(f"{option} {language}: fairseq takes the hyphen for the end of the name; write _ for it")
     if vocab_size <= SPECIAL:
         raise UserError(f"--vocab-size {vocab_size} leaves no entry beside fairseq's {SPECIAL} special ones")
     where = str(Path(data).resolve()) if Path(data).exists() else str(data)

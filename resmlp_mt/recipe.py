@@ -98,7 +98,7 @@ def read_recipe(
         archs: Any = OmegaConf.merge(config.archs, OmegaConf.load(more_archs) if more_archs else {})
         if not archs or not all(options is None or OmegaConf.is_dict(options) for options in archs.values()):
             raise UserError(f"{path}: archs must have a name for each architecture, and under it options or nothing")
-        arch = arch or str(next(iter(archs)))
+        arch = str(next(iter(archs))) if arch is None else arch
         if arch not in archs:
             raise UserError(f"--arch {arch} is not in {path}, which has {', '.join(map(str, archs))}")
         config.train = OmegaConf.merge(config.train, {"arch": arch}, archs[arch] or {})
@@ -136,12 +136,13 @@ def check_values(settings: dict[str, Any]) -> None:
             f"train.{option}: a run that was interrupted would begin anew; train.finetune-from-model=FILE starts a "
             "recipe from another model"
         )
-    if settings["effective_tokens"] and "max-tokens" not in train:
-        raise UserError("effective_tokens needs train.max-tokens, the most that a device takes at once")
+    if settings["effective_tokens"] and not (type(train.get("max-tokens")) is int and train["max-tokens"] > 0):
+        raise UserError("effective_tokens needs train.max-tokens, the most that a device takes at once, as an integer")
     if settings["effective_tokens"] and "update-freq" in train:
         raise UserError("train.update-freq follows from effective_tokens; give effective_tokens=null beside it")
-    if train.get("disable-validation"):
-        raise UserError("train.disable-validation: a recipe reports the validation loss")
+    for option in ("disable-validation", "validate-after-updates"):
+        if train.get(option):
+            raise UserError(f"train.{option}: a recipe reports the validation loss")
     if train["arch"] not in ARCH_CONFIG_REGISTRY:
         raise UserError(f"train.arch={train['arch']} is not an architecture of fairseq's or of this plugin")
 

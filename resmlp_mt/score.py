@@ -53,8 +53,8 @@ def score(hypotheses: Sequence[str], references: Sequence[str], language: str = 
     Args:
         hypotheses: detokenised text.
         references: raw text, one for each hypothesis.
-        language: the code of their language, by which sacreBLEU chooses its tokeniser: for Chinese (``zh``), Japanese
-            (``ja``) and Korean (``ko``) one of its own.
+        language: the code of their language, by which sacreBLEU chooses its tokeniser: for Chinese (``zh``, or such as
+            ``zh_CN``), Japanese (``ja``) and Korean (``ko``) one of its own.
 
     Returns:
         From 0 to 100, ``bleu``, sacreBLEU's with its ``signature``; ``bleu_lowercase``, the same on lower-cased text,
@@ -83,7 +83,7 @@ def bleu_of(language: str, lowercase: bool = False) -> BLEU:
         UserError: the tokeniser is not installed.
     """
     try:
-        return BLEU(lowercase=lowercase, trg_lang=language)
+        return BLEU(lowercase=lowercase, trg_lang=language.lower().partition("_")[0])
     except RuntimeError as error:
         raise UserError(f"BLEU of {language}: {' '.join(str(error).split())}") from None
 
@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("generated", type=Path, help="what fairseq-generate printed")
     parser.add_argument("--references", required=True, type=Path, metavar="FILE", help="raw text, a sentence a line")
     parser.add_argument(
-        "--target-lang", default="", metavar="LANG", help="zh, ja or ko: BLEU on sacreBLEU's tokens for this language"
+        "--target-lang", default="", choices=("zh", "ja", "ko"), help="BLEU on sacreBLEU's tokens for this language"
     )
     parser.add_argument(
         "--tokenized", metavar="LANG", help="add BLEU on Moses's tokens of this language, as older papers report it"

@@ -144,6 +144,7 @@ class Run:
         if self._is_trained():
             print("training: done before")
         else:
+            self._refuse_other_devices()
             self._train()
         mend_checkpoints(self.folder / "checkpoints")
         (self.folder / "trained").touch()
@@ -160,20 +161,37 @@ class Run:
         data_bin = self.out / teacher / "distilled" / "data-bin" if teacher else self.data_bin
         run_fairseq_train(data_bin, self.folder, self.train_options())
 
+    def _devices(self) -> int:
+        """Return how many devices train: those of torchrun, which fairseq would not count, or this machine's."""
+        asked = os.environ.get("WORLD_SIZE") or self.settings["train"].get("distributed-world-size")
+        return int(asked or torch.cuda.device_count() or 1)
+
+    def _refuse_other_devices(self) -> None:
+        """Find that a run was stopped within an epoch on another number of devices, which part an epoch otherwise."""
+        whole = whole_checkpoints(self.folder / "checkpoints")
+        if not whole:
+            return
+        state = read_checkpoint(whole[-1])
+        before, now = state["cfg"]["distributed_training"]["distributed_world_size"], self._devices()
+        if before != now and state["extra_state"]["train_iterator"]["iterations_in_epoch"]:
+            raise UserError(
+                f"{whole[-1]} was written within an epoch, on {before} devices, not {now}: go on with as many, or from "
+                "the last whole epoch, by removing what is newer than its checkpoint"
+            )
+
     def train_options(self) -> dict[str, Any]:
         """Settle the options of fairseq-train: those of the recipe, for as many devices as there are."""
-        devices, options = torch.cuda.device_count() or 1, self.settings["train"]
-        if "WORLD_SIZE" in os.environ:  # set by torchrun; fairseq by itself would count this machine's devices alone
-            devices = int(os.environ["WORLD_SIZE"])
+        options = self.settings["train"]
+        if "WORLD_SIZE" in os.environ:
             options = options | {
-                "distributed-world-size": devices,
+                "distributed-world-size": self._devices(),
                 "distributed-rank": os.environ["RANK"],
                 "device-id": os.environ["LOCAL_RANK"],
                 "distributed-init-method": "env://",
                 "distributed-no-spawn": True,
             }
         if effective := self.settings["effective_tokens"]:
-            options = options | share_batch(effective, options["max-tokens"], devices)
+            options = options | share_batch(effective, options["max-tokens"], self._devices())
         return dict(options)
 
     def average(self) -> None:

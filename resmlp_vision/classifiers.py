@@ -1,6 +1,7 @@
 """Classifiers for training and for use: ours and, beside them, any other of timm's."""
 
 import argparse
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from resmlp_vision.config import RunConfig
 from resmlp_vision.variants import RELEASED, VARIANTS, check_known, create_model
 from resmlp_vision.weights import load_weights
 
+log = logging.getLogger(__name__)
+
 
 def build(config: RunConfig, num_classes: int) -> Any:
     """Build the model that a run trains, with the weights that it starts from.
@@ -21,23 +24,30 @@ def build(config: RunConfig, num_classes: int) -> Any:
         UserError: there is no such model or no such option of it, or the checkpoint does not fit.
     """
     options = ({"drop_path_rate": config.drop_path} if config.drop_path else {}) | config.model_args
+    if options.get("in_chans", 3) != 3 or options.get("global_pool", "avg") == "":
+        raise UserError("model_args: images are RGB (in_chans: 3), and what enters a classifier is pooled")
     base = config.model.partition(".")[0]
     try:
         if base in VARIANTS and config.model in (base, *RELEASED) and (config.checkpoint or not config.pretrained):
             return create_model(base, config.checkpoint, num_classes, config.img_size, **options)
         if config.model not in RELEASED:
             check_known(base, dict.fromkeys(timm.list_models()), "model")
+        trained = num_classes
         if config.checkpoint:
-            read_checkpoint(config.checkpoint)  # it says what is wrong with a file
+            trained = options_in(read_checkpoint(config.checkpoint)).get("num_classes", num_classes)
         if timm.get_pretrained_cfg_value(config.model, "fixed_input_size"):
             options["img_size"] = config.img_size
-        return timm.create_model(
+        model = timm.create_model(
             config.model,
             config.pretrained,
             checkpoint_path=config.checkpoint or "",
-            num_classes=num_classes,
+            num_classes=trained,
             **options,
         )
+        if trained != num_classes:
+            log.warning("the classifier is re-initialised, for %d classes", num_classes)
+            model.reset_classifier(num_classes)
+        return model
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         raise UserError(f"model={config.model}: {' '.join(str(error).split())}") from None
 

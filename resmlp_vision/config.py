@@ -69,7 +69,8 @@ class Config(RunConfig):
     """What ``python -m resmlp_vision.train`` reads from a YAML file and from ``key=value`` on its command line."""
 
     freeze_backbone: bool = False  # train the classifier alone: a linear probe
-    ema_decay: float | None = None  # also keep, and validate, an exponential moving average of the weights
+    # Also keep and validate an exponential moving average of the weights: what is used of a checkpoint then
+    ema_decay: float | None = None
 
     # Hard-label distillation: half of the loss is cross-entropy with the teacher's most likely class
     teacher: str | None = None  # a model of timm's, with the weights it downloads, or a training run's checkpoint
@@ -157,17 +158,18 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
     if isinstance(source, Path) and not source.is_file():
         raise UserError(f"no recipe {source}")
     try:
-        given = [OmegaConf.load(source) if isinstance(source, Path) else OmegaConf.create(dict(source or {}))]
+        recipe: Any = OmegaConf.load(source) if isinstance(source, Path) else OmegaConf.create(dict(source or {}))
         for override in overrides:
             if "=" not in override:
                 raise UserError(f"{override!r} is not key=value")
-        given.append(OmegaConf.from_dotlist(list(overrides)))
-        for part in given:
-            for key in part:
-                check_key(str(key), kind)
-        for key in sorted(OmegaConf.missing_keys(OmegaConf.merge(*given))):
+        line = OmegaConf.from_dotlist(list(overrides))
+        for key in (*recipe, *line):
+            check_key(str(key), kind)
+        for key in sorted(OmegaConf.missing_keys(OmegaConf.merge(recipe, line))):
             raise UserError(f"{key}: {source} needs {key}=...")
-        merged = OmegaConf.merge(OmegaConf.structured(kind), *given)
+        for key in [key for key, value in line.items() if value == {}]:  # merged, it would leave what the recipe has
+            recipe.pop(key, None)
+        merged = OmegaConf.merge(OmegaConf.structured(kind), recipe, line)
         for key in sorted(OmegaConf.missing_keys(merged)):
             raise UserError(f"{key}: give {key}=...")
         config: Settings = OmegaConf.to_object(merged)  # type: ignore[assignment]
@@ -187,6 +189,8 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
     for key in SHARES:
         if not 0 <= (getattr(config, key, 0) or 0) <= 1:
             raise UserError(f"{key}={getattr(config, key)} must be from 0 to 1")
+    if config.sched in ("cosine", "tanh") and 0 < config.lr < config.min_lr:
+        raise UserError(f"min_lr={config.min_lr} must not be more than lr={config.lr}, from which the rate falls to it")
     if config.warmup_epochs > config.epochs:
         raise UserError(f"warmup_epochs={config.warmup_epochs} must not be more than epochs={config.epochs}")
     for key in RANGES:

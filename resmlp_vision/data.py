@@ -228,8 +228,11 @@ def read_folder(folder: Path, split: str, classes: Mapping[str, int] | None) -> 
             raise UserError(
                 f"{root} has {len(found_classes)} classes, none of which is one of the {len(classes)} trained"
             )
-        classes = None  # all of them by other names, such as ImageNet-V2's 0 to 999: their order counts
+        log.warning("the classes in %s have other names than those trained: they are taken in their order", root)
+        classes = None  # such as ImageNet-V2's 0 to 999
     reader = create_reader("", root=str(root), class_map=dict(classes) if classes else None)
+    if found_classes and "" in reader.class_to_idx:
+        raise UserError(f"{root} has images outside its {len(found_classes)} classes' folders; move them")
     for name in sorted(found_classes - reader.class_to_idx.keys()):
         raise UserError(f"the class {root / name} {'is none of those trained' if classes else 'has no images'}")
     return reader
@@ -250,7 +253,10 @@ def count_classes(dataset: Images | StreamedImages, num_classes: int | None) -> 
             raise UserError(f"num_classes={num_classes}, but the data have {names} classes")
         dataset.num_classes = num_classes or names
         return dataset.num_classes
-    labels = reader.dataset.unique(reader.label_key) if hasattr(reader, "dataset") else range(names)
+    try:
+        labels = reader.dataset.unique(reader.label_key) if hasattr(reader, "dataset") else range(names)
+    except NotImplementedError:  # images, for one
+        labels = [None]
     if not all(isinstance(label, int) for label in labels) or min(labels) < 0:
         raise UserError("the labels are not class numbers from 0 up; give another label_key or split")
     if num_classes and max(labels) >= num_classes:

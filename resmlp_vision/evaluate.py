@@ -112,7 +112,7 @@ def read_images_as(model: Any, args: argparse.Namespace) -> tuple[RunConfig, dic
         image_key=args.image_key,
         label_key=args.label_key,
         img_size=wanted["input_size"][-1],
-        crop_pct=args.crop_pct or wanted["crop_pct"],
+        crop_pct=wanted["crop_pct"] if args.crop_pct is None else args.crop_pct,
         interpolation=wanted["interpolation"],
         val_batch_size=args.batch_size,
         workers=args.workers,
@@ -165,6 +165,8 @@ def parse_arguments() -> argparse.Namespace:
     args.k, args.train_split = args.k or [10, 20], args.train_split or "train"
     if args.batch_size < 1 or args.workers < 0:
         parser.error("--batch-size must be above 0, --workers 0 or more")
+    if args.crop_pct is not None and not 0 < args.crop_pct <= 1:
+        parser.error(f"--crop-pct {args.crop_pct} must be a share, above 0 and at most 1")
     if args.probe and args.real:
         parser.error("--real is for a classifier's own labels, not for --probe")
     return args
@@ -202,7 +204,7 @@ def measure(args: argparse.Namespace) -> None:
             )
         if found.keys() & names.keys():
             raise UserError(f"data={args.data} has some of the model's classes under other numbers")
-        if names:
+        if names and hasattr(dataset.reader, "dataset"):  # of a folder it has been said
             log.warning("the data's classes have other names than the model's: they are taken in their order")
     real = real_labels(dataset) if args.real else None
     loader = validation_loader(dataset, config, device, **norm)

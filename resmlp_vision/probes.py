@@ -64,14 +64,16 @@ def classify_by_neighbours(args: argparse.Namespace) -> None:
     bank = extract_features(model, loaders[0], device, "training images")
     queries = extract_features(model, loaders[1], device, "validation", gather=False)
     figures: dict[str, Any] = {"model": str(args.checkpoint or args.model), "data": args.data, "split": args.split}
-    figures |= {"images": len(validation), "training_images": len(bank[1])}
+    measured = torch.tensor(len(queries[1]), device=device)
+    dist.all_reduce(measured)
+    figures |= {"images": int(measured), "training_images": len(bank[1])}
     for k in args.k:
         top1, top5 = measure_knn(bank, queries, num_classes, k)
         figures |= {f"knn{k}_top1": top1, f"knn{k}_top5": top5}
         if dist.get_rank() == 0:
             print(f"{k}-NN top-1 {top1:.2f}%  top-5 {top5:.2f}%")
     if dist.get_rank() == 0:
-        print(f"({len(validation):,} images of {args.data} {args.split}, by {len(bank[1]):,} of {args.train_split})")
+        print(f"({int(measured):,} images of {args.data} {args.split}, by {len(bank[1]):,} of {args.train_split})")
         if args.out:
             write_json(args.out, figures)
 

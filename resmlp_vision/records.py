@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from resmlp_core.files import replacing, write_json
+from resmlp_core.files import UserError, replacing, write_json
 from resmlp_vision.pictures import draw_learning_curve
 
 Record = dict[str, float]  # of an epoch
@@ -21,6 +21,9 @@ class Records:
         out: the run's folder.
         done: epochs that the run goes on from; what was logged of later ones is dropped, as they are trained anew.
         epochs: of the whole run.
+
+    Raises:
+        UserError: the log lacks some of the epochs that are done.
     """
 
     def __init__(self, out: Path, done: int, epochs: int) -> None:
@@ -28,6 +31,8 @@ class Records:
         self.epochs = epochs
         self.log = out / "log.jsonl"
         lines = self.log.read_text(encoding="utf-8").splitlines()[:done] if self.log.exists() else []
+        if len(lines) < done:
+            raise UserError(f"{self.log} has {len(lines)} of the {done} epochs that were trained; give another out")
         with replacing(self.log) as partial:
             partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         self.records: list[Record] = [json.loads(line) for line in lines]
@@ -79,12 +84,20 @@ class Records:
         return outcome
 
 
+def ranked_by(record: Record) -> str | None:
+    """Name what checkpoints are ranked by: top-1 accuracy, of the averaged weights where there are some."""
+    return next((key for key in ("ema_top1", "top1", "knn_top1") if key in record), None)
+
+
 def score(record: Record) -> float | None:
-    """Return what checkpoints are ranked by: the top-1 accuracy, of the averaged weights where there are some."""
-    return next((record[key] for key in ("ema_top1", "top1", "knn_top1") if key in record), None)
+    """Return what a checkpoint is ranked by, None where its epoch was not validated."""
+    key = ranked_by(record)
+    return record[key] if key else None
 
 
 def best_epoch(records: Sequence[Record]) -> dict[str, float]:
-    """Return ``best_top1`` and ``best_epoch``, or nothing where nothing was validated."""
+    """Return the best score, named such as ``best_top1``, and ``best_epoch``; nothing where nothing was validated."""
     validated = [(found, -record["epoch"]) for record in records if (found := score(record)) is not None]
-    return {"best_top1": max(validated)[0], "best_epoch": -max(validated)[1]} if validated else {}
+    if not validated:
+        return {}
+    return {f"best_{ranked_by(records[-1])}": max(validated)[0], "best_epoch": -max(validated)[1]}

@@ -23,6 +23,7 @@ from resmlp_core.files import UserError, alone_in, replacing, reporting, write_j
 from resmlp_mt.host import run_fairseq
 from resmlp_mt.pictures import read_curve
 from resmlp_mt.prepare import prepare
+from resmlp_mt.recipe import OWN_TRAIN_OPTIONS
 from resmlp_mt.stages import announce, arguments, run_fairseq_train, updates_of
 
 SENTENCES = {"sample-break-mode": "eos", "tokens-per-sample": 64, "num-workers": 0}
@@ -136,6 +137,8 @@ def main() -> None:
         if "=" not in override:
             raise UserError(f"{override!r} is not KEY=VALUE")
     overrides: Any = OmegaConf.to_container(OmegaConf.from_dotlist(args.overrides))
+    for option in OWN_TRAIN_OPTIONS & overrides.keys():
+        raise UserError(f"{option} cannot be set: OUT decides where everything goes")
     if args.updates < 1:
         raise UserError(f"--updates {args.updates} is less than 1")
     names = args.models.split(",")

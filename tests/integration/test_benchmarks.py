@@ -25,6 +25,18 @@ def test_a_benchmark_measures_all_models_on_the_same_work(tmp_path, script, opti
     rows = json.loads((tmp_path / f"{script}.json").read_text())["rows"]
     assert {row["contender"] for row in rows} == contenders
     assert all(row["per_second"] > 0 and row["contender"] in done.stdout for row in rows)
+    drawn = subprocess.run([sys.executable, ROOT / "benchmarks" / "plot.py", "--out", tmp_path], cwd=ROOT)
+    assert drawn.returncode == 0 and (tmp_path / "speed.png").exists()
+
+
+def test_the_preparation_of_a_corpus_is_measured(tmp_path):
+    line = [sys.executable, ROOT / "benchmarks" / "prepare.py", "--pairs", 20_000, "--out", tmp_path]
+    done = subprocess.run([*map(str, line)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (row,) = json.loads((tmp_path / "prepare.json").read_text())["rows"]
+    assert row["peak_memory_bytes"] > 1e8 and row["peak_disk_over_text"] > 0.5
+    assert row["dropped"]["identical"] == row["dropped"]["bad_encoding"] == 20_000 / 250
+    assert f"{row['pairs_per_second']:,.0f}" in done.stdout
 
 
 def test_bfloat16_training_is_not_claimed_for_a_processor(tmp_path):

@@ -30,7 +30,7 @@ from resmlp_core.files import UserError, alone_in, remove
 from resmlp_mt.average import average_checkpoints
 from resmlp_mt.recipe import main, read_recipe
 from resmlp_mt.score import read_hypotheses
-from resmlp_mt.stages import Run, arguments, share_batch
+from resmlp_mt.stages import Run, arguments, share_batch, updates_of
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -357,6 +357,26 @@ def test_two_processes_share_the_effective_batch_of_one(recipe):
     assert "training: done before" in after.stdout and "BLEU" in after.stdout
 
 
+def test_a_run_stopped_within_an_epoch_resumes_on_as_many_devices_alone(recipe):
+    out = recipe.parent / "devices"
+    stopped = ("--out", out, "--stage", "train", "effective_tokens=600", "train.max-update=5")
+    run(recipe, "--out", out, "--stage", "prepare")
+    run(recipe, *stopped)
+    folder = out / "resmlp_tiny"
+    (folder / "trained").unlink()
+    kept = json.loads((folder / "settings.json").read_text())
+    kept["train"]["max-update"] = 7  # as if a kill, not the budget, had stopped it
+    (folder / "settings.json").write_text(json.dumps(kept))
+    more = (*stopped[:-1], "train.max-update=7")
+    refused = subprocess.run(
+        [sys.executable, "-m", "resmlp_mt.recipe", recipe, *more], env=environment() | {"WORLD_SIZE": "2"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert refused.returncode == 1 and "within an epoch, on 1 devices, not 2: go on with as many" in refused.stderr
+    run(recipe, *more)
+    assert updates_of(folder / "checkpoints" / "checkpoint_last.pt") == 7
+
+
 @given(effective=st.integers(1, 10**6), most=st.integers(1, 10**5), devices=st.integers(1, 512))
 def test_a_batch_is_shared_exactly_and_fits(effective, most, devices):
     shared = share_batch(effective, most, devices)
@@ -494,6 +514,9 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
     ("arguments", "message"),
     [
         (("--arch", "lstm"), "--arch lstm is not in"),
+        (("--arch", ""), "--arch  is not in"),
+        (("effective_tokens=2000", "train.max-tokens=8k"), "effective_tokens needs train.max-tokens"),
+        (("train.validate-after-updates=9",), "train.validate-after-updates: a recipe reports the validation loss"),
         (("trian.lr=1",), "trian: Key 'trian' not in 'Recipe'"),
         (("--pair", "en-xx"), "xx"),
         (("train.lr=0.5",), "was started with train.lr=0.01, not 0.5"),

@@ -70,11 +70,15 @@ def test_utf8_that_was_read_as_windows_1252_is_known_by_its_looks(letters: str, 
             mangled = character.encode().decode("cp1252")
         except UnicodeDecodeError:
             continue  # five bytes stand for nothing there
-        assert badly_encoded(f"so {mangled} geht")
+        assert badly_encoded(f"so {mangled}e geht") and badly_encoded(f"«gro{mangled}»")
 
 
 @pytest.mark.parametrize(
-    "text", ["l'œil à l’été", "jusqu'à\xa0» puis", "ÉTÉ «", "日本語", "ab\tcd", "Здравствуйте", "İstanbul"]
+    "text",
+    [
+        *("l'œil à l’été", "jusqu'à\xa0» puis", "ÉTÉ «", "日本語", "ab\tcd", "Здравствуйте", "İstanbul"),
+        *("«BLÅ»", "”NEJ TILL EU PÅ”", "5 Å–10 Å", "„Ä“"),
+    ],
 )
 def test_what_is_rightly_encoded_stays(text: str) -> None:
     assert not badly_encoded(text)

@@ -96,6 +96,7 @@ def test_scores_are_sacrebleus():
 def test_bleu_of_a_language_without_spaces_is_on_its_own_tokens():
     hypotheses, references = ["今天的天气非常好我们去公园吧"], ["今天的天气非常好我们去公园玩吧"]
     result = score(hypotheses, references, "zh")
+    assert result == score(hypotheses, references, "zh_TW")
     assert "tok:zh" in result["signature"] and "tok:zh" in result["signature_lowercase"]
     assert result["bleu"] > 70 > 1 > score(hypotheses, references)["bleu"]
 

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def images(tmp_path_factory):
         ("learning_rate=3", "unknown key 'learning_rate'"),
         ("epochs=many", "epochs: "),
         ("dtype=int8", "dtype=int8 is none of"),
-        ("model=vit_tiny_patch16_224 model_args={} checkpoint=/nowhere.pth", "/nowhere.pth"),
+        ("model=vit_tiny_patch16_224 checkpoint=/nowhere.pth", "/nowhere.pth"),
         ("auto_augment=rnd-m9", "auto_augment=rnd-m9 is not a policy of timm's"),
         ("color_jitter=-1 auto_augment=null", "color_jitter=-1.0 must be 0 or more"),
         ("interpolation=random", "interpolation=random is none of"),
@@ -48,6 +49,9 @@ def images(tmp_path_factory):
         ("ema_decay=99", "ema_decay=99.0 must be from 0 to 1"),
         ("clip_grad=0", "clip_grad=0.0 must be above 0"),
         ("lr=-1", "lr=-1.0 must be 0 or more"),
+        ("lr=1e-6 min_lr=1e-5", "min_lr=1e-05 must not be more than lr=1e-06"),
+        ("model_args.in_chans=1", "images are RGB"),
+        ("model_args.global_pool=''", "what enters a classifier is pooled"),
         ("warmup_epochs=4", "warmup_epochs=4.0 must not be more than epochs=3"),
         ("teacher=runs/convnet/last.pth.tar", "teacher=runs/convnet/last.pth.tar: there is no such file"),
         ("seed=-1", "seed=-1 must be 0 or more"),
@@ -71,6 +75,7 @@ def test_parquet_without_the_split_or_the_column(tmp_path):
     assert "no column 'image'; give image_key=... of ['picture', 'label']" in fail(main, *settings)
     assert "no column 'labels'; give label_key=... of" in fail(main, *settings, "image_key=picture", "label_key=labels")
     assert "testing" in fail(main, *settings, "train_split=testing")
+    assert "not class numbers" in fail(main, *settings, "image_key=picture", "label_key=picture")
 
 
 def test_an_empty_class_and_classes_that_differ(tmp_path):
@@ -81,6 +86,32 @@ def test_an_empty_class_and_classes_that_differ(tmp_path):
     (folder / "val" / "class9").rmdir()
     (folder / "train" / "class2").mkdir()
     assert "class2 has no images" in fail(main, *settings)
+    (folder / "train" / "class2").rmdir()
+    shutil.copy(next((folder / "train" / "class0").iterdir()), folder / "train" / "loose.png")
+    assert "train has images outside its 2 classes' folders" in fail(main, *settings)
+    (folder / "train" / "loose.png").unlink()
+
+
+def test_classes_that_are_taken_in_their_order_are_told(tmp_path, caplog):
+    folder = write_images(tmp_path / "images")
+    for name in ("class0", "class1"):
+        (folder / "val" / name).rename(folder / "val" / f"other-{name}")
+    run(main, *TINY, f"data={folder}", f"out={tmp_path / 'out'}", "epochs=1")
+    assert "have other names than those trained: they are taken in their order" in caplog.text
+
+
+def test_what_a_recipe_sets_can_be_taken_back(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("opt: muon\nopt_args: {ns_steps: 3}\nmodel_args: {depth: 2}\n")
+    given = ["data=x", "out=x", "opt=adamw", "opt_args={}", "model_args.embed_dim=8"]
+    config = read_config(tmp_path / "recipe.yaml", given, Config)
+    assert config.opt_args == {} and config.model_args == {"depth": 2, "embed_dim": 8}
+
+
+def test_a_log_that_has_lost_epochs_is_not_taken_for_the_whole(images, tmp_path):
+    settings = (*TINY, f"data={images}", f"out={tmp_path}")
+    run(main, *settings)
+    (tmp_path / "log.jsonl").unlink()
+    assert "log.jsonl has 0 of the 3 epochs that were trained" in fail(main, *settings)
 
 
 def test_a_checkpoint_of_another_model_is_named_with_the_first_mismatch(images, tmp_path):

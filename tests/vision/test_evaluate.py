@@ -141,6 +141,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out(checkpoint, images, t
     assert process.returncode == 0 and "without 2 images that cannot be read" in process.stdout
     assert all(path.name in process.stderr for path in paths[:2])
     assert json.loads((tmp_path / "figures.json").read_text())["unreadable"] == 2
+    assert f"({len(paths) - 2} images of" in run(evaluate.main, *line, "--probe", "knn", "--k", 3)
     assert "check the disk" in fail(evaluate.main, *line, "--max-unreadable", 1)
     for path in paths:
         path.write_bytes(b"no image")
@@ -155,6 +156,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out(checkpoint, images, t
         (("--out", "nowhere/figures.json"), "--out nowhere/figures.json is to be a file"),
         (("--k", "5"), "--k is for --probe knn alone"),
         (("--train-split", "train"), "--train-split is for --probe alone"),
+        (("--crop-pct", "90"), "--crop-pct 90.0 must be a share"),
     ],
 )
 def test_what_would_be_lost_or_ignored_is_refused(checkpoint, images, tmp_path, monkeypatch, capsys, more, message):

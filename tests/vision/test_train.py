@@ -15,6 +15,7 @@ from unittest import mock
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -279,12 +280,27 @@ def test_every_recipe_takes_a_step(tmp_path, path):
     """ImageNet's on a model of two layers; so those that need a download, which cannot be had here."""
     images = write_images(tmp_path / "images", splits=("train", "val", "test"))
     config = read_config(path, ["data=x", "out=x", "checkpoint=null"], Config)
+    assert config.teacher is None or config.teacher.endswith(".pth.tar") or config.teacher in timm.list_pretrained()
+    assert (config.teacher is not None) == (path.stem == "distillation")
     small: tuple[str, ...] = ("checkpoint=null",)
     if path.parent.name == "imagenet" or config.pretrained:
         small += ("model=resmlp_s12", "pretrained=false", "teacher=null", "model_args={depth: 2, embed_dim: 16}")
     short = ("batch_size=24", "epochs=1", "warmup_epochs=0", "workers=0", "device=cpu")
     run(main, "--config", path, f"data={images}", f"out={tmp_path / 'out'}", *small, *short)
     assert json.loads((tmp_path / "out" / "log.jsonl").read_text())["train_loss"] > 0
+
+
+def test_a_model_of_timms_goes_on_from_a_checkpoint_with_other_classes(images, tmp_path, caplog):
+    sizes = [setting for setting in TINY if not setting.startswith("model_args")]
+    line = (*sizes, "model=resnet10t", "drop_path=0", "epochs=1")
+    run(main, *line, f"data={images}", f"out={tmp_path / 'two'}")
+    three = write_images(tmp_path / "three", classes=3)
+    checkpoint = tmp_path / "two" / "last.pth.tar"
+    run(main, *line, f"data={three}", f"out={tmp_path / 'three'}", f"checkpoint={checkpoint}", "lr=0", "min_lr=0",
+        "warmup_lr=0", "weight_decay=0")  # fmt: skip
+    before, after = (read_checkpoint(path)["state_dict"] for path in (checkpoint, tmp_path / "three" / "last.pth.tar"))
+    assert "the classifier is re-initialised" in caplog.text and after["fc.weight"].shape == (3, 512)
+    assert torch.equal(before["conv1.0.weight"], after["conv1.0.weight"])
 
 
 def test_distillation_halves_the_loss_between_the_label_and_the_teachers_decision():
