@@ -14,7 +14,7 @@ from torch import Tensor
 from resmlp_core.checkpoint import count_parameters, read_checkpoint, under_our_names, weights_in
 from resmlp_core.files import UserError
 
-SMALL = 0.05  # a weight is small below this share of its layer's largest magnitude (paper, figure 3)
+SMALL = 0.05  # a weight is small below this share of its matrix's largest magnitude (paper, figure 3)
 BAND = 16  # positions before and after a position's own
 # what the names of parameters begin with: those of a part's layers, and within a layer those of a sublayer's scales
 PARTS = {"trunk": "", "encoder": "encoder.", "decoder": "decoder."}

@@ -158,7 +158,7 @@ def draw_sparsity(parts: Measures, positions: int, output: Path) -> None:
         ax.yaxis.set_major_formatter(PercentFormatter(1))
     grid[0, 0].set(ylabel="share of the matrix's weights", ylim=(0, None))
     grid[0, -1].legend()
-    figure.suptitle("Weights under 5 % of the layer's largest magnitude")
+    figure.suptitle("Weights under 5 % of their matrix's largest magnitude")
     save(figure, output)
 
 

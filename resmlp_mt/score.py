@@ -267,7 +267,7 @@ def main() -> None:
         "--against", type=Path, metavar="GENERATED", help="test whether another output differs by more than chance"
     )
     parser.add_argument(
-        "--comet", nargs="?", const=COMET, metavar="MODEL", help=f"add COMET, with this model or checkpoint ({COMET})"
+        "--comet", nargs="?", const=COMET, metavar="MODEL", help=f"add unbabel-comet's score by this model ({COMET})"
     )
     parser.add_argument("--sources", type=Path, metavar="FILE", help="with --comet: raw text, a sentence a line")
     args = parser.parse_args()

@@ -395,8 +395,9 @@ def run_command(name: str, description: str, kind: type[Settings], trainer_type:
         trainer_type: how it trains.
     """
     parser = argparse.ArgumentParser(prog=f"python -m resmlp_vision.{name}", description=description)
-    parser.add_argument("--config", type=Path, metavar="RECIPE.YAML", help="settings (default: the paper's)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as data=hfds/NAME out=FOLDER lr=0.001")
+    parser.add_argument("--config", type=Path, metavar="RECIPE.YAML", help="settings (default: those of config.py)")
+    keys = "any setting of resmlp_vision/config.py, such as data=hfds/NAME out=FOLDER lr=0.001"
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=keys)
     args = parser.parse_intermixed_args()
     config = read_config(args.config, args.overrides, kind)
     logging.getLogger("timm").setLevel(logging.WARNING)

@@ -118,10 +118,13 @@ def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:
     """Draw the validation loss of each configuration's first seed, over minutes where the speed is known."""
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     timed = all("minutes" in row for row in rows)
+    late: list[float] = []  # a tenth of the training falls by more than what comes after it differs
     for row in rows:
         curve = read_curve(out / row["runs"][0]["folder"] / "tensorboard" / "valid", "loss")
         scale = row["minutes"] / row["updates"] if timed else 1
         axes.plot([update * scale for update in curve], list(curve.values()), label=row["config"])
+        late += [loss for update, loss in curve.items() if 10 * update >= row["updates"]]
+    axes.set_ylim(min(late) - 0.05, max(late) + 0.05)
     axes.set(xlabel="minutes of training" if timed else "updates", ylabel="validation loss (bits a token)")
     axes.grid(alpha=0.3)
     axes.legend()
