@@ -302,11 +302,11 @@ def train(config: Settings, trainer_type: type[Trainer[Settings]]) -> dict[str, 
         trainer = trainer_type(
             dataclasses.replace(config, checkpoint=None, pretrained=False) if going_on else config, device
         )
-        inputs = {"num_classes": trainer.num_classes, "classes": trainer.classes, "images": trainer.images}
-        inputs["weights_sha256"] = digest_weights(config)
-        args = argparse.Namespace(**dataclasses.asdict(config) | inputs)
+        inputs: dict[str, Any] = {"num_classes": trainer.num_classes, "classes": trainer.classes}
+        inputs |= {"images": trainer.images, "weights_sha256": digest_weights(config)}
         if going_on:
-            refuse_other_inputs(out, inputs)
+            inputs["weights_sha256"] |= refuse_other_inputs(out, inputs)
+        args = argparse.Namespace(**dataclasses.asdict(config) | inputs)
         saver = Saver(
             trainer.task.get_trainable_module(),
             trainer.optimizer,
@@ -370,8 +370,15 @@ def digest_weights(config: RunConfig) -> dict[str, str]:
     return found
 
 
-def refuse_other_inputs(out: Path, inputs: dict[str, Any]) -> None:
-    """Raise a UserError where the run in ``out`` had other images or weights: they may have moved, but not changed."""
+def refuse_other_inputs(out: Path, inputs: dict[str, Any]) -> dict[str, str]:
+    """Refuse other images or weights than the run in ``out`` had: they may have moved, or the weights be gone.
+
+    Returns:
+        The digests of the weights that it had.
+
+    Raises:
+        UserError: they have changed.
+    """
     before = options_in(read_checkpoint(out / LAST))
     for key, name in (("num_classes", "classes"), ("images", "images")):
         if before.get(key) != inputs[key]:
@@ -380,9 +387,11 @@ def refuse_other_inputs(out: Path, inputs: dict[str, Any]) -> None:
             )
     if before["classes"] != inputs["classes"]:
         raise UserError(f"{out} was started on data with classes of other names; give another out")
+    digests: dict[str, str] = before["weights_sha256"]
     for key, now in inputs["weights_sha256"].items():
-        if before.get("weights_sha256", {}).get(key, now) != now:
+        if digests.get(key, now) != now:
             raise UserError(f"the file of {key}=... has changed since {out} was started; give another out")
+    return digests
 
 
 def run_command(name: str, description: str, kind: type[Settings], trainer_type: type[Trainer[Settings]]) -> None:

@@ -172,7 +172,12 @@ def test_it_goes_on_where_the_data_have_moved_and_its_first_weights_are_gone(ima
     run(main, *settings, f"data={images}")
     first.unlink()
     shutil.copytree(images, tmp_path / "moved")
-    assert "going on after epoch 3" in run(main, *settings, f"data={tmp_path / 'moved'}")
+    kept = tmp_path / "after" / "config.yaml"  # lets the run go on for an epoch more
+    kept.write_text(kept.read_text().replace("\nepochs: 3", "\nepochs: 4"))
+    settings = (*settings, f"data={tmp_path / 'moved'}", "epochs=4")
+    assert "going on after epoch 3" in run(main, *settings)
+    shutil.copy(tmp_path / "after" / "last.pth.tar", first)
+    assert "the file of checkpoint=... has changed since" in fail(main, *settings)
 
 
 def test_a_batch_in_parts_and_on_two_processes_trains_like_a_batch_in_one(images, tmp_path):
