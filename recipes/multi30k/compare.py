@@ -118,7 +118,7 @@ def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:
     """Draw the validation loss of each configuration's first seed, over minutes where the speed is known."""
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     timed = all("minutes" in row for row in rows)
-    late: list[float] = []  # a tenth of the training falls by more than what comes after it differs
+    late: list[float] = []  # after the first tenth, whose fall would leave no room to tell the curves apart
     for row in rows:
         curve = read_curve(out / row["runs"][0]["folder"] / "tensorboard" / "valid", "loss")
         scale = row["minutes"] / row["updates"] if timed else 1
