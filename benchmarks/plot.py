@@ -33,9 +33,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=OUT, help=f"folder of the benchmarks' JSON files (default: {OUT})")
     folder = parser.parse_args().out
-    if not any((folder / f"{name}.json").exists() for name in TITLES):
-        parser.error(f"{folder} has no results: run the benchmarks first")
     found = {name: folder / f"{name}.json" for name in TITLES if (folder / f"{name}.json").exists()}
+    if not found:
+        parser.error(f"{folder} has no results: run the benchmarks first")
     bars = {
         name: [row for row in json.loads(path.read_text(encoding="utf-8"))["rows"] if row["contender"] in OURS]
         for name, path in found.items()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -97,7 +98,8 @@ def score(record: Record) -> float | None:
 
 def best_epoch(records: Sequence[Record]) -> dict[str, float]:
     """Return the best score, named such as ``best_top1``, and ``best_epoch``; nothing where nothing was validated."""
-    validated = [(found, -record["epoch"]) for record in records if (found := score(record)) is not None]
-    if not validated:
+    name = ranked_by(records[-1])  # the last epoch is validated if any is
+    if name is None:
         return {}
-    return {f"best_{ranked_by(records[-1])}": max(validated)[0], "best_epoch": -max(validated)[1]}
+    best = max((record for record in records if name in record), key=itemgetter(name))
+    return {f"best_{name}": best[name], "best_epoch": best["epoch"]}
