@@ -4,10 +4,12 @@
 
 One step is forward, backward, clipping and Adam's update through fairseq's own trainer, on random sentences of the
 lengths that a corpus has; both models get the same batch. A word is a token of the target. The two variables let the
-C library keep the memory of one step for the next, as recipes do on a CPU.
+C library keep the memory of one step for the next, as recipes do on a CPU. There the Transformer is measured with its
+linear layers computed by oneDNN, as ours are, too: what is left between the two is the architecture's.
 """
 
 import argparse
+from types import MethodType
 from typing import Any
 
 import fairseq
@@ -17,16 +19,27 @@ from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
 from fairseq.models.transformer import TransformerModel
+from fairseq.modules import MultiheadAttention
 from fairseq.tasks.translation import TranslationTask
 from fairseq.trainer import Trainer
 
 import resmlp_mt  # noqa: F401  registers the model
 from measure import options, save, set_up, summarise
+from resmlp_core import by_onednn
 
 # By name: width, hidden width, layers of either side, heads, vocabulary, tokens a batch.
 SIZES = {"base": (512, 2048, 6, 8, 32000, 2048), "tiny": (128, 256, 4, 4, 10000, 4096)}
 PEER = "fairseq's Transformer"
 MODELS = {"ours": "resmlp", PEER: "transformer"}
+
+
+def compute_by_onednn(model: TransformerModel) -> None:
+    """Let oneDNN compute the linear layers of fairseq's Transformer in training, as it does ours."""
+    for part in (model.encoder, model.decoder):
+        part.forward = MethodType(by_onednn(type(part).forward), part)
+        for module in part.modules():
+            if isinstance(module, MultiheadAttention):
+                module.skip_embed_dim_check = True  # else PyTorch's own attention reads their weights
 
 
 def make_dictionary(size: int) -> Dictionary:
@@ -77,8 +90,10 @@ def compare(size: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     batch, words = make_batch(size, dictionary)
     more = {"cpu": ["--cpu"], "cuda": ["--bf16"] if args.dtype == "bfloat16" else []}[args.device]
 
-    def contender(arch: str) -> Any:
+    def contender(arch: str, onednn: bool = False) -> Any:
         trainer = make_trainer(arch, size, dictionary, more)
+        if onednn:
+            compute_by_onednn(trainer.model)
         trainer.begin_epoch(1)
 
         def step() -> None:
@@ -88,6 +103,8 @@ def compare(size: str, args: argparse.Namespace) -> list[dict[str, Any]]:
         return step
 
     contenders = {name: contender(arch) for name, arch in MODELS.items()}
+    if args.device == "cpu":
+        contenders[f"{PEER}, by oneDNN"] = contender(MODELS[PEER], onednn=True)
     case = {"size": size, "dtype": args.dtype, "words": words}
     return summarise(case, contenders, words, PEER, args.rounds, args.device)
 

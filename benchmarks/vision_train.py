@@ -3,13 +3,15 @@
     python benchmarks/vision_train.py [--dtype bfloat16] [--batch 16]
 
 One step is mixup, forward, loss, backward and the optimiser's update through the project's own trainer, with the
-settings of the released recipe; both models get the same batch. Then the trainer's loader alone reads, decodes and
+settings of the released recipe; both models get the same batch. On a CPU timm's is measured with its linear layers
+computed by oneDNN, as ours are, too. Then the trainer's loader alone reads, decodes and
 augments generated JPEG files in the main process, that is on one core.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ import torch
 from PIL import Image
 
 from measure import options, save, summarise
+from resmlp_core import by_onednn
 from resmlp_vision.config import Config
 from resmlp_vision.processes import join_processes, leave_processes
 from resmlp_vision.train import SupervisedTrainer
@@ -52,14 +55,19 @@ def compare(data: Path, dtype: str, args: argparse.Namespace, device: torch.devi
     images = torch.randn(args.batch, 3, 224, 224, device=device)
     labels = torch.randint(CLASSES, (args.batch,), device=device)
 
-    def contender(model: str) -> Any:
-        trainer = make_trainer(model, data, dtype, device)
+    def contender(name: str, onednn: bool = False) -> Any:
+        trainer = make_trainer(name, data, dtype, device)
+        if onednn:
+            model = trainer.task.get_trainable_module()
+            model.forward = MethodType(by_onednn(type(model).forward), model)
         trainer.loader = [(images, labels)]
         trainer.updates_per_epoch = 1
         trainer.task.train()
         return lambda: list(trainer.updates(0))
 
     contenders = {name: contender(model) for name, model in MODELS.items()}
+    if args.device == "cpu":
+        contenders[f"{PEER}, by oneDNN"] = contender(MODELS[PEER], onednn=True)
     case = {"dtype": dtype, "batch": args.batch}
     return summarise(case, contenders, args.batch, PEER, args.rounds, args.device)
 

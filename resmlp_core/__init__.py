@@ -10,6 +10,7 @@ from resmlp_core.convolution import ConvolvedMixer
 from resmlp_core.cross_position import CrossPositionLinear, PositionCache
 from resmlp_core.fold import absorb_after, absorb_before, fold, fold_
 from resmlp_core.layer import ResidualSublayer, ResMLPLayer
+from resmlp_core.onednn import by_onednn
 from resmlp_core.packed_linear import PackedLinear
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "ResidualSublayer",
     "absorb_after",
     "absorb_before",
+    "by_onednn",
     "fold",
     "fold_",
 ]

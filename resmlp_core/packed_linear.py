@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
+
+from resmlp_core.onednn import can_multiply
 
 
 class PackedLinear(nn.Linear):
@@ -28,26 +29,12 @@ class PackedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in_features)`` to ``(..., out_features)``."""
-        if not self._can_pack(x):
+        if torch.is_grad_enabled() or not can_multiply(x, self.weight):
             return super().forward(x)
         if x.numel() == self.in_features:  # for one column PyTorch employs one thread, for two all of them
             y = (self.weight @ x.reshape(1, -1).repeat(2, 1).t())[:, 0]
             return (y if self.bias is None else y + self.bias).reshape(*x.shape[:-1], -1)
         return torch.ops.mkldnn._linear_pointwise(x, self._pack(), self.bias, "none", [], "")
-
-    def _can_pack(self, x: Tensor) -> bool:
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
-            return False
-        return bool(
-            all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, self.weight))
-            and x.layout == torch.strided
-            and x.numel() > 0
-            and x.shape[-1:] == self.weight.shape[1:]
-            and torch.backends.mkldnn.is_available()
-            and torch.backends.mkldnn.enabled
-            and not torch.is_autocast_enabled("cpu")
-            and forward_ad.unpack_dual(x).tangent is None
-        )
 
     def _pack(self) -> Tensor:
         weight = self.weight

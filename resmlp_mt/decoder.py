@@ -7,7 +7,7 @@ from fairseq.models.transformer import TransformerConfig, TransformerDecoderBase
 from fairseq.modules import FairseqDropout, MultiheadAttention
 from torch import Tensor, nn
 
-from resmlp_core import NORMS, Affine, PackedLinear, PositionCache, ResMLPLayer, absorb_after, absorb_before
+from resmlp_core import NORMS, Affine, PackedLinear, PositionCache, ResMLPLayer, absorb_after, absorb_before, by_onednn
 from resmlp_mt.encoder import build_channel_mlp, build_cross_position, wrap_layer
 from resmlp_mt.left_padding import left_padding, rotate
 
@@ -48,6 +48,7 @@ class ResMLPDecoderLayer(ResMLPLayer):
             self.encoder_attn_post: Any = Affine(dim, scale=cfg.layer_scale)
             self.encoder_attn_dropout = FairseqDropout(cfg.dropout, module_name=name)
 
+    @by_onednn
     def forward(  # type: ignore[override]
         self,
         x: Tensor,
@@ -143,6 +144,11 @@ class ResMLPDecoder(TransformerDecoderBase):
             reader: Any = self.project_out_dim or self.output_projection
             self.layer_norm = absorb_before(self.layer_norm, reader)
             self.output_projection: Any = PackedLinear(self.output_projection)
+
+    @by_onednn
+    def output_layer(self, features: Tensor) -> Tensor:
+        """Map features ``(B, T, C)`` to logits ``(B, T, vocabulary)``; called by the host."""
+        return super().output_layer(features)
 
     def buffered_future_mask(self, tensor: Tensor) -> None:
         """Return no mask: A is triangular itself."""

@@ -14,7 +14,7 @@ PEERS = {"ours", "fairseq's Transformer"}
 @pytest.mark.parametrize(
     ("script", "options", "contenders"),
     [
-        ("mt_train", [], PEERS),
+        ("mt_train", [], PEERS | {"fairseq's Transformer, by oneDNN"}),
         ("mt_decode", ["--beams", "1"], PEERS | {"CTranslate2 float32", "CTranslate2 int8"}),
     ],
 )

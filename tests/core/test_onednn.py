@@ -1,0 +1,159 @@
+"""A model trains by oneDNN's product on a CPU, and gets the outputs and gradients that PyTorch's own gives."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import prune
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+from resmlp_core import ChannelMLP, CrossPositionLinear, ResMLPLayer, by_onednn
+
+PRODUCT = torch.ops.mkldnn._linear_pointwise.default
+needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
+
+
+class Decorated(nn.Module):
+    """A linear layer that oneDNN may compute."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.linear = linear
+
+    @by_onednn
+    def forward(self, x):
+        return self.linear(x)
+
+
+class Products(TorchDispatchMode):
+    """Counts oneDNN's products."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is PRODUCT
+        return function(*args, **(kwargs or {}))
+
+
+def count(call):
+    with Products() as products:
+        call()
+    return products.count
+
+
+def gradients(model, x):
+    """Return the output, and the gradients of a loss that weighs each of its numbers otherwise."""
+    x = x.detach().requires_grad_()
+    y = model(x)
+    weights = torch.arange(y.numel()).view_as(y).cos()
+    return [y, *torch.autograd.grad((y * weights).sum(), [x, *model.parameters()])]
+
+
+def make_layer():
+    return ResMLPLayer(8, CrossPositionLinear(5), ChannelMLP(8, 32), layer_scale=1.0)
+
+
+@settings(max_examples=100)
+@given(
+    shape=st.lists(st.integers(0, 9), max_size=3),
+    inputs=st.integers(1, 40),
+    outputs=st.integers(1, 40),
+    bias=st.booleans(),
+    transposed=st.booleans(),
+)
+def test_outputs_and_gradients_are_those_of_a_linear_layer(shape, inputs, outputs, bias, transposed):
+    linear = nn.Linear(inputs, outputs, bias)
+    x = torch.randn(inputs, *shape).movedim(0, -1) if transposed else torch.randn(*shape, inputs)
+    for ours, plain in zip(gradients(Decorated(linear), x), gradients(linear, x), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
+
+
+@needs_onednn
+def test_training_computes_forward_and_backward_by_it():
+    layer, x = make_layer(), torch.randn(5, 3, 8, requires_grad=True)
+    assert count(lambda: layer(x)) == 2  # B and C
+    assert count(lambda: layer(x).sum().backward()) == 6
+
+
+def test_evaluation_does_not():
+    layer, x = make_layer(), torch.randn(5, 3, 8)
+    assert count(lambda: layer.eval()(x)) == 0
+    with torch.no_grad():
+        assert count(lambda: layer.train()(x)) == 0
+
+
+@needs_onednn
+def test_what_needs_no_gradient_gets_none():
+    layer, x = make_layer(), torch.randn(5, 3, 8)
+    layer.cross_channel.requires_grad_(False)
+    assert count(lambda: layer(x).sum().backward()) == 4  # two of them hand the gradient on to A
+    assert layer.cross_channel.mixer.fc1.weight.grad is None
+    assert layer.cross_position.mixer.weight.grad is not None
+
+
+def test_second_derivatives_are_those_of_a_linear_layer():
+    linear, x = nn.Linear(5, 7), torch.randn(3, 5)
+
+    def penalty(model):
+        inputs = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(model(inputs).pow(3).sum(), inputs, create_graph=True)
+        return torch.autograd.grad(gradient.pow(2).sum(), model.parameters())
+
+    for ours, plain in zip(penalty(Decorated(linear)), penalty(linear), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_each_sample_are_those_of_a_linear_layer():
+    linear, x = nn.Linear(5, 7), torch.randn(3, 5)
+
+    def of_each(model):
+        def loss(parameters, sample):
+            return torch.func.functional_call(model, parameters, sample).square().sum()
+
+        return torch.func.vmap(torch.func.grad(loss), (None, 0))(dict(model.named_parameters()), x)
+
+    plain = of_each(linear)
+    for name, ours in of_each(Decorated(linear)).items():
+        torch.testing.assert_close(ours, plain[name.removeprefix("linear.")])
+
+
+def test_forward_derivatives_are_those_of_a_linear_layer():
+    linear, x, tangent = nn.Linear(5, 7), torch.randn(3, 5), torch.randn(3, 5)
+    for model in (linear, Decorated(linear)):
+        _, of_output = torch.func.jvp(model, (x,), (tangent,))
+        torch.testing.assert_close(of_output, tangent @ linear.weight.T)
+
+
+def test_activation_checkpointing_computes_the_same():
+    layer, x = make_layer(), torch.randn(5, 3, 8)
+    plain = gradients(layer, x)
+    checkpointed = copy.deepcopy(layer)
+    forward = checkpointed.forward
+    checkpointed.forward = lambda x: checkpoint(forward, x, use_reentrant=False)
+    for ours, expected in zip(gradients(checkpointed, x), plain, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_a_pruned_layer_stays_pruned():
+    layer = make_layer()
+    prune.l1_unstructured(layer.cross_channel.mixer.fc1, "weight", 0.5)
+    layer(torch.randn(5, 3, 8)).sum().backward()
+    gradient = layer.cross_channel.mixer.fc1.weight_orig.grad
+    assert (gradient == 0).sum() >= gradient.numel() // 2
+
+
+def test_autocast_and_other_types_compute_as_before():
+    layer = make_layer()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer.cross_channel.mixer(torch.randn(5, 3, 8)).dtype == torch.bfloat16
+        assert count(lambda: layer(torch.randn(5, 3, 8))) == 0
+    assert layer.double()(torch.randn(5, 3, 8, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_a_layer_in_training_compiles():
+    layer, x = make_layer(), torch.randn(5, 3, 8)
+    torch.testing.assert_close(torch.compile(layer, backend="eager", fullgraph=True)(x), layer(x))
