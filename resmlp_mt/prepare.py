@@ -161,11 +161,18 @@ def _earlier_report(out: Path, settings: Settings) -> dict[str, Any]:
     for key, value in earlier:
         if now.get(key) != value:
             option = "--" + key.replace("_", "-")
-            raise UserError(f"{out} was prepared with {option} {value}, not {now.get(key)}: choose another --out")
+            raise UserError(
+                f"{out} was prepared with {option} {value}, not {now.get(key)}: give {the_same(key)}another --out"
+            )
     made_of = report.get("text", {}).get("source_sha256")
     if made_of and made_of != fingerprint(settings.data, settings.source_lang, settings.target_lang):
         raise UserError(f"--data {settings.data} has changed since {out} was prepared from it: choose another --out")
     return report
+
+
+def the_same(key: str) -> str:
+    """Say, where a folder was prepared with another setting, what else than another folder may be meant."""
+    return "the same --data, or " if key == "data" else ""
 
 
 def _refuse_small_disk(settings: Settings, out: Path) -> None:

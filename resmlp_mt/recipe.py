@@ -71,7 +71,7 @@ def read_recipe(
 
     Args:
         path: a YAML file with the keys of ``Recipe``.
-        overrides: ``key=value``, such as ``train.max-epoch=3``. They win over the recipe and its architectures.
+        overrides: ``key=value``, such as ``train.max-update=3000``. They win over the recipe and its architectures.
         arch: one of the recipe's ``archs``; the first by default.
         more_archs: a YAML file of further ``archs``, each a name and options of fairseq-train. They may name an
             ``arch`` of fairseq's, else the name is it.
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--stage", choices=STAGES, help="only this one (default: all)")
     parser.add_argument("--teacher", help="train on the translations of this architecture, trained in the same --out")
     parser.add_argument("--out", type=Path, help="where everything goes (default: build/RECIPE/PAIR)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.max-epoch=3")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.max-update=3000")
     args = parser.parse_intermixed_args()
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.stage != "train":
         parser.error("under torchrun give --stage train; the other stages are for one process, before and after it")

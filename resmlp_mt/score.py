@@ -5,6 +5,7 @@ import importlib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -88,6 +89,19 @@ def bleu_of(language: str, lowercase: bool = False) -> BLEU:
         raise UserError(f"BLEU of {language}: {' '.join(str(error).split())}") from None
 
 
+def moses_tokenizer(language: str, asked_by: str = "--tokenized") -> Any:
+    """Make Moses's tokeniser of a language, as sacremoses ports it.
+
+    Raises:
+        UserError: Moses does not know the language, or sacremoses is not installed; it names ``asked_by``.
+    """
+    sacremoses = installed("sacremoses", asked_by, "sacremoses")
+    known = sorted(set(sacremoses.corpus.NonbreakingPrefixes().available_langs.values()))
+    if language not in known:  # sacremoses would take it for English, and not say so
+        raise UserError(f"{asked_by}: Moses does not know the language {language}, only {', '.join(known)}")
+    return sacremoses.MosesTokenizer(language)
+
+
 def score_tokenized(
     hypotheses: Sequence[str], references: Sequence[str], language: str, split_compounds: bool = False
 ) -> dict[str, float | str]:
@@ -112,12 +126,8 @@ def score_tokenized(
             not installed.
     """
     check_number("hypotheses", hypotheses, references)
-    sacremoses = installed("sacremoses", "--tokenized", "sacremoses")
-    known = sorted(set(sacremoses.corpus.NonbreakingPrefixes().available_langs.values()))
-    if language not in known:  # sacremoses would take it for English, and not say so
-        raise UserError(f"--tokenized: Moses does not know the language {language}, only {', '.join(known)}")
-    tokenizer = sacremoses.MosesTokenizer(language)
-    steps = f"moses-{language}-sacremoses-{sacremoses.__version__}"
+    tokenizer = moses_tokenizer(language)
+    steps = f"moses-{language}-sacremoses-{version('sacremoses')}"
     tokens = [[tokenizer.tokenize(line, return_str=True) for line in lines] for lines in (hypotheses, references)]
     variants = [("tokenized", steps, tokens)]
     if split_compounds:
@@ -163,7 +173,7 @@ def score_comet(
     check_number("hypotheses", hypotheses, references)
     check_number("sources", sources, references)
     # it needs older versions of what prepare and training need, and setuptools for its pkg_resources
-    comet = installed("comet", "--comet", "unbabel-comet 'setuptools<81', in an environment for scoring alone")
+    comet = installed("comet", "--comet", "unbabel-comet 'setuptools<81', in another environment than you train in")
     try:
         scorer = comet.load_from_checkpoint(model if Path(model).is_file() else comet.download_model(model))
     except Exception as error:  # of no narrower type

@@ -36,8 +36,16 @@ from resmlp_mt.clean import Rules
 from resmlp_mt.corpus import digest
 from resmlp_mt.host import KEEP_MEMORY, run_fairseq
 from resmlp_mt.pictures import draw_learning_curve, read_curve
-from resmlp_mt.prepare import prepare, replace_train_targets
-from resmlp_mt.score import best_hypotheses, bleu_of, read_hypotheses, read_lines, score, score_tokenized
+from resmlp_mt.prepare import prepare, replace_train_targets, the_same
+from resmlp_mt.score import (
+    best_hypotheses,
+    bleu_of,
+    moses_tokenizer,
+    read_hypotheses,
+    read_lines,
+    score,
+    score_tokenized,
+)
 
 PLUGIN = Path(__file__).parent
 STAGES = ("prepare", "train", "average", "generate", "score")
@@ -87,7 +95,9 @@ class Run:
             raise UserError(f"there is no {self.data_bin}: run the stage prepare first")
         self._refuse_other_data()
         self._refuse_long_sentences()
-        bleu_of(self.target)  # that its tokeniser is not installed is to be found before training too
+        bleu_of(self.target)  # that a tokeniser is not installed, or not for this language, is to be found now too
+        if self.settings["tokenized_bleu"]:
+            moses_tokenizer(self.target, "tokenized_bleu")
         self.folder.mkdir(exist_ok=True)
         with alone_in(self.folder):
             keep_settings(self.folder, {**self.settings, **self._taught_by()})
@@ -282,12 +292,14 @@ class Run:
         """Find that the data were prepared otherwise, where the stage prepare, which would tell, is not run."""
         prepared = json.loads((self.out / "prepare.json").read_text(encoding="utf-8"))["settings"]
         now = {key: self.settings[key] for key in ("vocab_size", "normalization")}
+        now |= {"source_lang": self.source, "target_lang": self.target}
         now |= asdict(Rules(**self.settings["clean"]))
         data = self.settings["data"]  # prepare keeps whole paths
         now["data"] = prepared["data"] if prepared["data"] == str(Path(data).resolve()) else data
         for key, value in now.items():
             if prepared[key] != value:
-                raise UserError(f"{self.out} was prepared with {key}={prepared[key]}, not {value}; give another --out")
+                or_else = f"give {the_same(key)}another --out"
+                raise UserError(f"{self.out} was prepared with {key}={prepared[key]}, not {value}; {or_else}")
 
     def _refuse_long_sentences(self) -> None:
         """Find before training, not after, that a sentence to translate does not fit into A."""

@@ -519,6 +519,8 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
         (("train.validate-after-updates=9",), "train.validate-after-updates: a recipe reports the validation loss"),
         (("trian.lr=1",), "trian: Key 'trian' not in 'Recipe'"),
         (("--pair", "en-xx"), "xx"),
+        (("--pair", "de-en", "--stage", "train"), "was prepared with source_lang=en, not de; give another --out"),
+        (("--data", "gone", "--stage", "train"), "not gone; give the same --data, or another --out"),
         (("train.lr=0.5",), "was started with train.lr=0.01, not 0.5"),
         (("train.save-dir=elsewhere",), "train.save-dir cannot be set"),
         (("train.lr={",), "not YAML"),
@@ -551,6 +553,14 @@ def test_a_mistake_is_one_line_that_names_it(recipe, unbroken, arguments, messag
     with pytest.raises(SystemExit, match=r"^recipe: [^\n]*$") as stopped:
         main()
     assert message in str(stopped.value)
+
+
+def test_a_tokeniser_that_is_missing_is_told_before_training(recipe, unbroken, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacremoses", None)
+    options = [str(recipe), "--out", str(unbroken[0]), "--stage", "train", "tokenized_bleu=moses"]
+    monkeypatch.setattr(sys, "argv", ["recipe", *options])
+    with pytest.raises(SystemExit, match=r"^recipe: tokenized_bleu: .*sacremoses"):
+        main()
 
 
 def test_under_torchrun_the_stage_must_be_named(recipe, monkeypatch, capsys):

@@ -316,7 +316,7 @@ def test_a_full_disk(tmp_path: Path, size: int, failed: str, left: set[str]) -> 
         ({"vocab_size": 200}, "--vocab-size 300, not 200"),
         ({"target_lang": "fr"}, "--target-lang de, not fr"),
         ({"seed": 2}, "--seed 1, not 2"),
-        ({"data": "other/corpus"}, "not other/corpus"),
+        ({"data": "other/corpus"}, "not other/corpus: give the same --data, or another --out"),
         ({"normalization": "identity"}, "--normalization nmt_nfkc, not identity"),
         ({"target_lang": "pt-br"}, "--target-lang pt-br: fairseq takes the hyphen for the end of the name"),
     ],
