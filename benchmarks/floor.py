@@ -23,9 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mt_decode
 import mt_train
+import resmlp_vision
 import vision_infer
 from measure import in_turns, options, save, set_up, synchronise
-from resmlp_core import PackedLinear
+from resmlp_core import PackedLinear, fold
 
 SIDE = {"cpu": 2048, "cuda": 8192}
 COPIED = 2**28  # numbers in the large copy: 1 GB, far more than a cache holds
@@ -107,7 +108,7 @@ def decoding(device: str, batch: int, length: int = 50, beam: int = 4) -> tuple[
 
 def classifying(device: str, batch: int) -> tuple[Callable[[], object], int]:
     """Make the work of ``vision_infer.py``, folded."""
-    model = vision_infer.make_models()[vision_infer.FOLDED].to(device)
+    model = fold(resmlp_vision.create_model("resmlp_s12")).to(device)
     images = torch.randn(batch, 3, 224, 224, device=device)
     return partial(vision_infer.classify, model, images, 1), size_of(model) + images.nbytes
 

@@ -28,15 +28,14 @@ from resmlp_vision.train import SupervisedTrainer
 PEER = "timm's resmlp_12_224"
 MODELS = {"ours": "resmlp_s12", PEER: "resmlp_12_224"}
 BATCH = {"cpu": 16, "cuda": 256}
-IMAGES = 256
 CLASSES = 1000
 
 
-def write_images(folder: Path) -> None:
+def write_images(folder: Path, count: int) -> None:
     """Write JPEG files with the sides, and about the bytes, of a photograph in ImageNet."""
     rng = np.random.default_rng(1)
     folder.mkdir(parents=True)
-    for i in range(IMAGES):
+    for i in range(count):
         shapes = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((500, 375))
         pixels = np.asarray(shapes) + rng.normal(0, 16, (375, 500, 1))
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.JPEG", quality=90)
@@ -77,17 +76,18 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
     parser.add_argument("--batch", type=int, help=f"images in a step, an even number (default: {BATCH})")
+    parser.add_argument("--images", type=int, default=256, help="that the loader reads (default: 256)")
     args = parser.parse_args()
     args.batch = args.batch or BATCH[args.device]
     torch.set_num_threads(args.threads)
     device = join_processes(args.device)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
-        write_images(data / "train" / "one")
+        write_images(data / "train" / "one", args.images)
         rows = [row for dtype in args.dtype for row in compare(data, dtype, args, device)]
         loader = make_trainer(MODELS["ours"], data, "float32", device).loader
         alone = {"the loader": lambda: sum(len(labels) for _, labels in loader)}
-        rows += summarise({"data": "JPEG"}, alone, IMAGES, "the loader", args.rounds, args.device)
+        rows += summarise({"data": "JPEG"}, alone, args.images, "the loader", args.rounds, args.device)
     leave_processes()
     save(args, rows, timm=timm.__version__)
 

@@ -6,12 +6,13 @@ Rows that are done are skipped, so the command can be run again after a kill; th
 """
 
 import argparse
-import json
-import subprocess
-import sys
+import logging
 from pathlib import Path
 
 from resmlp_core.files import reporting, write_json
+from resmlp_vision.config import Config, read_config
+from resmlp_vision.processes import leave_processes
+from resmlp_vision.train import SupervisedTrainer, train
 
 RECIPE = Path(__file__).with_name("ablations.yaml")
 CONVOLVED = "model_args.position_mixer=convolved_linear"
@@ -34,15 +35,17 @@ ROWS = {
 
 @reporting("ablations")
 def run_ablations(out: Path, overrides: list[str]) -> None:
-    """Train every row, then print the table and write it as JSON; a row that fails ends it with the row's status."""
+    """Train every row, then print the table and write it as JSON."""
+    logging.getLogger("timm").setLevel(logging.WARNING)
     table = []
     for number, (name, changes) in enumerate(ROWS.items()):
         folder = out / str(number)
         print(f"\n{name}", flush=True)
-        line = [sys.executable, "-m", "resmlp_vision.train", "--config", str(RECIPE), f"out={folder}"]
-        if status := subprocess.run([*line, *overrides, *changes]).returncode:
-            raise SystemExit(status)  # it has said what is wrong
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        try:
+            config = read_config(RECIPE, [f"out={folder}", *overrides, *changes], Config)
+            results = train(config, SupervisedTrainer)
+        finally:
+            leave_processes()
         table.append({"row": name, **{key: results[key] for key in ("parameters", "top1")}})
     write_json(out / "ablations.json", table)
     print(f"\n{'':<48}{'parameters':>12}{'top-1':>8}")

@@ -13,6 +13,32 @@ from resmlp_mt.prepare import prepare
 from .commands import PLUGIN, TINY, TRAINING, end_what_is_left, run
 
 GRAMMAR = Path(__file__).parents[2] / "recipes" / "demo" / "grammar.py"
+RECIPE = """
+pair: en-de
+data: {data}
+vocab_size: 300
+average: 2
+shown_positions: 20
+train:
+  share-all-embeddings: true
+  max-source-positions: 100
+  max-target-positions: 100
+  skip-invalid-size-inputs-valid-test: true
+  criterion: label_smoothed_cross_entropy
+  optimizer: adam
+  lr: 0.01
+  lr-scheduler: inverse_sqrt
+  warmup-updates: 5
+  max-tokens: 1000
+  max-epoch: 3
+  log-interval: 5
+  num-workers: 0
+  update-epoch-batch-itr: "True"
+archs:
+  resmlp_tiny: {{encoder-embed-dim: 16, encoder-ffn-embed-dim: 16, encoder-layers: 1, decoder-layers: 1}}
+  transformer: {{encoder-embed-dim: 16, encoder-ffn-embed-dim: 16, encoder-layers: 1, decoder-layers: 1}}
+generate: {{beam: 2, max-len-b: 20}}
+"""
 
 
 @dataclass
@@ -92,3 +118,13 @@ def trained(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Trained
     board = ("--tensorboard-logdir", folder / "tensorboard")
     log = run("fairseq_cli.train", *options, *board, "--max-update", 120, "--save-dir", folder)
     return Trained(options, folder, log)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe of two tiny models on 400 generated pairs."""
+    folder = tmp_path_factory.mktemp("recipe")
+    grammar = [sys.executable, GRAMMAR, folder / "corpus"]
+    subprocess.run([*grammar, "--train", "400", "--valid", "20", "--test", "20"], check=True, capture_output=True)
+    (folder / "recipe.yaml").write_text(RECIPE.format(data=folder / "corpus"))
+    return folder / "recipe.yaml"

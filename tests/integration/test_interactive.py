@@ -49,9 +49,9 @@ def test_a_line_that_does_not_fit_is_refused_by_name_unless_skipped(interact):
         interact([LINES[TOO_LONG]])
 
 
-def test_constraints_are_in_the_translation(options, interact):
-    process = start("fairseq_cli.interactive", *options, "--constraints", "--beam", 8, stdin=subprocess.PIPE)
-    output = finish(process, f"{SENTENCE}\tKartoffel\tTante\n{ANOTHER}\n{ANOTHER}\tKönigin\n")
+def test_constraints_are_in_the_translation(interact):
+    lines = [f"{SENTENCE}\tKartoffel\tTante", ANOTHER, f"{ANOTHER}\tKönigin"]
+    output = interact(lines, "--constraints", "--beam", 8)
     constrained, free = texts(output, "D"), texts(interact([SENTENCE, ANOTHER], "--beam", 8), "D")
     assert "Kartoffel" in constrained[0] and "Tante" in constrained[0] and "Königin" in constrained[2]
     assert "Kartoffel" not in free[0] and "Tante" not in free[0] and "Königin" not in free[1]

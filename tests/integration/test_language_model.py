@@ -1,11 +1,14 @@
 """The language model under fairseq's commands: preprocess, train, eval-lm, generate, interactive and hydra-train."""
 
+import io
 import json
 import math
+import os
 import re
-import subprocess
-import sys
+import runpy
 from collections import Counter
+from contextlib import redirect_stdout
+from unittest import mock
 
 import pytest
 import torch
@@ -211,10 +214,12 @@ def test_the_recipe_trains_evaluates_and_does_nothing_twice(corpus, tmp_path):
         (text / name).write_text("".join(f"{line}\n" for line in corpus.text(name)), encoding="utf-8")
 
     def table(*options):
-        line = [sys.executable, recipe, tmp_path / "out", "--corpus", text, "--models", "resmlp_lm_tiny", *options]
-        done = subprocess.run([*map(str, line)], env=ENVIRONMENT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr
-        return done.stdout, json.loads((tmp_path / "out" / "language_model.json").read_text())
+        line = [recipe, tmp_path / "out", "--corpus", text, "--models", "resmlp_lm_tiny", *options]
+        shown = io.StringIO()
+        argv, environment = mock.patch("sys.argv", [*map(str, line)]), mock.patch.dict(os.environ, ENVIRONMENT)
+        with argv, environment, redirect_stdout(shown):
+            runpy.run_path(str(recipe), run_name="__main__")
+        return shown.getvalue(), json.loads((tmp_path / "out" / "language_model.json").read_text())
 
     shown, (row,) = table("--updates", 3)
     assert row["updates"] == 3 and 100 < row["test_perplexity"] < 3000

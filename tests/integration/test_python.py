@@ -4,20 +4,22 @@ import re
 import shutil
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 import torch
 
-from resmlp_mt import ResMLPModel
+from resmlp_mt import ResMLPModel, average, translate
 from resmlp_mt.average import average_checkpoints
 
-from .commands import ENVIRONMENT, PLUGIN, in_this_process, run, texts, weights
+from .commands import ENVIRONMENT, PLUGIN, in_this_process, texts, weights
 
 
 @pytest.fixture(scope="module")
 def averaged(trained, tmp_path_factory):
     path = tmp_path_factory.mktemp("averaged") / "model.pt"
-    run("resmlp_mt.average", trained.earlier, trained.last, "--output", path)
+    with mock.patch("sys.argv", ["average", *map(str, (trained.earlier, trained.last)), "--output", str(path)]):
+        average.main()
     return path
 
 
@@ -58,12 +60,15 @@ def test_what_is_typed_is_translated_as_by_fairseq_interactive(trained, corpus, 
     too_long = r"translate: \d+ tokens are more than the model's 100 positions; split the sentence"
     assert re.fullmatch(too_long, done.stderr.splitlines()[-1])
     assert "pin_memory" not in done.stderr and "FutureWarning" not in done.stderr
-    done = subprocess.run([*command, tmp_path / "run", "--beam", "0"], env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1].endswith("--beam 0 must be 1 or more")
-    done = subprocess.run([*command, tmp_path / "gone"], env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 1
-    missing = f"translate: no {tmp_path / 'gone' / 'model.pt'}: run the recipe first (make demo)"
-    assert done.stderr.splitlines()[-1] == missing
+
+
+def test_what_cannot_be_translated_with_is_told_in_one_line(tmp_path, capsys):
+    with mock.patch("sys.argv", ["translate", str(tmp_path), "--beam", "0"]), pytest.raises(SystemExit):
+        translate.main()
+    assert capsys.readouterr().err.splitlines()[-1].endswith("--beam 0 must be 1 or more")
+    with mock.patch("sys.argv", ["translate", str(tmp_path)]), pytest.raises(SystemExit) as stopped:
+        translate.main()
+    assert stopped.value.code == f"translate: no {tmp_path / 'model.pt'}: run the recipe first (make demo)"
 
 
 def test_an_average_is_the_mean_of_its_checkpoints(trained, averaged):

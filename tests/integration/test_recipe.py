@@ -1,5 +1,6 @@
 """A recipe from text to BLEU by its real command line, cut off and repeated."""
 
+import io
 import json
 import multiprocessing
 import os
@@ -11,54 +12,27 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import redirect_stdout, suppress
+from argparse import Namespace
+from contextlib import redirect_stdout
 from hashlib import sha256
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 import torch
-from fairseq.options import get_training_parser, parse_args_and_arch
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from sacrebleu.metrics.bleu import BLEU
 from tqdm import tqdm
 
 import resmlp_mt  # noqa: F401  lets the options in checkpoints load
+from resmlp_core import files
 from resmlp_core.files import UserError, alone_in, remove
 from resmlp_mt.average import average_checkpoints
 from resmlp_mt.recipe import main, read_recipe
 from resmlp_mt.score import read_hypotheses
-from resmlp_mt.stages import Run, arguments, share_batch, updates_of
+from resmlp_mt.stages import Run, share_batch, updates_of
 
 ROOT = Path(__file__).parents[2]
-RECIPE = """
-pair: en-de
-data: {data}
-vocab_size: 300
-average: 2
-shown_positions: 20
-train:
-  share-all-embeddings: true
-  max-source-positions: 100
-  max-target-positions: 100
-  skip-invalid-size-inputs-valid-test: true
-  criterion: label_smoothed_cross_entropy
-  optimizer: adam
-  lr: 0.01
-  lr-scheduler: inverse_sqrt
-  warmup-updates: 5
-  max-tokens: 1000
-  max-epoch: 3
-  log-interval: 5
-  num-workers: 0
-  update-epoch-batch-itr: "True"
-archs:
-  resmlp_tiny: {{encoder-embed-dim: 16, encoder-ffn-embed-dim: 16, encoder-layers: 1, decoder-layers: 1}}
-  transformer: {{encoder-embed-dim: 16, encoder-ffn-embed-dim: 16, encoder-layers: 1, decoder-layers: 1}}
-generate: {{beam: 2, max-len-b: 20}}
-"""
 
 
 def command(*arguments):
@@ -70,25 +44,27 @@ def environment():
 
 
 def run(*arguments, status=0):
-    done = subprocess.run(command(*arguments), env=environment(), capture_output=True, text=True, encoding="utf-8")
-    assert done.returncode == status, done.stdout + done.stderr
-    return done
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("recipe")
-    grammar = [sys.executable, ROOT / "recipes/demo/grammar.py", folder / "corpus"]
-    subprocess.run([*grammar, "--train", "400", "--valid", "20", "--test", "20"], check=True, capture_output=True)
-    (folder / "recipe.yaml").write_text(RECIPE.format(data=folder / "corpus"))
-    return folder / "recipe.yaml"
+    """Run the command in this process, without the seconds that a new one takes to import it."""
+    printed, told = io.StringIO(), None
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        patch.setattr(sys, "argv", ["recipe", *map(str, arguments)])
+        patch.setenv("PYTHONPATH", str(ROOT))
+        try:
+            main()
+        except SystemExit as stopped:
+            told = stopped.code
+    assert (told is not None) == bool(status), f"{printed.getvalue()}{told}"
+    return Namespace(stdout=printed.getvalue(), stderr=told)
 
 
 @pytest.fixture(scope="module")
 def unbroken(recipe):
     """What one run leaves, and prints; tests only read it."""
     out = recipe.parent / "unbroken"
-    return out, run(recipe, "--out", out)
+    line = command(recipe, "--out", out)
+    done = subprocess.run(line, env=environment(), capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out, done
 
 
 @pytest.fixture
@@ -116,6 +92,7 @@ def test_one_command_goes_from_text_to_bleu(unbroken):
     assert results["updates"] == int(
         re.findall(r'"train_num_updates": "(\d+)"', (folder / "train.log").read_text())[-1]
     )
+    assert results["command"].startswith("python -m resmlp_mt.recipe ")
     for picture in ("learning-curve.png", "matrices.png"):
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
 
@@ -165,6 +142,7 @@ def test_options_of_the_command_line_win_over_those_of_the_architecture(recipe):
 def test_a_second_run_in_the_same_folder_is_refused(recipe, unbroken, monkeypatch):
     out, _ = unbroken
     monkeypatch.setattr(sys, "argv", ["recipe", str(recipe), "--out", str(out)])
+    monkeypatch.setattr(files, "PATIENCE", 0.2)
     with alone_in(out / "resmlp_tiny"), pytest.raises(SystemExit, match="another process is at work in this folder"):
         main()
 
@@ -173,10 +151,7 @@ STOPPED_AS_WMT14 = (
     *("train.max-epoch=0", "train.max-update=100", "train.save-interval-updates=7", "train.keep-interval-updates=1"),
     *("train.keep-last-epochs=3", "train.log-interval=1", "average=[1,2]"),
 )
-KILLS = (  # in the stage that makes this, once the run has made this .partial or printed this, and up to so long after
-    *[("text", "text.partial", 0.15)] * 2,
-    *[("sentencepiece.vocab", r"^text: ", 0.15)] * 2,
-    *[("data-bin", r"^sentencepiece: ", 0.15)] * 2,
+KILLS = (  # after preparation: in the stage that makes this, once the run has printed this, and up to so long after
     *[("resmlp_tiny/trained", rf"(^epoch .*\n){{{lines}}}", 0.1) for lines in (10, 15)],
     ("resmlp_tiny/trained", r"update +100 .*\n.* validation loss", 0.1),
     ("resmlp_tiny/average.json", r"fairseq-generate .* valid ", 4),
@@ -184,19 +159,6 @@ KILLS = (  # in the stage that makes this, once the run has made this .partial o
     ("resmlp_tiny/generate.txt", r"fairseq-generate .* test ", 4),
     ("resmlp_tiny/results.json", r"^  source ", 0),
 )
-
-
-@pytest.fixture(scope="module")
-def longer(recipe):
-    """The recipe on a corpus that takes a while to prepare, and no longer to train on: most of it is too long for A."""
-    folder = shutil.copytree(recipe.parent / "corpus", recipe.parent / "longer")
-    for path in folder.glob("train.*"):
-        lines = path.read_text().splitlines()
-        fives = [" ".join(lines[i : i + 5]) for i in range(0, len(lines), 5)]
-        path.write_text("".join(f"{line}\n" for line in lines + 150 * fives))
-    path = recipe.with_name("longer.yaml")
-    path.write_text(RECIPE.format(data=folder))
-    return path
 
 
 def run_main(arguments, output):
@@ -219,23 +181,14 @@ def start(recipe, out):
     return process
 
 
-def made(path):
-    """Distinguish one writing of a file from another, and from none."""
-    with suppress(FileNotFoundError):
-        return path.stat().st_ctime_ns
-
-
 def kill(recipe, out, stage_makes, moment, delay):
     """Run the command and kill it; tell whether it was alive until then and in that stage."""
-    printed, before = out.with_suffix(".txt"), made(out / moment)
+    printed = out.with_suffix(".txt")
     process = start(recipe, out)
     deadline = time.monotonic() + 120
     while process.is_alive():
         assert time.monotonic() < deadline
-        if moment.endswith(".partial"):
-            if made(out / moment) not in (None, before):
-                break
-        elif printed.exists() and re.search(moment, printed.read_text(), flags=re.M):
+        if printed.exists() and re.search(moment, printed.read_text(), flags=re.M):
             break
         time.sleep(0.001)
     process.join(delay)
@@ -245,21 +198,21 @@ def kill(recipe, out, stage_makes, moment, delay):
     return alive and process.exitcode == -signal.SIGKILL and not (out / stage_makes).exists()
 
 
-def test_killed_in_every_stage_it_ends_where_the_unbroken_run_does(longer):
-    whole, out, draw = longer.with_name("whole"), longer.with_name("killed"), random.Random(1)
-    unbroken = start(longer, whole)
+def test_killed_in_every_stage_it_ends_where_the_unbroken_run_does(recipe):
+    whole, out, draw = recipe.with_name("whole"), recipe.with_name("killed"), random.Random(1)
+    unbroken = start(recipe, whole)
     for number, (stage_makes, moment, delay) in enumerate(KILLS):
         for _ in range(3):  # a kill that came too late is one of another stage, and is tried again
-            if kill(longer, out, stage_makes, moment, delay * draw.random()):
+            if kill(recipe, out, stage_makes, moment, delay * draw.random()):
                 break
             remove(out / stage_makes)
         else:
             pytest.fail(f"no kill came before {stage_makes} was made")
-        if number in (6, 8):  # as at the worst moment: when fairseq copies the last checkpoint
+        if number in (0, 2):  # as at the worst moment: when fairseq copies the last checkpoint
             last = out / "resmlp_tiny" / "checkpoints" / "checkpoint_last.pt"
             last.write_bytes(last.read_bytes()[:1000])
 
-    run(longer, "--out", out, *STOPPED_AS_WMT14)
+    run(recipe, "--out", out, *STOPPED_AS_WMT14)
     unbroken.join(300)
     assert unbroken.exitcode == 0
     for path in sorted((whole / "data-bin").iterdir()):
@@ -273,28 +226,21 @@ def test_killed_in_every_stage_it_ends_where_the_unbroken_run_does(longer):
         assert killed[key] == smooth[key], key
 
 
-def test_fairseqs_transformer_runs_by_the_same_recipe_and_joins_the_table(recipe, out):
-    done = run(recipe, "--out", out, "--arch", "transformer", "train.max-epoch=1")
-    rows = [
-        line.split() for line in done.stdout.splitlines() if line.lstrip().startswith(("resmlp_tiny", "transformer"))
-    ]
-    assert [row[0] for row in rows] == ["resmlp_tiny", "transformer"]
-
-
 def test_the_number_of_epochs_averaged_is_chosen_on_the_validation_set(recipe, out):
-    done = run(recipe, "--out", out, "average=[1,2,3]")
+    done = run(recipe, "--out", out, "--stage", "average", "average=[1,2,3]")
     bleu = [float(x) for x in re.findall(r"validation BLEU (\S+)", done.stdout)]
-    results = json.loads((out / "resmlp_tiny" / "results.json").read_text())
+    choice = json.loads((out / "resmlp_tiny" / "average.json").read_text())
     assert len(bleu) == 3
-    assert results["valid_bleu"] == pytest.approx(max(bleu), abs=0.005)
-    assert bleu[results["averaged"] - 1] == max(bleu)
+    assert choice["valid_bleu"] == pytest.approx(max(bleu), abs=0.005)
+    assert bleu[choice["averaged"] - 1] == max(bleu)
     checkpoints = out / "resmlp_tiny" / "checkpoints"
-    chosen = [checkpoints / f"checkpoint{epoch}.pt" for epoch in range(4 - results["averaged"], 4)]
+    chosen = [checkpoints / f"checkpoint{epoch}.pt" for epoch in range(4 - choice["averaged"], 4)]
     weights = torch.load(out / "resmlp_tiny" / "model.pt", weights_only=True)["model"]
     torch.testing.assert_close(weights, average_checkpoints(chosen)["model"], rtol=0, atol=0)
 
 
-def test_a_student_trains_on_its_teachers_translations(recipe, out):
+def test_a_student_trains_on_its_teachers_translations_and_joins_the_table(recipe, out):
+    """The student being fairseq's Transformer, by the same recipe."""
     done = run(recipe, "--out", out, "--arch", "transformer", "--teacher", "resmlp_tiny", "train.max-epoch=1")
     taught = out / "resmlp_tiny" / "distilled" / "text"
     translations = read_hypotheses(out / "resmlp_tiny" / "generate-train.txt")
@@ -315,10 +261,13 @@ def test_a_student_trains_on_its_teachers_translations(recipe, out):
     data_bin = out / "resmlp_tiny" / "distilled" / "data-bin"
     assert (data_bin / "dict.de.txt").read_bytes() == (out / "data-bin" / "dict.de.txt").read_bytes()
     assert f"fairseq-train {data_bin}" in done.stdout
-    assert "transformer-from-resmlp_tiny" in done.stdout.splitlines()[-1]
+    rows = [line.split() for line in done.stdout.splitlines()]
+    names = [row[0] for row in rows if row and row[0] in ("resmlp_tiny", "transformer-from-resmlp_tiny")]
+    assert names == ["resmlp_tiny", "transformer-from-resmlp_tiny"]
     written = (taught / "train.de").stat().st_mtime_ns
     again = [*("--arch", "transformer", "--teacher", "resmlp_tiny", "train.max-epoch=1"), "generate.beam=3"]
-    assert "training: done before" in run(recipe, "--out", out, *again).stdout  # by another beam search
+    run(recipe, "--out", out, "--stage", "prepare", *again)  # by another beam search
+    assert "training: done before" in run(recipe, "--out", out, "--stage", "train", *again).stdout
     assert (taught / "train.de").stat().st_mtime_ns == written
 
 
@@ -368,11 +317,10 @@ def test_a_run_stopped_within_an_epoch_resumes_on_as_many_devices_alone(recipe):
     kept["train"]["max-update"] = 7  # as if a kill, not the budget, had stopped it
     (folder / "settings.json").write_text(json.dumps(kept))
     more = (*stopped[:-1], "train.max-update=7")
-    refused = subprocess.run(
-        [sys.executable, "-m", "resmlp_mt.recipe", recipe, *more], env=environment() | {"WORLD_SIZE": "2"},
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert refused.returncode == 1 and "within an epoch, on 1 devices, not 2: go on with as many" in refused.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORLD_SIZE", "2")
+        refused = run(recipe, *more, status=1)
+    assert "within an epoch, on 1 devices, not 2: go on with as many" in refused.stderr
     run(recipe, *more)
     assert updates_of(folder / "checkpoints" / "checkpoint_last.pt") == 7
 
@@ -383,99 +331,6 @@ def test_a_batch_is_shared_exactly_and_fits(effective, most, devices):
     assert shared["max-tokens"] <= most
     total = shared["max-tokens"] * shared["update-freq"] * devices
     assert abs(total - effective) <= shared["update-freq"] * devices / 2  # to the token that each step is rounded by
-
-
-def load_compare():
-    """Load the comparison's script as a module."""
-    spec = spec_from_file_location("compare", ROOT / "recipes/multi30k/compare.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.ROUNDS = 1
-    return module
-
-
-def compare(out, recipe, *arguments):
-    """Run the comparison in this process, and return its table."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["compare", str(out), "--recipe", str(recipe), *arguments])
-        load_compare().main()
-    return json.loads((out / "comparison.json").read_text())
-
-
-def test_a_comparison_takes_the_mean_over_seeds_and_leaves_the_test_set_alone_until_asked(recipe):
-    out = recipe.parent / "compared"
-    line = ["--seeds", "1,2", "--configs", "resmlp_tiny", "--updates", "7", "average=1"]
-    (row,) = compare(out, recipe, *line)
-    first, second = row["runs"]
-    assert row["updates"] == 7
-    assert first["best_valid_loss"] != second["best_valid_loss"]  # the seeds differ
-    assert row["valid_loss"] == pytest.approx((first["valid_loss"] + second["valid_loss"]) / 2)
-    assert "bleu" not in row and not list(out.glob("*/generate.txt"))
-    before = {path: path.stat().st_mtime_ns for path in out.glob("*/checkpoints/*.pt")}
-    (row,) = compare(out, recipe, *line, "--test")
-    for key in ("bleu", "chrf"):
-        assert row[key] == pytest.approx(sum(run[key] for run in row["runs"]) / 2)
-    assert before == {path: path.stat().st_mtime_ns for path in before}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("train.seed=5",), "train.seed is set by --seeds"),
-        (("train.max-epoch=5",), "train.max-epoch is set by --updates"),
-        (("--seeds", "1,1"), "--configs and --seeds must name each but once"),
-        (("--seeds", "one"), "--seeds one: seeds are integers"),
-    ],
-)
-def test_what_a_comparison_cannot_take_is_refused(recipe, capsys, arguments, message):
-    with pytest.raises(SystemExit):
-        compare(recipe.parent / "none", recipe, "--updates", "7", "--configs", "resmlp_tiny", *arguments)
-    assert message in capsys.readouterr().err
-
-
-def test_a_comparison_without_time_is_refused(recipe, capsys):
-    for budget in (("--minutes", "0"), ("--updates", "-1")):
-        with pytest.raises(SystemExit):
-            compare(recipe.parent / "none", recipe, *budget, "--configs", "resmlp_tiny")
-        assert "must be above 0" in capsys.readouterr().err
-
-
-def test_a_comparison_by_time_gives_each_the_updates_that_its_speed_allows(recipe):
-    out = recipe.parent / "timed"
-    line = ["--minutes", "0.02", "--configs", "resmlp_tiny,transformer", "average=1"]
-    rows = compare(out, recipe, *line)
-    speeds = json.loads((out / "speeds.json").read_text())
-    assert {row["config"]: row["updates"] for row in rows} == {
-        name: round(1.2 * measured["updates_per_second"]) for name, measured in speeds.items()
-    }
-    assert rows[0]["valid_bleu"] >= rows[1]["valid_bleu"]
-    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
-    compare(out, recipe, *line)
-    assert json.loads((out / "speeds.json").read_text()) == speeds  # a repeated run ends alike
-
-
-def test_every_configuration_of_the_comparison_can_be_read_and_changes_something():
-    module = load_compare()
-    read = {
-        name: read_recipe(module.RECIPE, ["train.max-update=800"], name, module.CONFIGS)["train"]
-        for name in ("resmlp_tiny", "resmlp_plus_tiny", "transformer", *OmegaConf.load(module.CONFIGS))
-    }
-    assert len({json.dumps(options, sort_keys=True) for options in read.values()}) == len(read)
-    for options in read.values():
-        assert options["lr-scheduler"] == "inverse_sqrt" or options["total-num-update"] == 800
-    for options in read.values():
-        parse_args_and_arch(get_training_parser(), ["data-bin", *arguments(**options)])
-
-
-def test_a_speed_that_was_measured_with_other_options_is_measured_anew(recipe):
-    out, module = recipe.parent / "timed", load_compare()
-    options = (["train.max-epoch=0", f"train.max-tokens={tokens}"] for tokens in (200, 1000))
-    one, other = (read_recipe(recipe, each, None) for each in options)
-    Run(one, out).prepare()
-    speeds = module.measure_speeds({"a": one, "b": one}, out)
-    assert module.measure_speeds({"a": one}, out) == {"a": speeds["a"]}
-    again = module.measure_speeds({"a": one, "b": other}, out)
-    assert again["a"] == speeds["a"] and again["b"] != speeds["b"]
 
 
 def test_the_two_wmt14_recipes_differ_in_what_the_paper_has_them_differ():
@@ -505,7 +360,7 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
     assert "--max-tokens 1250" in done.stdout and "--update-freq 2" in done.stdout
     assert {"torch", "fairseq", "sentencepiece", "sacrebleu"} <= results["versions"].keys()
     assert results["data_sha256"] == json.loads((out / "prepare.json").read_text())["text"]["sha256"]
-    assert results["seed"] == 1 and results["command"].startswith("python -m resmlp_mt.recipe ")
+    assert results["seed"] == 1
     assert "bleu_tokenized" in results and f"BLEU on Moses's tokens {results['bleu_tokenized']:.2f}" in done.stdout
     assert json.loads((out / "prepare.json").read_text())["text"]["train"]["dropped"]["max_words"] > 0
 

@@ -53,13 +53,13 @@ def test_validate_repeats_the_last_validation_and_its_bleu_is_that_of_generate(t
 
 
 def test_a_run_that_is_stopped_then_killed_then_run_again_ends_where_an_unbroken_run_ends(trained, tmp_path):
-    command = ("fairseq_cli.train", *trained.options, "--save-dir", tmp_path)
-    run(*command, "--max-update", 50)
+    command = (*trained.options, "--save-dir", tmp_path)
+    in_this_process("train", *command, "--max-update", 50)
     assert not torch.equal(
         *(weights(f / "checkpoint_last.pt")["encoder.layer_norm.alpha"] for f in (tmp_path, trained.folder))
     )
 
-    killed = start(*command, "--max-update", 120)
+    killed = start("fairseq_cli.train", *command, "--max-update", 120)
     for line in killed.stdout:
         if '"num_updates": "85"' in line:
             killed.send_signal(signal.SIGKILL)
@@ -67,7 +67,7 @@ def test_a_run_that_is_stopped_then_killed_then_run_again_ends_where_an_unbroken
     fail(killed)
     assert killed.returncode == -signal.SIGKILL
 
-    log = finish(start(*command, "--max-update", 120))
+    log = finish(start("fairseq_cli.train", *command, "--max-update", 120))
     updates = int(re.search(r"Loaded checkpoint .* @ (\d+) updates", log)[1])
     assert 80 <= updates < 120
     assert logged(log, "loss") == logged(trained.log, "loss")[updates:]

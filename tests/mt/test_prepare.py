@@ -28,6 +28,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tqdm import tqdm
 
+from resmlp_core import files
 from resmlp_core.files import UserError, alone_in, replacing
 from resmlp_mt import prepare as module
 from resmlp_mt.corpus import one_line
@@ -392,7 +393,8 @@ def test_a_folder_of_anothers_is_left_alone(data: Path, tmp_path: Path) -> None:
         prepare(data, "en", "de", VOCABULARY, tmp_path)
 
 
-def test_one_process_at_a_time(data: Path, tmp_path: Path) -> None:
+def test_one_process_at_a_time(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PATIENCE", 0.2)
     with alone_in(tmp_path), pytest.raises(UserError, match="another process"):
         prepare(data, "en", "de", VOCABULARY, tmp_path)
 

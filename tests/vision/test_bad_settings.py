@@ -57,6 +57,7 @@ def images(tmp_path_factory):
         ("seed=-1", "seed=-1 must be 0 or more"),
         ("repeated_aug=-2", "repeated_aug=-2 must be 0 or more"),
         ("scale=[1]", "scale=[1.0] must be two shares of the area, the smaller first"),
+        ("sched=step decay_rate=-1", "decay_rate=-1.0 must be 0 or more"),
         ("scale=[1,0.5]", "scale=[1.0, 0.5] must be two shares of the area"),
     ],
 )

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from timm.data import ImageNetInfo
 from resmlp_vision import create_model
 from resmlp_vision.classifiers import build
 from resmlp_vision.classify import classify as label
+from resmlp_vision.classify import main
 from resmlp_vision.config import Config
 from resmlp_vision.images import open_rgb
 
@@ -33,9 +35,22 @@ def checkpoint(tmp_path_factory):
     return path
 
 
-def classify(checkpoint, *arguments):
-    line = [sys.executable, "-m", "resmlp_vision.classify", *map(str, arguments), "--checkpoint", str(checkpoint)]
-    return subprocess.run([*line, "--model", "resmlp_s12"], capture_output=True, text=True)
+@pytest.fixture
+def classify(capsys):
+    """The command, in this process: its status, and what it prints."""
+
+    def run(checkpoint, *images):
+        line = ["classify", *map(str, images), "--checkpoint", str(checkpoint), "--model", "resmlp_s12"]
+        with mock.patch("sys.argv", line):
+            try:
+                status = main()
+            except SystemExit as stopped:
+                status = stopped.code
+        printed = capsys.readouterr()
+        told = f"{status}\n" if isinstance(status, str) else ""  # which Python prints as it exits with 1
+        return Namespace(returncode=1 if told else status or 0, stdout=printed.out, stderr=printed.err + told)
+
+    return run
 
 
 def noise(mode):
@@ -43,7 +58,7 @@ def noise(mode):
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), mode)
 
 
-def test_images_of_every_kind_get_five_labels_with_probabilities(checkpoint, tmp_path):
+def test_images_of_every_kind_get_five_labels_with_probabilities(classify, checkpoint, tmp_path):
     images = {
         "rgb.png": noise("RGB"),
         "grey.jpg": noise("L"),
@@ -63,7 +78,7 @@ def test_images_of_every_kind_get_five_labels_with_probabilities(checkpoint, tmp
     assert len(lines) == 6 * len(images)
 
 
-def test_weights_as_timm_ships_them_and_folder_names_of_imagenet(checkpoint, tmp_path):
+def test_weights_as_timm_ships_them_and_folder_names_of_imagenet(classify, checkpoint, tmp_path):
     weights = torch.load(checkpoint, weights_only=True)["model"]
     save_file(weights, tmp_path / "weights.safetensors")
     noise("RGB").save(tmp_path / "image.png")
@@ -93,6 +108,16 @@ def test_a_photograph_that_was_taken_upright_is_seen_upright(checkpoint, tmp_pat
     assert found == expected
 
 
+def test_a_photograph_whose_exif_data_are_damaged_stays_as_it_is(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"
+    damaged = bytearray(exif.tobytes())
+    damaged[17] = 32  # a tag of numbers, in place of the maker's
+    for name, data, size in (("turned", exif.tobytes(), (40, 60)), ("damaged", bytes(damaged), (60, 40))):
+        noise("RGB").save(tmp_path / f"{name}.jpg", exif=data)
+        assert open_rgb(tmp_path / f"{name}.jpg").size == size
+
+
 def test_weights_given_for_a_tagged_model_are_fitted_like_any(checkpoint):
     config = Config(data="x", out="x", model="resmlp_s12.fb_in1k", pretrained=True, checkpoint=str(checkpoint))
     model = build(dataclasses.replace(config, img_size=288), 10)
@@ -112,25 +137,19 @@ def test_integers_within_eight_bits_keep_their_brightness_and_floats_are_refused
         open_rgb(tmp_path / "float.tif")
 
 
-def test_what_is_no_image_is_named_in_one_line(checkpoint, tmp_path):
+def test_what_is_no_image_is_named_in_one_line_and_the_images_beside_it_are_classified(classify, checkpoint, tmp_path):
     noise("RGB").save(tmp_path / "whole.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:500])
     (tmp_path / "text.png").write_text("not an image")
-    for name in ("cut.jpg", "text.png", "missing.png"):
-        done = classify(checkpoint, tmp_path / name)
-        assert done.returncode == 1
-        assert name in done.stderr and len(done.stderr.splitlines()) == 1
-
-
-def test_the_images_beside_a_broken_one_are_classified_all_the_same(checkpoint, tmp_path):
-    (tmp_path / "broken.png").write_text("not an image")
-    noise("RGB").save(tmp_path / "whole.png")
-    done = classify(checkpoint, tmp_path / "broken.png", tmp_path / "whole.png")
+    broken = ("cut.jpg", "text.png", "missing.png")
+    done = classify(checkpoint, *(tmp_path / name for name in (*broken, "whole.jpg")))
     assert done.returncode == 1
-    assert "broken.png" in done.stderr and done.stdout.startswith(f"{tmp_path}/whole.png\n")
+    for line, name in zip(done.stderr.splitlines(), broken, strict=True):
+        assert line.startswith("classify: ") and name in line
+    assert done.stdout.startswith(f"{tmp_path}/whole.jpg\n")
 
 
-def test_a_checkpoint_of_other_classes_gives_their_numbers(tmp_path):
+def test_a_checkpoint_of_other_classes_gives_their_numbers(classify, tmp_path):
     torch.save(create_model("resmlp_s12", num_classes=3).state_dict(), tmp_path / "three.pth")
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     done = classify(tmp_path / "three.pth", tmp_path / "a.png")
@@ -145,7 +164,7 @@ def test_a_checkpoint_of_other_classes_gives_their_numbers(tmp_path):
         (lambda: {"head.weight": Path("x")}, " is not a file of weights"),
     ],
 )
-def test_a_file_that_does_not_fit_is_named_in_one_line(tmp_path, content, message):
+def test_a_file_that_does_not_fit_is_named_in_one_line(classify, tmp_path, content, message):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     torch.save(content(), tmp_path / "other.pth")
     done = classify(tmp_path / "other.pth", tmp_path / "a.png")
