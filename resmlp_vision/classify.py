@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import ImageOps
 from timm.data import ImageNetInfo, create_transform, resolve_model_data_config
 
 from resmlp_core import fold
@@ -22,9 +21,8 @@ def classify(model: Any, path: Path, count: int = 5) -> list[tuple[int, float]]:
         ValueError: the file is no image.
     """
     transform = create_transform(**resolve_model_data_config(model))
-    image = ImageOps.exif_transpose(open_rgb(path))  # upright, as the camera was held
     with torch.inference_mode():
-        probabilities = model(transform(image).unsqueeze(0)).softmax(dim=-1)[0]
+        probabilities = model(transform(open_rgb(path)).unsqueeze(0)).softmax(dim=-1)[0]
     best = probabilities.topk(min(count, len(probabilities)))
     return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
@@ -58,7 +56,8 @@ def main() -> None:
             else:
                 label = names.index_to_description(index) if model.num_classes == 1000 else f"class {index}"
             print(f"  {probability:7.2%}  {label}", flush=True)
-    sys.exit(status)
+    if status:
+        sys.exit(status)
 
 
 if __name__ == "__main__":

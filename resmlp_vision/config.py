@@ -23,7 +23,7 @@ class RunConfig:
     val_split: str | None = "validation"  # null: no validation
     image_key: str = "image"
     label_key: str = "label"
-    max_unreadable: int = 100  # images that are skipped in a pass over the data before a run is stopped
+    max_unreadable: int = 100  # images that a process skips in a pass over the data before a run is stopped
 
     # Model
     model: str = "resmlp_s12"  # ours, or any other of timm's
@@ -43,7 +43,7 @@ class RunConfig:
     lr: float = 5e-3
     weight_decay: float = 0.2  # none on alpha, beta and biases
     clip_grad: float | None = None  # norm of the whole gradient; LAMB clips at 1 by itself
-    sched: str = "cosine"  # or step, tanh, constant
+    sched: str = "cosine"  # or step, constant
     warmup_epochs: float = 5
     warmup_lr: float = 1e-6
     min_lr: float = 1e-5
@@ -79,7 +79,7 @@ class Config(RunConfig):
     smoothing: float = 0.1
     mixup: float = 0.8
     cutmix: float = 1.0
-    repeated_aug: int = 3  # times that an image appears in an epoch, differently augmented; 0 for plain epochs
+    repeated_aug: int = 3  # n: an epoch has an n-th of the images, each n times, differently augmented; 0: plain epochs
     auto_augment: str | None = "rand-m9-mstd0.5-inc1"
     color_jitter: float = 0.4  # where auto_augment is null
     reprob: float = 0.25  # random erasing
@@ -127,7 +127,7 @@ FREE = {"data", "device", "workers", "val_batch_size", "val_every", "max_unreada
 FREE_WITH_LABELS = {"accumulate"}  # DINO's loss follows a mean over each part
 CHOICES = {
     "dtype": ("float32", "bfloat16", "float16"),
-    "sched": ("cosine", "step", "tanh", "constant"),
+    "sched": ("cosine", "step", "constant"),
     "interpolation": ("bicubic", "bilinear", "nearest"),
 }
 POSITIVE = (
@@ -136,11 +136,14 @@ POSITIVE = (
 )
 NOT_NEGATIVE = (
     *("workers", "seed", "max_unreadable", "repeated_aug", "local_views", "color_jitter", "mixup", "cutmix"),
-    *("lr", "min_lr", "warmup_lr", "warmup_epochs", "weight_decay"),
+    *("lr", "min_lr", "warmup_lr", "warmup_epochs", "weight_decay", "decay_rate", "final_weight_decay"),
+    "warmup_teacher_temp_epochs",
 )
 RANGES = ("scale", "global_scale", "local_scale")
 SHARES = ("drop_path", "smoothing", "reprob", "hflip", "crop_pct", "ema_decay", "momentum_teacher")
-POSITIVE_IN_DINO = ("local_size", "out_dim", "hidden_dim", "bottleneck_dim", "weight_decay")
+POSITIVE_IN_DINO = (
+    *("local_size", "out_dim", "hidden_dim", "bottleneck_dim", "weight_decay", "teacher_temp", "warmup_teacher_temp"),
+)
 Settings = TypeVar("Settings", bound=RunConfig)
 
 
@@ -189,7 +192,7 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
     for key in SHARES:
         if not 0 <= (getattr(config, key, 0) or 0) <= 1:
             raise UserError(f"{key}={getattr(config, key)} must be from 0 to 1")
-    if config.sched in ("cosine", "tanh") and 0 < config.lr < config.min_lr:
+    if config.sched == "cosine" and 0 < config.lr < config.min_lr:
         raise UserError(f"min_lr={config.min_lr} must not be more than lr={config.lr}, from which the rate falls to it")
     if config.warmup_epochs > config.epochs:
         raise UserError(f"warmup_epochs={config.warmup_epochs} must not be more than epochs={config.epochs}")
@@ -197,7 +200,8 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
         bounds = getattr(config, key, (1, 1))
         if not (len(bounds) == 2 and 0 < bounds[0] <= bounds[1] <= 1):
             raise UserError(f"{key}={list(bounds)} must be two shares of the area, the smaller first")
-    if len(blur := getattr(config, "blur", (1, 1, 1))) != 3:
+    blur = getattr(config, "blur", (1, 1, 1))
+    if not (len(blur) == 3 and all(0 <= share <= 1 for share in blur)):
         raise UserError(f"blur={list(blur)} must be three shares, for the first, the second and the local views")
     return config
 

@@ -94,9 +94,11 @@ class Images(ImageDataset):
             try:
                 file, label = self.reader[index]
                 with file:
-                    return self.transform(open_rgb(file)), label
+                    image = open_rgb(file)
             except (ValueError, OSError) as error:
                 self.unreadable.add(self.reader.filename(index) or f"image {index}", error)
+            else:
+                return self.transform(image), label
             if not self.training or self.unreadable.beyond():
                 return self.transform(BLANK), 0 if self.training else UNREADABLE
             index = (index + 1) % len(self.reader)

@@ -5,17 +5,28 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
+
+
+def turn_upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF data say; where these are damaged it stays as it is."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, struct.error):
+        return image
 
 
 def open_rgb(file: str | Path | BinaryIO) -> Image.Image:
     """Read an image file as 8-bit RGB: grey, CMYK, with a palette, an alpha channel or 16 bits a channel.
 
+    It is turned upright, as the camera was held (EXIF), which timm leaves out.
+
     Raises:
         ValueError: it is no image, or is cut short; the message names it.
     """
     try:
-        with Image.open(file) as image:
+        with Image.open(file) as stored:
+            image = turn_upright(stored)
             if image.mode == "F":
                 raise ValueError("its pixels are floating-point numbers, of no known range")
             if image.mode.startswith("I"):  # more than 8 bits, which Pillow's conversion would clip to the lowest 8

@@ -204,10 +204,6 @@ class ResMLP(nn.Module):
         """Name the groups of parameters for layer-wise learning rates."""
         return {"stem": r"^stem", "blocks": [(r"^layers\.(\d+)", None), (r"^(norm|pool)", (99999,))]}
 
-    def no_weight_decay(self) -> set[str]:
-        """Name what decays in no recipe: α, β and biases, and the class embedding of Class-MLP."""
-        return {name for name, parameter in self.named_parameters() if parameter.dim() <= 1}
-
 
 def init_weights(module: nn.Module) -> None:
     """Start linear layers as the released models do: a truncated normal of deviation 0.02, biases at 0."""

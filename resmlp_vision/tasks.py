@@ -6,7 +6,6 @@ from pathlib import Path
 import timm
 import torch
 import torch.nn.functional as F
-from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.task import ClassificationTask, LogitDistillationTask, TrainingTask
 from torch import Tensor, nn
 
@@ -44,13 +43,10 @@ def create_task(model: nn.Module, config: Config, device: torch.device, classes:
     Raises:
         UserError: the teacher is unknown, or knows other classes, or takes images of another size.
     """
-    criterion: nn.Module = nn.CrossEntropyLoss()
-    if config.mixup > 0 or config.cutmix > 0:
-        criterion = SoftTargetCrossEntropy()  # mixup smooths the labels itself
-    elif config.smoothing > 0:
-        criterion = LabelSmoothingCrossEntropy(config.smoothing)
+    # of soft targets, which mixup gives, it has smoothed the labels itself
+    loss = {"smoothing": config.smoothing, "soft_targets": config.mixup > 0 or config.cutmix > 0}
     if config.teacher is None:
-        return ClassificationTask(model, criterion, device=device, verbose=False)
+        return ClassificationTask(model, criterion_kwargs=loss, device=device, verbose=False)
     try:
         path = Path(config.teacher)
         if path.suffix in (".tar", ".pth", ".pt") and not path.is_file():
@@ -72,5 +68,5 @@ def create_task(model: nn.Module, config: Config, device: torch.device, classes:
         raise UserError(f"teacher={config.teacher} cannot take images of img_size={config.img_size}: {why}") from None
     teacher.requires_grad_(False)
     return HardDistillationTask(
-        model, teacher.to(device), criterion, task_loss_weight=0.5, device=device, verbose=False
+        model, teacher.to(device), criterion_kwargs=loss, task_loss_weight=0.5, device=device, verbose=False
     )

@@ -22,10 +22,16 @@ from timm.data import Mixup, resolve_model_data_config
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.task import TrainingTask
-from timm.utils import NativeScaler, dispatch_clip_grad, distribute_bn, random_seed
+from timm.utils import (
+    NativeScaler,
+    dispatch_clip_grad,
+    distribute_bn,
+    load_checkpoint_metadata,
+    random_seed,
+    unwrap_model,
+)
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from resmlp_core.checkpoint import read_checkpoint
 from resmlp_core.files import UserError, alone_in, replacing, reporting
 from resmlp_vision.checkpoints import LAST, Saver, resume
 from resmlp_vision.classifiers import build, options_in
@@ -269,7 +275,7 @@ class SupervisedTrainer(Trainer[Config]):
         outcome: dict[str, float] = {}
         for ema, prefix in ((False, ""), (True, "ema_")):
             if not ema or self.task.has_ema():
-                model = self.task.get_eval_model(ema=ema)
+                model = unwrap_model(self.task.get_eval_model(ema=ema))  # in validation there is nothing to exchange
                 distribute_bn(model, dist.get_world_size(), reduce=True)  # what is measured is what is saved
                 with self.autocast():
                     found = evaluate(model, self.val_loader, self.device)
@@ -379,7 +385,7 @@ def refuse_other_inputs(out: Path, inputs: dict[str, Any]) -> dict[str, str]:
     Raises:
         UserError: they have changed.
     """
-    before = options_in(read_checkpoint(out / LAST))
+    before = options_in(load_checkpoint_metadata(out / LAST))
     for key, name in (("num_classes", "classes"), ("images", "images")):
         if before.get(key) != inputs[key]:
             raise UserError(
