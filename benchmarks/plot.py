@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,61 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
-from measure import MEASURED, OUT
+from measure import OUT
 
-TITLES = {
-    "mt_train": "Training a translator, beside fairseq's Transformer",
-    "mt_decode": "Translating, beside fairseq's Transformer",
-    "vision_infer": "Classifying, beside timm's ResMLP",
-    "vision_train": "Training a classifier, beside timm's ResMLP",
+
+@dataclass
+class Benchmark:
+    """How the rows of one are drawn: ours as bars, some others as markers, all as ratios to the peer."""
+
+    title: str
+    work: str  # a row's, made of its keys
+    others: tuple[str, ...]
+    ours: str = "ours"
+
+    def of(self, contender: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+        """Return a contender's rows by their work."""
+        return {self.work.format_map(row): row for row in rows if row["contender"] == contender}
+
+
+BENCHMARKS = {
+    "mt_train": Benchmark(
+        "Training a translator, beside fairseq's Transformer",
+        "{size}, {words:,} words a batch",
+        ("fairseq's Transformer, by oneDNN",),
+    ),
+    "mt_decode": Benchmark(
+        "Translating, beside fairseq's Transformer",
+        "beam {beam}, {batch} × {length} tokens",
+        ("CTranslate2 float32", "CTranslate2 int8"),
+    ),
+    "vision_infer": Benchmark(
+        "Classifying, beside timm's ResMLP", "{dtype}, {batch} × 224², {mode}", ("ours",), "ours, folded"
+    ),
+    "vision_train": Benchmark(
+        "Training a classifier, beside timm's ResMLP",
+        "{dtype}, {batch} × 224²",
+        ("timm's resmlp_12_224, by oneDNN",),
+    ),
 }
-OURS = ("ours", "ours, folded")
 
 
-def describe(row: Mapping[str, Any]) -> str:
-    """Name a row's work."""
-    work = ", ".join(f"{key} {value}" for key, value in row.items() if key not in MEASURED)
-    return f"{work}, folded" if row["contender"] == "ours, folded" else work
+def draw(axes: Axes, benchmark: Benchmark, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw one benchmark."""
+    bars = benchmark.of(benchmark.ours, rows)
+    ratios = [row["ratio"] for row in bars.values()]
+    spread = [[abs(row["ratio"] - row["ratio_range"][i]) for row in bars.values()] for i in (0, 1)]
+    axes.barh(list(bars), ratios, xerr=spread, color="tab:blue", ecolor="gray", label=benchmark.ours)
+    for other, marker in zip(benchmark.others, "os", strict=False):
+        if found := benchmark.of(other, rows):
+            ratios = [row["ratio"] for row in found.values()]
+            axes.plot(ratios, list(found), marker, color="tab:orange", markeredgecolor="black", label=other)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.invert_yaxis()
+    axes.set_title(benchmark.title, loc="left", fontsize="medium")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
 
 
 def main() -> None:
@@ -33,28 +73,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=OUT, help=f"folder of the benchmarks' JSON files (default: {OUT})")
     folder = parser.parse_args().out
-    found = {name: folder / f"{name}.json" for name in TITLES if (folder / f"{name}.json").exists()}
-    if not found:
-        parser.error(f"{folder} has no results: run the benchmarks first")
-    bars = {
-        name: [row for row in json.loads(path.read_text(encoding="utf-8"))["rows"] if row["contender"] in OURS]
-        for name, path in found.items()
+    rows = {
+        name: json.loads(path.read_text(encoding="utf-8"))["rows"]
+        for name in BENCHMARKS
+        if (path := folder / f"{name}.json").exists()
     }
-    heights = [len(rows) + 1 for rows in bars.values()]
+    if not rows:
+        parser.error(f"{folder} has no results: run the benchmarks first")
+    heights = [len(BENCHMARKS[name].of(BENCHMARKS[name].ours, rows[name])) + 1 for name in rows]
     figure, grid = plt.subplots(
-        len(bars), 1, figsize=(8, 0.3 * sum(heights) + 1), height_ratios=heights, sharex=True, squeeze=False,
+        len(rows), 1, figsize=(10, 0.3 * sum(heights) + 1), height_ratios=heights, sharex=True, squeeze=False,
         layout="constrained",
     )  # fmt: skip
-    for axes, (name, rows) in zip(grid[:, 0], bars.items(), strict=True):
-        ratios = [row["ratio"] for row in rows]
-        spread = [
-            [row["ratio"] - row["ratio_range"][0] for row in rows],
-            [row["ratio_range"][1] - row["ratio"] for row in rows],
-        ]
-        axes.barh([describe(row) for row in rows], ratios, xerr=spread, color="tab:blue", ecolor="gray")
-        axes.axvline(1, color="black", linewidth=1)
-        axes.invert_yaxis()
-        axes.set_title(TITLES[name], loc="left", fontsize="medium")
+    for axes, name in zip(grid[:, 0], rows, strict=True):
+        draw(axes, BENCHMARKS[name], rows[name])
     grid[-1, 0].set_xlabel("times the peer's speed; grey: least and greatest of the rounds")
     figure.savefig(folder / "speed.png", dpi=120)
     print(folder / "speed.png")
