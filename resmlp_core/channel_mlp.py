@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from resmlp_core.onednn import by_onednn
+
 
 class ChannelMLP(nn.Module):
     """Two linear layers over the channels with GELU between, the same for every position.
@@ -29,6 +31,7 @@ class ChannelMLP(nn.Module):
         self.activation = activation
         self.dropout = dropout or nn.Identity()
 
+    @by_onednn
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., dim)`` to ``(..., dim)``."""
         return self.fc2(self.dropout(self.activation(self.fc1(x))))

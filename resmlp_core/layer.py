@@ -10,7 +10,6 @@ from resmlp_core.channel_mlp import ChannelMLP
 from resmlp_core.convolution import ConvolvedMixer
 from resmlp_core.cross_position import CrossPositionLinear
 from resmlp_core.fold import FoldedCrossChannel, FoldedCrossPosition
-from resmlp_core.onednn import by_onednn
 
 
 class ResidualSublayer(nn.Module):
@@ -38,7 +37,6 @@ class ResidualSublayer(nn.Module):
         self.post = Affine(dim, scale=layer_scale)
         self.dropout = dropout or nn.Identity()
 
-    @by_onednn
     def forward(self, x: Tensor, **mixer_options: Any) -> Tensor:
         """Map ``(T, B, dim)`` to ``(T, B, dim)``; the options go to the mixer."""
         return x + self.dropout(self.post(self.mixer(self.pre(x), **mixer_options)))
@@ -88,7 +86,6 @@ class ResMLPLayer(nn.Module):
             self.cross_position = ResidualSublayer(dim, cross_position, layer_scale, dropout, norm)
         self.cross_channel: nn.Module = ResidualSublayer(dim, cross_channel, layer_scale, dropout, norm)
 
-    @by_onednn
     def forward(self, x: Tensor, **mixer_options: Any) -> Tensor:
         """Map ``(T, B, dim)`` to ``(T, B, dim)``; the options, such as ``padding_mask``, go to what mixes positions."""
         return self.cross_channel(self.cross_position(x, **mixer_options))

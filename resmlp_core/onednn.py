@@ -6,26 +6,33 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 Forward = TypeVar("Forward", bound=Callable[..., Any])
 
 
-def can_multiply(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN can take x Wᵀ over from ``nn.Linear``: float32 on a CPU, and nothing that traces or transforms."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+def can_multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether oneDNN can take x Wᵀ + b over: plain float32 on a CPU, and nothing that traces or transforms."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
         return False
     return bool(
-        all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, weight))
-        and x.layout == torch.strided
+        all(
+            type(t) in (Tensor, nn.Parameter)
+            and t.device.type == "cpu"
+            and t.dtype == torch.float32
+            and t.layout == torch.strided
+            and forward_ad.unpack_dual(t).tangent is None
+            for t in (x, weight, bias)
+            if t is not None
+        )
         and x.numel() > 0
         and x.shape[-1:] == weight.shape[1:]
+        and (bias is None or (bias.shape == weight.shape[:1] and bias.is_contiguous()))  # it takes no strides of b
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
-        and forward_ad.unpack_dual(x).tangent is None
     )
 
 
@@ -33,23 +40,30 @@ def by_onednn(forward: Forward) -> Forward:
     """Let oneDNN compute the linear layers of a module's ``forward``, and their gradients, in training on a CPU.
 
     The modules in it stay what they are. Elsewhere, and where no gradients are asked for, ``forward`` is as it was.
+    What ``torch.utils.checkpoint`` computes anew within it must be decorated itself.
     """
 
     @wraps(forward)
-    def wrapped(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if not (self.training and torch.is_grad_enabled() and x.device.type == "cpu") or torch.compiler.is_compiling():
-            return forward(self, x, *args, **kwargs)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if (
+            not (self.training and torch.is_grad_enabled())
+            or torch.compiler.is_compiling()
+            or torch.jit.is_tracing()
+            or getattr(next(self.parameters(), None), "device", None) != torch.device("cpu")
+        ):
+            return forward(self, *args, **kwargs)
         with _ByOneDNN():
-            return forward(self, x, *args, **kwargs)
+            return forward(self, *args, **kwargs)
 
     return cast(Forward, wrapped)
 
 
 class _ByOneDNN(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is F.linear and not kwargs and can_multiply(*args[:2]):
-            x, weight, *bias = args
-            return _Linear.apply(x.reshape(-1, x.size(-1)), weight, *bias).view(*x.shape[:-1], -1)
+        if function is F.linear and not kwargs and can_multiply(*args):
+            x, *parameters = args
+            rows = x.reshape(-1, x.size(-1)).contiguous()
+            return _Linear.apply(rows, *parameters).view(*x.shape[:-1], -1)
         return function(*args, **(kwargs or {}))
 
 
@@ -64,16 +78,19 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
+        x, weight = inputs[:2]
+        for_x, for_weight = ctx.needs_input_grad[:2]
+        ctx.save_for_backward(x if for_weight else None, weight if for_x else None)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = (*ctx.needs_input_grad, False)[:3]
-        to_x = _Linear.apply(gradient, weight.t()) if of_x else None
+        for_x, for_weight, for_bias = (*ctx.needs_input_grad, False)[:3]
+        to_x = _Linear.apply(gradient, weight.t()) if for_x else None
         to_weight = None
-        if of_weight:  # oneDNN lays out the second factor anew for its use, which the larger one is worth
-            narrow = gradient.size(1) <= x.size(1)
-            to_weight = _Linear.apply(gradient.t(), x.t()) if narrow else _Linear.apply(x.t(), gradient.t()).t()
-        gradients = to_x, to_weight, gradient.sum(0) if of_bias else None
+        if for_weight and gradient.size(1) <= x.size(1):
+            to_weight = _Linear.apply(gradient.t(), x.t())
+        elif for_weight:  # oneDNN lays out its second factor anew: that should be the larger
+            to_weight = _Linear.apply(x.t(), gradient.t()).t().contiguous()
+        gradients = to_x, to_weight, gradient.sum(0) if for_bias else None
         return gradients[: len(ctx.needs_input_grad)]

@@ -29,7 +29,7 @@ class PackedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in_features)`` to ``(..., out_features)``."""
-        if torch.is_grad_enabled() or not can_multiply(x, self.weight):
+        if torch.is_grad_enabled() or not can_multiply(x, self.weight, self.bias):
             return super().forward(x)
         if x.numel() == self.in_features:  # for one column PyTorch employs one thread, for two all of them
             y = (self.weight @ x.reshape(1, -1).repeat(2, 1).t())[:, 0]

@@ -12,6 +12,12 @@ from resmlp_mt.encoder import build_channel_mlp, build_cross_position, wrap_laye
 from resmlp_mt.left_padding import left_padding, rotate
 
 
+class CrossAttention(MultiheadAttention):
+    """fairseq's attention."""
+
+    forward = by_onednn(MultiheadAttention.forward)
+
+
 class ResMLPDecoderLayer(ResMLPLayer):
     """The paper's layer with a lower-triangular A and, between its two sublayers, cross-attention to the source.
 
@@ -35,7 +41,7 @@ class ResMLPDecoderLayer(ResMLPLayer):
         self.encoder_attn: nn.Module | None = None
         if not no_encoder_attn:
             self.encoder_attn_pre: Any = NORMS[cfg.pre_norm](dim)
-            self.encoder_attn = MultiheadAttention(
+            self.encoder_attn = CrossAttention(
                 dim,
                 cfg.decoder.attention_heads,
                 kdim=cfg.encoder.embed_dim,
@@ -48,7 +54,6 @@ class ResMLPDecoderLayer(ResMLPLayer):
             self.encoder_attn_post: Any = Affine(dim, scale=cfg.layer_scale)
             self.encoder_attn_dropout = FairseqDropout(cfg.dropout, module_name=name)
 
-    @by_onednn
     def forward(  # type: ignore[override]
         self,
         x: Tensor,

@@ -143,6 +143,12 @@ def check_values(settings: dict[str, Any]) -> None:
     for option in ("disable-validation", "validate-after-updates"):
         if train.get(option):
             raise UserError(f"train.{option}: a recipe reports the validation loss")
+    epochs, interval = train.get("max-epoch"), train.get("validate-interval")
+    if type(epochs) is type(interval) is int and interval and epochs % interval and not train.get("max-update"):
+        raise UserError(
+            f"train.validate-interval={interval} leaves out the last of train.max-epoch={epochs} epochs, whose "
+            "validation loss a recipe reports"
+        )
     if train["arch"] not in ARCH_CONFIG_REGISTRY:
         raise UserError(f"train.arch={train['arch']} is not an architecture of fairseq's or of this plugin")
 

@@ -12,7 +12,7 @@ def turn_upright(image: Image.Image) -> Image.Image:
     """Turn an image as its EXIF data say; where these are damaged it stays as it is."""
     try:
         return ImageOps.exif_transpose(image)
-    except (SyntaxError, struct.error):
+    except Exception:  # damaged data raise errors of any kind; those of a broken image come again when it is read
         return image
 
 

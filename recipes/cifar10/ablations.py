@@ -43,10 +43,12 @@ def run_ablations(out: Path, overrides: list[str]) -> None:
         print(f"\n{name}", flush=True)
         try:
             config = read_config(RECIPE, [f"out={folder}", *overrides, *changes], Config)
-            results = train(config, SupervisedTrainer)
+            if results := train(config, SupervisedTrainer):  # the first process has them
+                table.append({"row": name, **{key: results[key] for key in ("parameters", "top1")}})
         finally:
             leave_processes()
-        table.append({"row": name, **{key: results[key] for key in ("parameters", "top1")}})
+    if not table:
+        return
     write_json(out / "ablations.json", table)
     print(f"\n{'':<48}{'parameters':>12}{'top-1':>8}")
     for row in table:

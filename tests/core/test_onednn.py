@@ -70,6 +70,13 @@ def test_outputs_and_gradients_are_those_of_a_linear_layer(shape, inputs, output
     x = torch.randn(inputs, *shape).movedim(0, -1) if transposed else torch.randn(*shape, inputs)
     for ours, plain in zip(gradients(Decorated(linear), x), gradients(linear, x), strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
+        assert ours.is_contiguous() or not plain.is_contiguous()
+
+
+def test_a_bias_with_strides_counts_as_it_is():
+    linear, x = nn.Linear(5, 7), torch.randn(3, 5)
+    linear.bias = nn.Parameter(torch.randn(14)[::2])
+    torch.testing.assert_close(Decorated(linear)(x), linear(x))
 
 
 @needs_onednn
@@ -126,14 +133,19 @@ def test_forward_derivatives_are_those_of_a_linear_layer():
     for model in (linear, Decorated(linear)):
         _, of_output = torch.func.jvp(model, (x,), (tangent,))
         torch.testing.assert_close(of_output, tangent @ linear.weight.T)
+        hessian = torch.func.hessian(lambda x, model=model: model(x).pow(3).sum())(x[0])
+        expected = linear.weight.T @ (6 * linear(x[0]).unsqueeze(1) * linear.weight)
+        torch.testing.assert_close(hessian, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_activation_checkpointing_computes_the_same():
+@pytest.mark.parametrize("part", ["", "cross_channel", "cross_channel.mixer"])
+def test_activation_checkpointing_computes_the_same(part):
     layer, x = make_layer(), torch.randn(5, 3, 8)
     plain = gradients(layer, x)
     checkpointed = copy.deepcopy(layer)
-    forward = checkpointed.forward
-    checkpointed.forward = lambda x: checkpoint(forward, x, use_reentrant=False)
+    module = checkpointed.get_submodule(part)
+    forward = module.forward
+    module.forward = lambda x: checkpoint(forward, x, use_reentrant=False)
     for ours, expected in zip(gradients(checkpointed, x), plain, strict=True):
         torch.testing.assert_close(ours, expected)
 
@@ -147,13 +159,30 @@ def test_a_pruned_layer_stays_pruned():
 
 
 def test_autocast_and_other_types_compute_as_before():
-    layer = make_layer()
+    model, x = Decorated(nn.Linear(5, 7)), torch.randn(3, 5)
     with torch.autocast("cpu", torch.bfloat16):
-        assert layer.cross_channel.mixer(torch.randn(5, 3, 8)).dtype == torch.bfloat16
-        assert count(lambda: layer(torch.randn(5, 3, 8))) == 0
-    assert layer.double()(torch.randn(5, 3, 8, dtype=torch.float64)).dtype == torch.float64
+        assert model(x).dtype == torch.bfloat16
+        assert count(lambda: model(x)) == 0
+    assert model.double()(x.double()).dtype == torch.float64
 
 
 def test_a_layer_in_training_compiles():
     layer, x = make_layer(), torch.randn(5, 3, 8)
-    torch.testing.assert_close(torch.compile(layer, backend="eager", fullgraph=True)(x), layer(x))
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    for ours, plain in zip(gradients(compiled, x), gradients(layer, x), strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
+def test_a_layer_in_training_is_traced():
+    layer, x = make_layer(), torch.randn(5, 3, 8)
+    torch.testing.assert_close(torch.jit.trace(layer, x)(x), layer(x))
+
+
+def test_a_frozen_layer_does_not_keep_its_input():
+    frozen, x = Decorated(nn.Linear(5, 7).requires_grad_(False)), torch.randn(3, 5, requires_grad=True)
+    hidden = x * 2
+    y = frozen(hidden)
+    with torch.no_grad():
+        hidden.zero_()
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, 2 * frozen.linear.weight.sum(0).expand(3, 5))

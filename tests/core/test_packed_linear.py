@@ -83,6 +83,13 @@ def test_new_weights_are_used_at_once(change):
 
 
 @torch.no_grad()
+def test_a_bias_with_strides_counts_as_it_is():
+    linear, packed = make_pair()
+    packed.bias = linear.bias = nn.Parameter(torch.randn(14)[::2])
+    assert_equal(packed, linear, torch.randn(3, 5))
+
+
+@torch.no_grad()
 def test_weights_of_another_call_are_used():
     linear, packed = make_pair()
     other, x = nn.Linear(5, 7), torch.randn(3, 5)

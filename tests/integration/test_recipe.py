@@ -396,6 +396,7 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
         (("generate=null",), "generate: field 'generate' is not Optional"),
         (("shown_positions=1.5",), "shown_positions: Value '1.5' of type 'float' could not be converted to Integer"),
         (("archs.resmlp_tiny.lr=0.1",), "archs.resmlp_tiny.lr=0.1 is not for the command line: give train.KEY=VALUE"),
+        (("train.validate-interval=2",), "train.validate-interval=2 leaves out the last of train.max-epoch=3 epochs"),
         (("train.disable-validation=true",), "train.disable-validation: a recipe reports the validation loss"),
         (("train.reset-optimizer=true",), "train.reset-optimizer: a run that was interrupted would begin anew"),
         (("effective_tokens=2000", "train.update-freq=2"), "train.update-freq follows from effective_tokens"),

@@ -111,9 +111,12 @@ def test_a_photograph_that_was_taken_upright_is_seen_upright(checkpoint, tmp_pat
 def test_a_photograph_whose_exif_data_are_damaged_stays_as_it_is(tmp_path):
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "maker"
-    damaged = bytearray(exif.tobytes())
-    damaged[17] = 32  # a tag of numbers, in place of the maker's
-    for name, data, size in (("turned", exif.tobytes(), (40, 60)), ("damaged", bytes(damaged), (60, 40))):
+    exif[0x011A] = 72.0
+    number = exif.tobytes().replace(b"\x01\x0f\x00\x02", b"\x01\x20\x00\x02")  # a tag of numbers, not the maker's
+    text = exif.tobytes().replace(b"\x01\x1a\x00\x05", b"\x01\x0e\x00\x05")  # a tag of text, not the resolution's
+    assert exif.tobytes() not in (number, text)
+    data_of = {"turned": exif.tobytes(), "number": number, "text": text}
+    for (name, data), size in zip(data_of.items(), [(40, 60), (60, 40), (60, 40)], strict=True):
         noise("RGB").save(tmp_path / f"{name}.jpg", exif=data)
         assert open_rgb(tmp_path / f"{name}.jpg").size == size
 
