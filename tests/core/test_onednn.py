@@ -5,13 +5,14 @@ import copy
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import prune
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from resmlp_core import ChannelMLP, CrossPositionLinear, ResMLPLayer, by_onednn
+
+from .linears import linears
 
 PRODUCT = torch.ops.mkldnn._linear_pointwise.default
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
@@ -58,16 +59,9 @@ def make_layer():
 
 
 @settings(max_examples=100)
-@given(
-    shape=st.lists(st.integers(0, 9), max_size=3),
-    inputs=st.integers(1, 40),
-    outputs=st.integers(1, 40),
-    bias=st.booleans(),
-    transposed=st.booleans(),
-)
-def test_outputs_and_gradients_are_those_of_a_linear_layer(shape, inputs, outputs, bias, transposed):
-    linear = nn.Linear(inputs, outputs, bias)
-    x = torch.randn(inputs, *shape).movedim(0, -1) if transposed else torch.randn(*shape, inputs)
+@given(linears())
+def test_outputs_and_gradients_are_those_of_a_linear_layer(linear_and_input):
+    linear, x = linear_and_input
     for ours, plain in zip(gradients(Decorated(linear), x), gradients(linear, x), strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
         assert ours.is_contiguous() or not plain.is_contiguous()
