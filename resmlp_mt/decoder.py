@@ -13,7 +13,7 @@ from resmlp_mt.left_padding import left_padding, rotate
 
 
 class CrossAttention(MultiheadAttention):
-    """fairseq's attention."""
+    """fairseq's attention, whose projections oneDNN computes in training on a CPU."""
 
     forward = by_onednn(MultiheadAttention.forward)
 
