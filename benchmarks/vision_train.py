@@ -4,8 +4,8 @@
 
 One step is mixup, forward, loss, backward and the optimiser's update through the project's own trainer, with the
 settings of the released recipe; both models get the same batch. On a CPU timm's is measured with its linear layers
-computed by oneDNN, as ours are, too. Then the trainer's loader alone reads, decodes and
-augments generated JPEG files in the main process, that is on one core.
+computed by oneDNN, as ours are, too. Then the trainer's loader alone reads, decodes and augments generated JPEG files
+in the main process, that is on one core.
 """
 
 import argparse

@@ -162,7 +162,7 @@ def _earlier_report(out: Path, settings: Settings) -> dict[str, Any]:
         if now.get(key) != value:
             option = "--" + key.replace("_", "-")
             raise UserError(
-                f"{out} was prepared with {option} {value}, not {now.get(key)}: give {the_same(key)}another --out"
+                f"{out} was prepared with {option} {value}, not {now.get(key)}: give {same_data_or(key)}another --out"
             )
     made_of = report.get("text", {}).get("source_sha256")
     if made_of and made_of != fingerprint(settings.data, settings.source_lang, settings.target_lang):
@@ -170,7 +170,7 @@ def _earlier_report(out: Path, settings: Settings) -> dict[str, Any]:
     return report
 
 
-def the_same(key: str) -> str:
+def same_data_or(key: str) -> str:
     """Say, where a folder was prepared with another setting, what else than another folder may be meant."""
     return "the same --data, or " if key == "data" else ""
 

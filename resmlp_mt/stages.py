@@ -36,7 +36,7 @@ from resmlp_mt.clean import Rules
 from resmlp_mt.corpus import digest
 from resmlp_mt.host import KEEP_MEMORY, run_fairseq
 from resmlp_mt.pictures import draw_learning_curve, read_curve
-from resmlp_mt.prepare import prepare, replace_train_targets, the_same
+from resmlp_mt.prepare import prepare, replace_train_targets, same_data_or
 from resmlp_mt.score import (
     best_hypotheses,
     bleu_of,
@@ -298,7 +298,7 @@ class Run:
         now["data"] = prepared["data"] if prepared["data"] == str(Path(data).resolve()) else data
         for key, value in now.items():
             if prepared[key] != value:
-                or_else = f"give {the_same(key)}another --out"
+                or_else = f"give {same_data_or(key)}another --out"
                 raise UserError(f"{self.out} was prepared with {key}={prepared[key]}, not {value}; {or_else}")
 
     def _refuse_long_sentences(self) -> None:

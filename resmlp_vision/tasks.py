@@ -43,7 +43,7 @@ def create_task(model: nn.Module, config: Config, device: torch.device, classes:
     Raises:
         UserError: the teacher is unknown, or knows other classes, or takes images of another size.
     """
-    # of soft targets, which mixup gives, it has smoothed the labels itself
+    # mixup gives soft targets, which it has smoothed itself
     loss = {"smoothing": config.smoothing, "soft_targets": config.mixup > 0 or config.cutmix > 0}
     if config.teacher is None:
         return ClassificationTask(model, criterion_kwargs=loss, device=device, verbose=False)

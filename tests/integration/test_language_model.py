@@ -1,13 +1,10 @@
 """The language model under fairseq's commands: preprocess, train, eval-lm, generate, interactive and hydra-train."""
 
-import io
 import json
 import math
 import os
 import re
-import runpy
 from collections import Counter
-from contextlib import redirect_stdout
 from unittest import mock
 
 import pytest
@@ -206,7 +203,7 @@ def test_hydra_train_knows_the_architectures_defaults(data, tmp_path):
     assert eval_lm(data, path, *SENTENCES)[1] < 300
 
 
-def test_the_recipe_trains_evaluates_and_does_nothing_twice(corpus, tmp_path):
+def test_the_recipe_trains_evaluates_and_does_nothing_twice(corpus, tmp_path, run_script):
     recipe = GRAMMAR.with_name("language_model.py")
     text = tmp_path / "text"
     text.mkdir()
@@ -215,11 +212,9 @@ def test_the_recipe_trains_evaluates_and_does_nothing_twice(corpus, tmp_path):
 
     def table(*options):
         line = [recipe, tmp_path / "out", "--corpus", text, "--models", "resmlp_lm_tiny", *options]
-        shown = io.StringIO()
-        argv, environment = mock.patch("sys.argv", [*map(str, line)]), mock.patch.dict(os.environ, ENVIRONMENT)
-        with argv, environment, redirect_stdout(shown):
-            runpy.run_path(str(recipe), run_name="__main__")
-        return shown.getvalue(), json.loads((tmp_path / "out" / "language_model.json").read_text())
+        with mock.patch.dict(os.environ, ENVIRONMENT):
+            shown = run_script(*line)
+        return shown, json.loads((tmp_path / "out" / "language_model.json").read_text())
 
     shown, (row,) = table("--updates", 3)
     assert row["updates"] == 3 and 100 < row["test_perplexity"] < 3000

@@ -1,7 +1,6 @@
 """The demo's scripts, the ablations and the benchmarks of images run."""
 
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from .runs import TINY, run, write_images
 ROOT = Path(__file__).parents[2]
 
 
-def run_script(path, *arguments):
+def start_script(path, *arguments):
     """Run a script in a process of its own."""
     line = [sys.executable, ROOT / path, *arguments]
     done = subprocess.run(list(map(str, line)), capture_output=True, text=True, cwd=ROOT)
@@ -23,22 +22,17 @@ def run_script(path, *arguments):
     return done.stdout
 
 
-def run_here(path, *arguments):
-    """Run a script in this process, without the seconds that a new one takes to import what it needs."""
-    return run(lambda: runpy.run_path(str(ROOT / path), run_name="__main__"), *arguments)
-
-
-def test_the_digits_are_written_learnt_looked_at_and_compressed(tmp_path):
+def test_the_digits_are_written_learnt_looked_at_and_compressed(tmp_path, run_script):
     digits, out = tmp_path / "digits", tmp_path / "run"
-    run_here("recipes/digits/digits.py", digits)
+    run_script(ROOT / "recipes/digits/digits.py", digits)
     assert [len(list((digits / split).glob("*/*.png"))) for split in ("train", "test")] == [1437, 360]
     line = ("--config", ROOT / "recipes/digits/recipe.yaml", "epochs=1", "warmup_epochs=0", "device=cpu")
     run(train, *line, f"data={digits}", f"out={out}")
-    printed = run_here("recipes/digits/look.py", digits, out)
+    printed = run_script(ROOT / "recipes/digits/look.py", digits, out)
     top1 = json.loads((out / "results.json").read_text())["top1"]
     assert f"{top1:.1f}% of 360 test digits" in printed
     assert {"confusion.png", "filters.png"} <= {path.name for path in out.iterdir()}
-    run_script(
+    start_script(
         "benchmarks/compress.py", "--classifier", out / "last.pth.tar", "--images", digits, "--rounds", 1, "--out", out
     )
     whole, integers, *pruned = json.loads((out / "compress.json").read_text())["rows"]
@@ -46,22 +40,22 @@ def test_the_digits_are_written_learnt_looked_at_and_compressed(tmp_path):
     assert integers["megabytes"] < 0.6 * whole["megabytes"] and len(pruned) == 12
 
 
-def test_every_ablation_trains_and_those_that_are_done_are_left(tmp_path):
+def test_every_ablation_trains_and_those_that_are_done_are_left(tmp_path, run_script):
     images = write_images(tmp_path / "images")
     line = (tmp_path / "out", *TINY, f"data={images}", "val_split=val", "image_key=image", "epochs=1")
-    table = run_here("recipes/cifar10/ablations.py", *line)
+    table = run_script(ROOT / "recipes/cifar10/ablations.py", *line)
     rows = json.loads((tmp_path / "out" / "ablations.json").read_text())
     assert len({row["parameters"] for row in rows}) == 8  # LayerNorm has as many as Aff
     assert all(f"{row['parameters']:,}" in table for row in rows)
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("last.pth.tar")}
-    run_here("recipes/cifar10/ablations.py", *line)
+    run_script(ROOT / "recipes/cifar10/ablations.py", *line)
     assert len(made) == len(rows) == len(json.loads((tmp_path / "out" / "ablations.json").read_text()))
     assert {path: path.stat().st_mtime_ns for path in made} == made
 
 
 def test_a_benchmark_measures_all_models_on_the_same_work(tmp_path):
     line = ("--device", "cpu", "--batch", 1, "--rounds", 1, "--dtype", "float32", "--out", tmp_path)
-    printed = run_script("benchmarks/vision_infer.py", *line, "--threads", torch.get_num_threads())
+    printed = start_script("benchmarks/vision_infer.py", *line, "--threads", torch.get_num_threads())
     rows = json.loads((tmp_path / "vision_infer.json").read_text())["rows"]
     assert {row["contender"] for row in rows} >= {"ours", "ours, folded", "timm's resmlp_12_224"}
     assert all(row["per_second"] > 0 and row["contender"] in printed for row in rows)
@@ -69,7 +63,7 @@ def test_a_benchmark_measures_all_models_on_the_same_work(tmp_path):
 
 def test_the_training_benchmark_measures_both_models_and_the_loader(tmp_path):
     line = ("--device", "cpu", "--batch", 2, "--rounds", 1, "--images", 64, "--out", tmp_path)
-    run_script("benchmarks/vision_train.py", *line)
+    start_script("benchmarks/vision_train.py", *line)
     rows = json.loads((tmp_path / "vision_train.json").read_text())["rows"]
     assert {row["contender"] for row in rows} == {
         "ours", "timm's resmlp_12_224", "timm's resmlp_12_224, by oneDNN", "the loader",
