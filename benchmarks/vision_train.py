@@ -85,9 +85,10 @@ def main() -> None:
         data = Path(folder)
         write_images(data / "train" / "one", args.images)
         rows = [row for dtype in args.dtype for row in compare(data, dtype, args, device)]
-        loader = make_trainer(MODELS["ours"], data, "float32", device).loader
-        alone = {"the loader": lambda: sum(len(labels) for _, labels in loader)}
-        rows += summarise({"data": "JPEG"}, alone, args.images, "the loader", args.rounds, args.device)
+        trainer = make_trainer(MODELS["ours"], data, "float32", device)
+        alone = {"the loader": lambda: sum(len(labels) for _, labels in trainer.loader)}
+        read = len(trainer.loader) * trainer.config.batch_size  # whole batches alone
+        rows += summarise({"data": "JPEG"}, alone, read, "the loader", args.rounds, args.device)
     leave_processes()
     save(args, rows, timm=timm.__version__)
 

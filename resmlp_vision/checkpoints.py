@@ -47,8 +47,10 @@ class Saver(CheckpointSaver):
             self._track_checkpoint(names[0], epoch, metric, update_best_file=False)
         if self.best_epoch == epoch:
             names.append(os.path.join(self.checkpoint_dir, BEST))
-        for name in names if dist.get_rank() == 0 else ():
-            self._duplicate(os.path.join(self.checkpoint_dir, LAST), name)
+        if dist.get_rank() == 0:
+            for name in names:
+                self._duplicate(os.path.join(self.checkpoint_dir, LAST), name)
+            self._cleanup_checkpoints()
 
 
 def resume(saver: Saver, task: Any, optimizer: Any, scaler: Any) -> int:

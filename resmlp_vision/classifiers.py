@@ -32,18 +32,13 @@ def build(config: RunConfig, num_classes: int) -> Any:
             return create_model(base, config.checkpoint, num_classes, config.img_size, **options)
         if config.model not in RELEASED:
             check_known(base, dict.fromkeys(timm.list_models()), "model")
-        trained = num_classes
-        if config.checkpoint:
-            trained = options_in(read_checkpoint(config.checkpoint)).get("num_classes", num_classes)
+        state = read_checkpoint(config.checkpoint) if config.checkpoint else {}
+        trained = options_in(state).get("num_classes", num_classes)
         if timm.get_pretrained_cfg_value(config.model, "fixed_input_size"):
             options["img_size"] = config.img_size
-        model = timm.create_model(
-            config.model,
-            config.pretrained,
-            checkpoint_path=config.checkpoint or "",
-            num_classes=trained,
-            **options,
-        )
+        model = timm.create_model(config.model, config.pretrained, num_classes=trained, **options)
+        if state:
+            load_weights(model, weights_in(state), str(config.checkpoint))
         if trained != num_classes:
             log.warning("the classifier is re-initialised, for %d classes", num_classes)
             model.reset_classifier(num_classes)

@@ -89,7 +89,10 @@ class Config(RunConfig):
 
 @dataclass
 class DINOConfig(RunConfig):
-    """What ``python -m resmlp_vision.dino`` reads: the defaults of DINO's own training script (Caron et al., 2021)."""
+    """What ``python -m resmlp_vision.dino`` reads: the defaults of DINO's own training script (Caron et al., 2021).
+
+    But for ``clip_grad``, and the rate's cosine, which starts with the first epoch; theirs follows the warm-up.
+    """
 
     epochs: int = 300
     batch_size: int = 1024
@@ -176,7 +179,7 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
         for key in sorted(OmegaConf.missing_keys(merged)):
             raise UserError(f"{key}: give {key}=...")
         config: Settings = OmegaConf.to_object(merged)  # type: ignore[assignment]
-    except YAMLError as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{source} is not YAML, or an override is not: {' '.join(str(error).split())}") from None
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'the settings'}: {str(error.msg).splitlines()[0]}") from None

@@ -14,11 +14,10 @@ from lightly.loss import DINOLoss
 from lightly.models.modules import DINOProjectionHead
 from lightly.transforms import DINOTransform
 from lightly.utils.scheduler import cosine_schedule
-from timm.task import TrainingTask
+from timm.task import ClassificationTask
 from timm.utils import unwrap_model
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.parametrizations import weight_norm
 
 from resmlp_core.files import UserError, reporting
@@ -74,8 +73,8 @@ def build_head(dim: int, config: DINOConfig) -> Any:
     return head
 
 
-class DINOTask(TrainingTask):
-    """DINO's loss as a task of timm's; the teacher is the task's average of the weights.
+class DINOTask(ClassificationTask):
+    """DINO as a task of timm's, a model and a criterion; the teacher is the task's average of the weights.
 
     Args:
         student: what is trained.
@@ -84,15 +83,14 @@ class DINOTask(TrainingTask):
     """
 
     def __init__(self, student: MultiCrop, config: DINOConfig, device: torch.device) -> None:
-        super().__init__(device=device, verbose=False)
-        self.trainable_module: Any = student
-        self.criterion = DINOLoss(
+        criterion = DINOLoss(
             config.out_dim,
             warmup_teacher_temp=config.warmup_teacher_temp,
             teacher_temp=config.teacher_temp,
             warmup_teacher_temp_epochs=config.warmup_teacher_temp_epochs,
             center_momentum=CENTER_MOMENTUM ** (1 / config.accumulate),  # it moves with every part of an update
-        ).to(device)
+        )
+        super().__init__(student, criterion, device=device, verbose=False)
         self.epoch = 0
         # left out of the first epochs' gradients, and of their norm, which steadies them
         last = student.head.last_layer.parametrizations.weight.original1
@@ -103,11 +101,6 @@ class DINOTask(TrainingTask):
         """Let the student train; the teacher is without stochastic depth at all times."""
         super().train(mode)
         self.trainable_module_ema.eval()
-        return self
-
-    def prepare_distributed(self, device_ids: list | None = None, **kwargs: Any) -> "DINOTask":
-        """Share the student's gradients among processes."""
-        self.trainable_module = DistributedDataParallel(self.trainable_module, device_ids=device_ids, **kwargs)
         return self
 
     def forward(self, views: list[Tensor], labels: Tensor) -> dict[str, Any]:

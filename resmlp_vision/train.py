@@ -26,12 +26,12 @@ from timm.utils import (
     NativeScaler,
     dispatch_clip_grad,
     distribute_bn,
-    load_checkpoint_metadata,
     random_seed,
     unwrap_model,
 )
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from resmlp_core.checkpoint import read_checkpoint
 from resmlp_core.files import UserError, alone_in, replacing, reporting
 from resmlp_vision.checkpoints import LAST, Saver, resume
 from resmlp_vision.classifiers import build, options_in
@@ -248,7 +248,9 @@ class SupervisedTrainer(Trainer[Config]):
         if self.config.freeze_backbone:
             model.reset_classifier(self.data_classes)
             model.requires_grad_(False)
-            model.get_classifier().requires_grad_(True)
+            heads = model.get_classifier()  # two where a model was distilled through a token of its own
+            for head in heads if isinstance(heads, tuple) else (heads,):
+                head.requires_grad_(True)
         return model
 
     def training_loader(self, training: Images | StreamedImages) -> Any:
@@ -334,7 +336,10 @@ def train(config: Settings, trainer_type: type[Trainer[Settings]]) -> dict[str, 
         records = Records(out, begin, config.epochs) if first else None
         for epoch in range(begin, config.epochs):
             start = time.perf_counter()
-            record: Record = {"epoch": epoch + 1, **trainer.train_epoch(epoch)}
+            try:
+                record: Record = {"epoch": epoch + 1, **trainer.train_epoch(epoch)}
+            except torch.OutOfMemoryError:
+                raise UserError("the GPU's memory is full; accumulate=N computes each batch in N parts") from None
             if trainer.val_loader and ((epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs):
                 record |= trainer.validate()
             record["seconds"] = time.perf_counter() - start
@@ -383,9 +388,12 @@ def refuse_other_inputs(out: Path, inputs: dict[str, Any]) -> dict[str, str]:
         The digests of the weights that it had.
 
     Raises:
-        UserError: they have changed.
+        UserError: they have changed, or the last checkpoint is damaged.
     """
-    before = options_in(load_checkpoint_metadata(out / LAST))
+    try:
+        before = options_in(read_checkpoint(out / LAST))
+    except ValueError as error:
+        raise UserError(str(error)) from None
     for key, name in (("num_classes", "classes"), ("images", "images")):
         if before.get(key) != inputs[key]:
             raise UserError(

@@ -38,15 +38,14 @@ def run_ablations(out: Path, overrides: list[str]) -> None:
     """Train every row, then print the table and write it as JSON."""
     logging.getLogger("timm").setLevel(logging.WARNING)
     table = []
-    for number, (name, changes) in enumerate(ROWS.items()):
-        folder = out / str(number)
-        print(f"\n{name}", flush=True)
-        try:
-            config = read_config(RECIPE, [f"out={folder}", *overrides, *changes], Config)
+    try:
+        for number, (name, changes) in enumerate(ROWS.items()):
+            print(f"\n{name}", flush=True)
+            config = read_config(RECIPE, [f"out={out / str(number)}", *overrides, *changes], Config)
             if results := train(config, SupervisedTrainer):  # the first process has them
                 table.append({"row": name, **{key: results[key] for key in ("parameters", "top1")}})
-        finally:
-            leave_processes()
+    finally:
+        leave_processes()
     if not table:
         return
     write_json(out / "ablations.json", table)

@@ -115,6 +115,14 @@ def test_a_log_that_has_lost_epochs_is_not_taken_for_the_whole(images, tmp_path)
     assert "log.jsonl has 0 of the 3 epochs that were trained" in fail(main, *settings)
 
 
+def test_a_damaged_last_checkpoint_is_named(images, tmp_path):
+    settings = (*TINY, f"data={images}", f"out={tmp_path}", "epochs=1")
+    run(main, *settings)
+    last = tmp_path / "last.pth.tar"
+    last.write_bytes(last.read_bytes()[:2000])
+    assert "last.pth.tar is not a file of weights" in fail(main, *settings)
+
+
 def test_a_checkpoint_of_another_model_is_named_with_the_first_mismatch(images, tmp_path):
     settings = (*TINY, f"data={images}", "epochs=1")
     run(main, *settings, f"out={tmp_path / 'one'}")
@@ -156,5 +164,8 @@ def test_settings_are_read_from_a_file_and_the_command_line_wins(tmp_path):
         read_config(Path(__file__).parents[2] / "recipes/imagenet/finetune.yaml", ["out=there"], Config)
     with pytest.raises(UserError, match="no recipe"):
         read_config(tmp_path / "none.yaml", [], Config)
+    recipe.write_bytes("data: Fotos, große\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"recipe.yaml is not YAML"):
+        read_config(recipe, [], Config)
     with pytest.raises(UserError, match="is not key=value"):
         read_config(None, ["lr"], Config)

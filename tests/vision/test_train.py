@@ -134,6 +134,24 @@ def test_stopped_before_the_best_checkpoint_had_its_names_it_gets_them(images, t
     assert results[0]["best_epoch"] == results[1]["best_epoch"]
 
 
+def test_stopped_while_a_better_checkpoint_is_named_only_the_best_stays(images, tmp_path, monkeypatch):
+    settings = (*TINY, f"data={images}", f"out={tmp_path}", "epochs=3")
+    monkeypatch.setattr("resmlp_vision.train.score", lambda record: {1: 50.0, 2: 60.0, 3: 55.0}[record["epoch"]])
+    duplicate = Saver._duplicate
+
+    def stop(self, source, name):
+        if name.endswith("checkpoint-1.pth.tar"):
+            raise KeyboardInterrupt
+        duplicate(self, source, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Saver, "_duplicate", stop)
+        with pytest.raises(SystemExit):
+            run(main, *settings)
+    run(main, *settings)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-1.pth.tar"]
+
+
 def test_run_again_it_trains_nothing_and_other_settings_are_refused(images, tmp_path):
     settings = (*TINY, f"data={images}", f"out={tmp_path}", "epochs=1")  # the last epoch is the best
     run(main, *settings)
@@ -305,14 +323,15 @@ def test_every_recipe_takes_a_step(tmp_path, path):
     assert json.loads((tmp_path / "out" / "log.jsonl").read_text())["train_loss"] > 0
 
 
-def test_a_model_of_timms_goes_on_from_a_checkpoint_with_other_classes(images, tmp_path, caplog):
+def test_a_model_of_timms_goes_on_from_a_checkpoints_url_with_other_classes(images, tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # where what is downloaded lies
     sizes = [setting for setting in TINY if not setting.startswith("model_args")]
     line = (*sizes, "model=resnet10t", "drop_path=0", "epochs=1")
     run(main, *line, f"data={images}", f"out={tmp_path / 'two'}")
     three = write_images(tmp_path / "three", classes=3)
     checkpoint = tmp_path / "two" / "last.pth.tar"
-    run(main, *line, f"data={three}", f"out={tmp_path / 'three'}", f"checkpoint={checkpoint}", "lr=0", "min_lr=0",
-        "warmup_lr=0", "weight_decay=0")  # fmt: skip
+    run(main, *line, f"data={three}", f"out={tmp_path / 'three'}", f"checkpoint={checkpoint.as_uri()}", "lr=0",
+        "min_lr=0", "warmup_lr=0", "weight_decay=0")  # fmt: skip
     before, after = (read_checkpoint(path)["state_dict"] for path in (checkpoint, tmp_path / "three" / "last.pth.tar"))
     assert "the classifier is re-initialised" in caplog.text and after["fc.weight"].shape == (3, 512)
     assert torch.equal(before["conv1.0.weight"], after["conv1.0.weight"])
@@ -374,6 +393,12 @@ def test_a_rate_that_is_too_high_is_told(images, tmp_path):
     assert "checkpoint" not in message and not list(tmp_path.glob("*.tar"))
 
 
+def test_a_gpu_that_is_full_is_told(images, tmp_path):
+    with mock.patch.object(SupervisedTrainer, "updates", side_effect=torch.OutOfMemoryError):
+        message = fail(main, *TINY, f"data={images}", f"out={tmp_path}")
+    assert "accumulate=N" in message
+
+
 def test_weights_that_are_not_finite_are_not_saved(images, tmp_path):
     settings = (*TINY, f"data={images}", f"out={tmp_path}", "epochs=2")
     run(main, *settings)
@@ -402,6 +427,16 @@ def test_other_models_of_timm_train_by_the_same_command(images, tmp_path):
     small = "model_args={embed_dim: 16, depth: 1, num_heads: 2, patch_size: 4}"
     run(main, *TINY, f"data={images}", f"out={tmp_path}", "model=vit_tiny_patch16_224", small)
     assert load_trained(tmp_path / "last.pth.tar").num_classes == 2
+
+
+def test_both_classifiers_of_a_model_learn_on_a_frozen_backbone(images, tmp_path):
+    sizes = [setting for setting in TINY if not setting.startswith("model_args")]
+    few = ("model=deit_tiny_distilled_patch16_224", "model_args={embed_dim: 8, depth: 1, num_heads: 2}", "img_size=32")
+    settings = [*sizes, *few, "freeze_backbone=true", f"data={images}", f"out={tmp_path}"]
+    trainer = SupervisedTrainer(read_config(None, settings, Config), join_processes("cpu"))
+    model = trainer.task.trainable_module
+    learns = {name.partition(".")[0] for name, weight in model.named_parameters() if weight.requires_grad}
+    assert learns == {"head", "head_dist"}
 
 
 def test_an_epoch_follows_from_its_number_and_the_weights(images, tmp_path):
