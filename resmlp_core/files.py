@@ -53,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: when the disk is full; its filename is ``path`` where the system named none.
         IsADirectoryError: ``path`` is a folder and what was written a file.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = Path(os.path.abspath(path) + ".partial")  # whole, as the name of "." is empty
     remove(partial)
     try:
         yield partial

@@ -253,7 +253,7 @@ def _text_bytes(path: Path) -> int:
 def _shards(folder: Path, name: str) -> list[Path]:
     if (whole := folder / f"{name}.parquet").exists():
         return [whole]
-    shards = sorted(folder.glob(f"{name}-*-of-*.parquet"))
+    shards = sorted(folder.glob(f"{name}-[0-9]*-of-[0-9]*.parquet"))
     if shards and len(shards) != int(shards[0].stem.rpartition("-")[2]):
         raise UserError(f"{folder}: {len(shards)} of the {name} shards are there, not all, as {shards[0].name} shows")
     return shards

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from resmlp_core import NORMS, Affine, PackedLinear, PositionCache, ResMLPLayer, absorb_after, absorb_before, by_onednn
 from resmlp_mt.encoder import build_channel_mlp, build_cross_position, wrap_layer
 from resmlp_mt.left_padding import left_padding, rotate
+from resmlp_mt.vocabulary import Vocabulary
 
 
 class CrossAttention(MultiheadAttention):
@@ -138,6 +139,7 @@ class ResMLPDecoder(TransformerDecoderBase):
             if cfg.pre_norm == "affine"
             else nn.LayerNorm(cfg.decoder.embed_dim)
         )
+        self.vocabulary = Vocabulary(dictionary)
 
     def build_decoder_layer(self, cfg: TransformerConfig, no_encoder_attn: bool = False) -> nn.Module:
         """Build one layer; called by the host for each."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from resmlp_core import NORMS, ChannelMLP, ConvolvedMixer, CrossPositionLinear, ResMLPLayer
 from resmlp_mt.left_padding import left_padding, rotate
+from resmlp_mt.vocabulary import Vocabulary
 
 
 def build_channel_mlp(dim: int, hidden_dim: int, cfg: TransformerConfig, module_name: str) -> ChannelMLP:
@@ -77,6 +78,7 @@ class ResMLPEncoder(TransformerEncoderBase):
     def __init__(self, cfg: TransformerConfig, dictionary: Any, embed_tokens: nn.Embedding, return_fc: bool = False):
         super().__init__(cfg, dictionary, embed_tokens, return_fc=return_fc)
         self.layer_norm = NORMS[cfg.pre_norm](cfg.encoder.embed_dim)  # the host applies this after its last layer
+        self.vocabulary = Vocabulary(dictionary)
 
     def build_encoder_layer(self, cfg: TransformerConfig) -> nn.Module:
         """Build one layer; called by the host for each."""

@@ -15,7 +15,7 @@ class FoldedForInference(BaseFairseqModel):
         """Absorb the Affs into the linear layers beside them; called by the host's tools."""
         done_before = self._is_generation_fast
         super().make_generation_fast_(**kwargs)
-        # dropout takes place between the layers and their Affs; --quant-noise-scalar counts on linear layers of its own
+        # what is folded has no dropout; --quant-noise-scalar counts on linear layers of its own
         quantized = any(isinstance(module, IntLinear) for module in self.modules())
         if not (done_before or quantized or kwargs.get("retain_dropout")):
             fold_(self)

@@ -1,14 +1,11 @@
 """The model ``resmlp`` and its architectures, registered with fairseq."""
 
 import argparse
-import hashlib
 from typing import Any
 
-from fairseq.data import Dictionary
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.transformer import TransformerConfig, TransformerModel, base_architecture
-from omegaconf import OmegaConf, open_dict
 from torch import nn
 
 from resmlp_core import absorb_before
@@ -38,19 +35,9 @@ class ResMLPModel(FoldedForInference, TransformerModel):
         """Build a model for the options of a training run or a checkpoint.
 
         Raises:
-            ValueError: an option asks for a part of the Transformer that ResMLP does not have, or the dictionaries are
-                not those that a checkpoint was trained with.
+            ValueError: an option asks for a part of the Transformer that ResMLP does not have.
         """
-        given, args = args, settle_options(args)
-        digest = digest_dictionaries(task.source_dictionary, task.target_dictionary)
-        # a checkpoint keeps the options, and this with them; other entries of the same number would load, and garble
-        args.dictionaries = getattr(args, "dictionaries", digest)
-        if args.dictionaries != digest:
-            raise ValueError("the data folder's dict.*.txt are not those that the checkpoint was trained with")
-        if OmegaConf.is_config(given):  # it is this that fairseq-hydra-train keeps in its checkpoints
-            with open_dict(given):
-                given.dictionaries = digest
-        return super().build_model(args, task)
+        return super().build_model(settle_options(args), task)
 
     def forward(self, *args: Any, return_all_hiddens: bool = False, **kwargs: Any) -> Any:
         """Run the host's forward; the encoder's inner states, which no loss reads, come only when asked for."""
@@ -74,11 +61,6 @@ class ResMLPModel(FoldedForInference, TransformerModel):
         return ResMLPDecoder(
             TransformerConfig.from_namespace(cfg), tgt_dict, embed_tokens, no_encoder_attn=cfg.no_cross_attention
         )
-
-
-def digest_dictionaries(*dictionaries: Dictionary) -> str:
-    """Digest the entries of dictionaries, in order (SHA-256)."""
-    return hashlib.sha256("\n".join(symbol for d in dictionaries for symbol in d.symbols).encode()).hexdigest()
 
 
 # docs/results.md tells what this is worth

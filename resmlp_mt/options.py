@@ -15,7 +15,6 @@ NOT_IN_RESMLP = {
     "encoder_normalize_before": "Aff, or LayerNorm by --pre-norm, stands before every sublayer, and Aff after it",
     "decoder_normalize_before": "Aff, or LayerNorm by --pre-norm, stands before every sublayer, and Aff after it",
     "layernorm_embedding": "embeddings are not normalised",
-    "positional_embeddings": "A is positional itself",  # of a checkpoint of resmlp_plus from before they were removed
     "encoder_learned_pos": "A is positional itself",
     "decoder_learned_pos": "A is positional itself",
     "cross_self_attention": "there is no self-attention to join with cross-attention",

@@ -160,6 +160,8 @@ def _earlier_report(out: Path, settings: Settings) -> dict[str, Any]:
     now = asdict(settings)
     for key, value in earlier:
         if now.get(key) != value:
+            if value == str(Path(settings.data).resolve()):  # it is no folder any more, and not of the hub
+                raise UserError(f"there is no folder {value}, from which {out} was prepared")
             option = "--" + key.replace("_", "-")
             raise UserError(
                 f"{out} was prepared with {option} {value}, not {now.get(key)}: give {same_data_or(key)}another --out"

@@ -206,7 +206,7 @@ def main() -> None:
     choose_data(settings, args.pair, args.data)
     if args.teacher:
         settings |= {"teacher": args.teacher, "name": f"{settings['name']}-from-{args.teacher}"}
-    run = Run(settings, args.out or Path("build", args.recipe.parent.name, settings["pair"]))
+    run = Run(settings, args.out or Path("build", args.recipe.resolve().parent.name, settings["pair"]))
     run.run([args.stage] if args.stage else STAGES)
     if args.stage in (None, "score"):
         outcome = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))

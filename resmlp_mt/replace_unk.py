@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from fairseq import utils
@@ -43,6 +44,13 @@ def replace_unknown(hypothesis: str, source: str, alignment: Any, lexicon: Mappi
     return " ".join(pieces)
 
 
+def joined_by(caller: FrameType, remove_bpe: str | None) -> str | None:
+    """Name the option by which fairseq's program, the caller, has joined the pieces of the source already."""
+    if Path(caller.f_code.co_filename).stem == "interactive":
+        return "--remove-bpe" if remove_bpe else None
+    return next((f"--{name}" for name in ("bpe", "tokenizer") if caller.f_locals.get(name)), None)
+
+
 def replace_before_joining(process: Callable[..., Processed]) -> Callable[..., Processed]:
     """Wrap fairseq's ``post_process_prediction`` so that it replaces pieces first and joins them to words then."""
 
@@ -58,8 +66,8 @@ def replace_before_joining(process: Callable[..., Processed]) -> Callable[..., P
     ) -> Processed:
         if align_dict is None:
             return process(hypo_tokens, src_str, alignment, align_dict, tgt_dict, remove_bpe, extra_symbols_to_ignore)
-        if remove_bpe and Path(sys._getframe(1).f_code.co_filename).stem == "interactive":  # it joins the source too
-            raise ValueError("--replace-unk needs the source in pieces: leave --remove-bpe out")
+        if option := joined_by(sys._getframe(1), remove_bpe):
+            raise ValueError(f"--replace-unk needs the source in pieces: leave {option} out")
         pieces = tgt_dict.string(hypo_tokens, extra_symbols_to_ignore=extra_symbols_to_ignore)
         text = replace_unknown(pieces, src_str, alignment, align_dict, tgt_dict.unk_string())
         text = post_process(text, remove_bpe)

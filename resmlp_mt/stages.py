@@ -1,6 +1,7 @@
 """The stages of a recipe, from raw text to BLEU: prepare, train, average, generate, score.
 
-Each is skipped when its output is complete, and resumes where it was interrupted.
+Each is skipped when its output is complete. After an interruption training goes on from its last checkpoint, and a
+translation begins anew.
 """
 
 import argparse
@@ -254,17 +255,17 @@ class Run:
         write_json(self.folder / "results.json", self.describe() | scores | self._provenance())
 
     def describe(self) -> dict[str, Any]:
-        """Return what training took and gave: parameters, updates, hours, bits a token, and target tokens a second.
+        """Return what training took and gave: parameters, updates, devices, hours, bits a token, tokens a second.
 
-        The last is fairseq's, by epoch; an epoch's time includes its validation and saving.
+        The last, target tokens, is fairseq's, by epoch; an epoch's time includes its validation and saving.
         """
-        last = self.folder / "checkpoints" / "checkpoint_last.pt"
-        state = read_checkpoint(last)
+        state = read_checkpoint(self.folder / "model.pt")  # the checkpoints may be gone by now
         valid_loss = read_curve(self.folder / "tensorboard" / "valid", "loss")
         tokens_per_second = read_curve(self.folder / "tensorboard" / "train", "wps")
         return {
             "parameters": count_parameters(state["model"]),
             "updates": state["optimizer_history"][-1]["num_updates"],
+            "devices": state["cfg"]["distributed_training"]["distributed_world_size"],
             "hours": float(state["extra_state"]["previous_training_time"]) / 3600,  # several processes save a tensor
             "tokens_per_second": sum(tokens_per_second.values()) / len(tokens_per_second),
             "valid_loss": list(valid_loss.values())[-1],
@@ -282,7 +283,6 @@ class Run:
             "data_sha256": prepared["text"]["sha256"],
             "vocabulary_sha256": prepared["sentencepiece"]["sha256"],
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "CPU",
-            "devices": torch.cuda.device_count(),
             "threads": torch.get_num_threads(),
             "versions": {"python": platform.python_version(), "fairseq": fairseq.__version__}
             | {name: installed_version(name) for name in PACKAGES},
@@ -361,10 +361,10 @@ def share_batch(effective_tokens: int, max_tokens: int, devices: int) -> dict[st
 
 
 def arguments(*positional: object, **options: Any) -> list[str]:
-    """Make a command line for fairseq; an option that is true is a flag, one that is false is left out."""
+    """Make a command line for fairseq; an option that is true is a flag, one that is false or None is left out."""
     line = [*map(str, positional), "--user-dir", str(PLUGIN)]
     for name, value in options.items():
-        if value is not False:
+        if value is not False and value is not None:
             line += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return line if torch.cuda.is_available() else [*line, "--cpu"]
 
@@ -475,7 +475,8 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Keep the settings of a run in its folder; with others than before, redo what follows training.
 
     Raises:
-        UserError: what the model is trained on, or how, has changed; nothing is mixed.
+        UserError: what the model is trained on, or how, has changed; nothing is mixed. Or there are no checkpoints to
+            average anew.
     """
     path = folder / "settings.json"
     if path.exists():
@@ -488,6 +489,10 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
                     "give another --out, or delete that folder"
                 )
         if (earlier["average"], earlier["generate"]) != (settings["average"], settings["generate"]):
+            if (folder / "model.pt").exists() and not whole_checkpoints(folder / "checkpoints"):
+                raise UserError(
+                    f"{folder / 'checkpoints'} is empty, so that average=... and generate... cannot change any more"
+                )
             for name in ("average.json", "valid-*.txt", "generate.txt", "results.json"):
                 for outdated in folder.glob(name):
                     remove(outdated)

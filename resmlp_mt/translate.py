@@ -21,6 +21,7 @@ def load(folder: Path) -> GeneratorHubInterface:
     Raises:
         UserError: the recipe has not come that far.
     """
+    folder = folder.resolve()
     model, sentencepiece = folder / "model.pt", folder.parent / "sentencepiece.model"
     for path in (model, sentencepiece):
         if not path.is_file():
@@ -28,9 +29,9 @@ def load(folder: Path) -> GeneratorHubInterface:
     hub = ResMLPModel.from_pretrained(
         str(folder),
         checkpoint_file=model.name,
-        data_name_or_path=str((folder.parent / "data-bin").resolve()),
+        data_name_or_path=str(folder.parent / "data-bin"),
         bpe="sentencepiece",
-        sentencepiece_model=str(sentencepiece.resolve()),
+        sentencepiece_model=str(sentencepiece),
     )
     return hub.cuda() if torch.cuda.is_available() else hub
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from resmlp_core.checkpoint import count_parameters, read_checkpoint
 from resmlp_core.files import UserError, alone_in, replacing, reporting, write_json
@@ -136,7 +137,10 @@ def main() -> None:
     for override in args.overrides:
         if "=" not in override:
             raise UserError(f"{override!r} is not KEY=VALUE")
-    overrides: Any = OmegaConf.to_container(OmegaConf.from_dotlist(args.overrides))
+    try:
+        overrides: Any = OmegaConf.to_container(OmegaConf.from_dotlist(args.overrides))
+    except YAMLError as error:
+        raise UserError(f"an override is not YAML: {' '.join(str(error).split())}") from None
     for option in OWN_TRAIN_OPTIONS & overrides.keys():
         raise UserError(f"{option} cannot be set: OUT decides where everything goes")
     if args.updates < 1:

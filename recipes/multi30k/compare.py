@@ -22,7 +22,7 @@ import torch
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from resmlp_core.files import UserError, remove, reporting, write_json
+from resmlp_core.files import UserError, alone_in, remove, reporting, write_json
 from resmlp_core.pictures import save
 from resmlp_mt.pictures import read_curve
 from resmlp_mt.recipe import choose_data, read_recipe
@@ -171,7 +171,8 @@ def main() -> None:
     if args.minutes is not None:
         settings = next(iter(configs.values()))
         Run(settings, args.out).prepare()
-        speeds = measure_speeds(configs, args.out)
+        with alone_in(args.out):
+            speeds = measure_speeds(configs, args.out)
     rows = []
     for name in names:
         updates = args.updates if args.minutes is None else round(args.minutes * 60 * speeds[name])

@@ -48,6 +48,10 @@ def test_what_does_not_fit_the_model_is_refused(trained, others, corpus, tmp_pat
 def test_another_dictionary_than_the_checkpoints_is_refused(trained, corpus, tmp_path, change):
     """Also one of the same size, which the weights would fit."""
     refuses_other_dictionaries(trained.last, corpus.data, tmp_path, change)
+    begin = (*trained.options[1:], "--save-dir", tmp_path / "tuned", "--finetune-from-model", trained.last)
+    with pytest.raises(Exception, match="Cannot load model parameters") as caught:
+        in_this_process("train", tmp_path, *begin, "--max-update", 1)
+    assert "are not those that the checkpoint was trained with" in str(caught.value.__context__)
 
 
 def test_a_checkpoint_cannot_pass_for_one_of_another_architecture(others, corpus, tmp_path):

@@ -107,6 +107,9 @@ def test_where_there_is_no_source_word_an_unknown_word_stays(corpus, generate, t
     for alignment in ((), ("--print-alignment", "soft")):
         with pytest.raises(ValueError, match="--replace-unk needs --print-alignment hard"):
             generate(corpus.raw, "--unkpen", -20, "--replace-unk", "/dev/null", *alignment)
+    joined = ("--bpe", "sentencepiece", "--sentencepiece-model", corpus.sentencepiece)
+    with pytest.raises(ValueError, match="--replace-unk needs the source in pieces: leave --bpe out"):
+        generate(corpus.raw, "--print-alignment", "--replace-unk", "/dev/null", *joined)
 
 
 def test_soft_alignments_are_probabilities_over_the_source_alone(corpus, generate):

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 from collections import Counter
 from unittest import mock
 
@@ -126,6 +127,14 @@ def test_blocks_that_do_not_fit_a_end_in_one_line_that_names_the_option(data, tr
     path = trained[0] / "checkpoint_last.pt"
     last = fail(start("fairseq_cli.eval_lm", data, *PLUGIN, "--path", path)).splitlines()[-1]
     assert last.startswith("ValueError: --tokens-per-sample 1024 makes samples of 1024 tokens")
+
+
+def test_another_dictionary_of_the_same_size_is_refused(data, trained, tmp_path):
+    other = shutil.copytree(data, tmp_path / "other")
+    lines = (data / "dict.txt").read_text().splitlines()
+    (other / "dict.txt").write_text("".join(f"{line}\n" for line in lines[::-1]))
+    with pytest.raises(ValueError, match="are not those that the checkpoint was trained with"):
+        eval_lm(other, trained[0] / "checkpoint_last.pt", *SENTENCES)
 
 
 def test_a_run_that_was_stopped_ends_where_an_unbroken_run_ends(data, trained, tmp_path):

@@ -42,7 +42,7 @@ def test_a_checkpoint_translates_from_python_as_on_the_command_line(trained, ave
 
 
 def test_what_is_typed_is_translated_as_by_fairseq_interactive(trained, corpus, tmp_path):
-    """Too long a sentence is told in one line, and the next one is translated."""
+    """From within the model's folder too. Too long a sentence is told in one line, and the next one is translated."""
     (tmp_path / "run").mkdir()
     shutil.copy(trained.last, tmp_path / "run" / "model.pt")
     for name in ("data-bin", "sentencepiece.model"):
@@ -55,7 +55,8 @@ def test_what_is_typed_is_translated_as_by_fairseq_interactive(trained, corpus, 
     )
     command = [sys.executable, "-m", "resmlp_mt.translate"]
     typed = "".join(f"{line}\n" for line in ["red " * 100, "", *sentences])
-    done = subprocess.run([*command, tmp_path / "run"], input=typed, env=ENVIRONMENT, capture_output=True, text=True)
+    pipes = {"input": typed, "env": ENVIRONMENT, "capture_output": True, "text": True}
+    done = subprocess.run([*command, "."], cwd=tmp_path / "run", **pipes)
     assert done.stdout.splitlines() == ["", *texts(output, "D").values()]
     too_long = r"translate: \d+ tokens are more than the model's 100 positions; split the sentence"
     assert re.fullmatch(too_long, done.stderr.splitlines()[-1])

@@ -123,6 +123,23 @@ def test_other_settings_of_decoding_decode_anew_and_train_nothing(recipe, out):
     assert before == {path: path.stat().st_mtime_ns for path in checkpoints.iterdir()}
 
 
+def test_without_its_checkpoints_a_run_is_scored_again_but_not_averaged_anew(recipe, out):
+    folder = out / "resmlp_tiny"
+    results = json.loads((folder / "results.json").read_text())
+    remove(folder / "checkpoints")
+    run(recipe, "--out", out, "tokenized_bleu=moses")
+    again = json.loads((folder / "results.json").read_text())
+    assert "bleu_tokenized" in again and again["updates"] == results["updates"]
+    assert "checkpoints is empty" in run(recipe, "--out", out, "generate.beam=1", status=1).stderr
+    assert json.loads((folder / "results.json").read_text()) == again
+
+
+def test_everything_goes_where_the_recipes_folder_says_from_within_it_too(recipe, monkeypatch):
+    monkeypatch.chdir(recipe.parent)
+    message = run(recipe.name, "--stage", "train", status=1).stderr
+    assert f"there is no {Path('build', recipe.parent.name, 'en-de', 'data-bin')}: run the stage prepare" in message
+
+
 def test_a_stage_alone_takes_nothing_that_is_out_of_date(recipe, out):
     """Neither an average of a training that was cut off, nor translations by a model that is to be averaged anew."""
     folder = out / "resmlp_tiny"

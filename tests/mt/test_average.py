@@ -72,4 +72,8 @@ def test_a_folder_is_not_overwritten_by_an_average(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["average", str(whole), "--output", str(tmp_path)])
     with pytest.raises(SystemExit, match=f"^average: {tmp_path}: Is a directory$"):
         main()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["average", str(whole), "--output", "."])
+    with pytest.raises(SystemExit, match=r"^average: \.: Is a directory$"):
+        main()
     assert whole.exists()

@@ -61,7 +61,7 @@ def test_models_of_other_forms_fold_too(options):
 
 
 def test_dropout_that_is_to_stay_stays():
-    """--retain-dropout draws from the model's own layers, between whose parts dropout takes place."""
+    """--retain-dropout draws from the model's own layers; what is folded has no dropout."""
     model = small_model(dropout=0.5)
     model.make_generation_fast_(retain_dropout=True)
     assert any(isinstance(module, Affine) for module in model.modules())

@@ -367,6 +367,17 @@ def test_data_that_changed_since_are_refused(data: Path, tmp_path: Path) -> None
         prepare(copy, "en", "de", VOCABULARY, tmp_path / "out", workers=1)
 
 
+def test_data_that_are_away_are_not_taken_for_others(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(data, "data")
+    prepare("data", "en", "de", VOCABULARY, "out", workers=1)
+    Path("data").rename("elsewhere")
+    with pytest.raises(UserError, match="there is no folder"):
+        prepare("data", "en", "de", VOCABULARY, "out", workers=1)
+
+
 def test_a_mistake_can_be_mended_in_the_same_folder(data: Path, tmp_path: Path) -> None:
     for wrong in ({"data": tmp_path / "nowhere"}, {"target_lang": "fr"}):
         with pytest.raises(UserError, match=r"nowhere|en-fr"):

@@ -11,7 +11,7 @@ import resmlp_mt
 from resmlp_core.files import UserError
 from resmlp_mt import stages
 from resmlp_mt.recipe import read_recipe
-from resmlp_mt.stages import Run, commit, keep_settings, mend_checkpoints, newest_checkpoints
+from resmlp_mt.stages import Run, arguments, commit, keep_settings, mend_checkpoints, newest_checkpoints
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,9 +109,19 @@ def test_other_settings_of_decoding_leave_nothing_that_followed_from_the_earlier
         (tmp_path / name).touch()
     keep_settings(tmp_path, BEFORE)
     assert len(list(tmp_path.iterdir())) == 6
+    with pytest.raises(UserError, match="checkpoints is empty"):
+        keep_settings(tmp_path, BEFORE | {"average": 5})
+    assert len(list(tmp_path.iterdir())) == 6
+    (tmp_path / "checkpoints").mkdir()
+    checkpoint(tmp_path / "checkpoints" / "checkpoint1.pt", 1)
     keep_settings(tmp_path, BEFORE | {"average": 5})
     # what a student trains on is checked against the model when one is to be trained
-    assert {path.name for path in tmp_path.iterdir()} == {"model.pt", "settings.json", "generate-train.txt"}
+    kept = {"checkpoints", "model.pt", "settings.json", "generate-train.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_null_takes_back_an_option_that_a_recipe_has():
+    assert arguments("data", **{"patience": None, "lr": 0.1}) == arguments("data", lr=0.1)
 
 
 @pytest.mark.parametrize(
