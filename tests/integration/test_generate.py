@@ -1,13 +1,14 @@
 """fairseq-generate: its scores and alignments are the model's, and its options do what they say."""
 
 import re
+import shutil
 from collections import Counter
 
 import pytest
 import torch
 from fairseq import checkpoint_utils
 
-from .commands import PLUGIN, in_this_process, printed, run, texts
+from .commands import PLUGIN, TRAINING, in_this_process, printed, run, texts
 
 BEAM = ("--beam", 4, "--max-len-b", 30)
 
@@ -110,6 +111,23 @@ def test_where_there_is_no_source_word_an_unknown_word_stays(corpus, generate, t
     joined = ("--bpe", "sentencepiece", "--sentencepiece-model", corpus.sentencepiece)
     with pytest.raises(ValueError, match="--replace-unk needs the source in pieces: leave --bpe out"):
         generate(corpus.raw, "--print-alignment", "--replace-unk", "/dev/null", *joined)
+
+
+def test_a_language_model_of_the_same_dictionary_joins_in_the_scores(corpus, trained, tmp_path):
+    data = shutil.copytree(corpus.data, tmp_path / "data")
+    shutil.copy(data / "dict.de.txt", data / "dict.txt")
+    for kind in ("bin", "idx"):
+        shutil.copy(data / f"train.en-de.de.{kind}", data / f"train.{kind}")
+    lm = (
+        *("--task", "language_modeling", "--sample-break-mode", "eos", "--tokens-per-sample", 100),
+        *("--criterion", "cross_entropy", "--arch", "resmlp_lm_tiny", "--decoder-layers", 1, "--disable-validation"),
+    )
+    in_this_process("train", data, *PLUGIN, *TRAINING, *lm, "--max-update", 5, "--save-dir", tmp_path / "lm")
+    line = (data, *PLUGIN, "--path", trained.last, *BEAM, "--num-workers", 0)
+    model = ("--lm-path", tmp_path / "lm" / "checkpoint_last.pt", "--lm-weight", 0.3)
+    joined = in_this_process("generate", *line, *model)
+    assert printed(joined, "H").keys() == set(range(60))
+    assert printed(joined, "H") != printed(in_this_process("generate", *line), "H")
 
 
 def test_soft_alignments_are_probabilities_over_the_source_alone(corpus, generate):

@@ -60,6 +60,19 @@ def test_it_trains_from_guessing_downwards_and_translates(train, corpus, name):
     assert len(translate(corpus, path)) == 60
 
 
+def test_the_readmes_architecture_and_optimiser_train(corpus, tmp_path):
+    options = (
+        *("--arch", "resmlp_plus_tiny", "--optimizer", "muon", "--weight-decay", 0.1, "--clip-norm", 1, "--lr", 0.006),
+        *("--lr-scheduler", "polynomial_decay", "--warmup-updates", 5, "--total-num-update", 20, "--max-update", 20),
+    )
+    line = (*TINY, *TRAINING, *options, "--disable-validation", "--save-dir", tmp_path)
+    losses = logged(in_this_process("train", corpus.data, *PLUGIN, *line), "loss")
+    assert losses[-1] < losses[0] - 0.5
+    path = tmp_path / "checkpoint_last.pt"
+    assert weights(path)["decoder.layers.0.cross_position.mixer.weight"].shape == (5, 32)
+    assert len(translate(corpus, path)) == 60
+
+
 def test_embeddings_are_shared_as_asked(train):
     def same(name):
         state = weights(train(name)[0])

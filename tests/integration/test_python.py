@@ -7,12 +7,10 @@ import sys
 from unittest import mock
 
 import pytest
-import torch
 
 from resmlp_mt import ResMLPModel, average, translate
-from resmlp_mt.average import average_checkpoints
 
-from .commands import ENVIRONMENT, PLUGIN, in_this_process, texts, weights
+from .commands import ENVIRONMENT, PLUGIN, in_this_process, texts
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +68,3 @@ def test_what_cannot_be_translated_with_is_told_in_one_line(tmp_path, capsys):
     with mock.patch("sys.argv", ["translate", str(tmp_path)]), pytest.raises(SystemExit) as stopped:
         translate.main()
     assert stopped.value.code == f"translate: no {tmp_path / 'model.pt'}: run the recipe first (make demo)"
-
-
-def test_an_average_is_the_mean_of_its_checkpoints(trained, averaged):
-    first, second, mean = (weights(path) for path in (trained.earlier, trained.last, averaged))
-    assert not torch.equal(first["encoder.layer_norm.alpha"], second["encoder.layer_norm.alpha"])
-    for name, weight in mean.items():
-        torch.testing.assert_close(weight, (first[name] + second[name]) / 2, rtol=1e-6, atol=1e-7)
-    for name, weight in average_checkpoints([trained.last, trained.last])["model"].items():
-        assert torch.equal(weight, second[name])

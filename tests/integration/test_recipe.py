@@ -28,7 +28,7 @@ import resmlp_mt  # noqa: F401  lets the options in checkpoints load
 from resmlp_core import files
 from resmlp_core.files import UserError, alone_in, remove
 from resmlp_mt.average import average_checkpoints
-from resmlp_mt.recipe import main, read_recipe
+from resmlp_mt.recipe import choose_data, main, read_recipe
 from resmlp_mt.score import read_hypotheses
 from resmlp_mt.stages import Run, share_batch, updates_of
 
@@ -388,9 +388,10 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
         (("--arch", "lstm"), "--arch lstm is not in"),
         (("--arch", ""), "--arch  is not in"),
         (("effective_tokens=2000", "train.max-tokens=8k"), "effective_tokens needs train.max-tokens"),
+        (("effective_tokens=2000", "train.max-tokens=null"), "effective_tokens needs train.max-tokens"),
         (("train.validate-after-updates=9",), "train.validate-after-updates: a recipe reports the validation loss"),
         (("trian.lr=1",), "trian: Key 'trian' not in 'Recipe'"),
-        (("--pair", "en-xx"), "xx"),
+        (("--pair", "en-xx"), "was prepared with --target-lang de, not xx"),
         (("--pair", "de-en", "--stage", "train"), "was prepared with source_lang=en, not de; give another --out"),
         (("--data", "gone", "--stage", "train"), "not gone; give the same --data, or another --out"),
         (("train.lr=0.5",), "was started with train.lr=0.01, not 0.5"),
@@ -436,19 +437,35 @@ def test_a_tokeniser_that_is_missing_is_told_before_training(recipe, unbroken, m
         main()
 
 
+def test_a_recipe_has_data_by_pair():
+    settings = read_recipe(ROOT / "recipes" / "multi30k" / "recipe.yaml", [], None)
+    with pytest.raises(UserError, match="--pair en-cs has no data in the recipe, which names en-de, en-fr"):
+        choose_data(dict(settings), "en-cs", None)
+    choose_data(settings, "en-fr", None)
+    assert (settings["pair"], settings["data"]) == ("en-fr", "romrawinjp/multi30k")
+
+
+def test_a_program_of_fairseqs_ends_with_who_started_it(tmp_path):
+    (tmp_path / "fairseq_cli").mkdir()
+    (tmp_path / "fairseq_cli" / "__init__.py").touch()
+    hold = "import fcntl, os, time\nfcntl.flock(os.open({!r}, os.O_RDONLY), fcntl.LOCK_EX)\n"
+    hold += "print('holds', flush=True)\ntime.sleep(60)\n"
+    (tmp_path / "fairseq_cli" / "wait.py").write_text(hold.format(str(tmp_path)))
+    line = "from resmlp_mt.host import run_fairseq; run_fairseq('wait', [], lambda text: print(text, flush=True))"
+    path = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    with subprocess.Popen([sys.executable, "-c", line], env=path, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout.readline() == "holds\n"
+        parent.kill()
+    with alone_in(tmp_path):  # refused after six seconds where the program still holds it
+        pass
+
+
 def test_under_torchrun_the_stage_must_be_named(recipe, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(sys, "argv", ["recipe", str(recipe)])
     with pytest.raises(SystemExit):
         main()
     assert "under torchrun give --stage train" in capsys.readouterr().err
-
-
-def test_a_batch_for_all_devices_needs_the_most_of_one(recipe, tmp_path):
-    text = recipe.read_text().replace("  max-tokens: 1000\n", "")
-    (tmp_path / "recipe.yaml").write_text(f"effective_tokens: 2500\n{text}")
-    with pytest.raises(UserError, match=r"effective_tokens needs train\.max-tokens"):
-        read_recipe(tmp_path / "recipe.yaml", [], None)
 
 
 @pytest.mark.parametrize(

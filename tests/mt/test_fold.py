@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
+from torch import nn
 
 from resmlp_core import Affine, fold
 
@@ -34,6 +35,7 @@ def test_hypotheses_are_identical(name, beam):
     model = variant(name)
     fast = copy.deepcopy(model)
     fast.make_generation_fast_()
+    assert not any(isinstance(module, Affine) or type(module) is nn.Linear for module in fast.modules())
     found = []
     for each in (model, fold(fast)):  # which a user may do to a model from the hub interface, fast already
         generator = SequenceGenerator([each], make_dictionary(), beam_size=beam, max_len_b=11)

@@ -3,6 +3,7 @@
 import math
 from argparse import Namespace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from fairseq.quantization_utils import quantize_model_scalar
 from torch import nn
 
 import resmlp_mt
-from resmlp_core import CrossPositionLinear
+from resmlp_core import Affine, CrossPositionLinear, onednn
 from resmlp_mt.model import ResMLPModel
 from resmlp_mt.options import NOT_IN_RESMLP
 
@@ -64,6 +65,34 @@ def test_the_variant_beyond_the_paper_has_a_convolution_a_layer_and_as_many_para
     paper, plus = (make_model(arch, random=False) for arch in ("resmlp_tiny", "resmlp_plus_tiny"))
     count_paper, count_plus = (sum(p.numel() for p in model.parameters()) for model in (paper, plus))
     assert count_plus - count_paper == 8 * 5 * 128
+
+
+@pytest.mark.parametrize(
+    ("arch", "start", "norm"),
+    [
+        ("resmlp", 0.2, Affine),
+        ("resmlp_tiny", 1.0, Affine),
+        ("resmlp_plus", 1.0, nn.LayerNorm),
+        ("resmlp_plus_tiny", 1.0, nn.LayerNorm),
+    ],
+)
+def test_an_architecture_has_its_starts_and_its_norm(arch, start, norm):
+    model = make_model(arch, random=False)
+    posts = torch.cat([p for name, p in model.named_parameters() if name.endswith("post.alpha")])
+    torch.testing.assert_close(posts.unique(), torch.tensor([start]))
+    for side in (model.encoder, model.decoder):
+        assert {type(m) for m in (side.layer_norm, *(layer.cross_position.pre for layer in side.layers))} == {norm}
+    wide = make_model(arch, random=False, position_init_std=0.1)
+    for each, std in ((model, 0.02), (wide, 0.1)):
+        assert matrices(each.encoder)[0].weight.std().item() == pytest.approx(std, rel=0.05)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
+def test_training_computes_every_layer_over_channels_by_onednn():
+    src, prev, _ = random_batch(40, length=12)
+    with mock.patch.object(onednn._Linear, "apply", wraps=onednn._Linear.apply) as products:
+        small_model().train()(src, None, prev)
+    assert products.call_count == 2 * 2 + 2 * (4 + 2) + 1  # B and C; the decoder's attention; the logits
 
 
 def test_every_parameter_is_used():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from resmlp_core import CrossPositionLinear
-from resmlp_mt.muon import Muon, orthogonalise
+from resmlp_mt.muon import FairseqMuon, Muon, MuonConfig, orthogonalise
 
 
 @settings(max_examples=40)
@@ -31,6 +31,21 @@ def test_a_matrix_moves_by_its_learning_rate_alone():
         weight.grad = scale * torch.randn(64, 128)
         Muon([weight], lr=0.01, rms=0.4).step()
         assert weight.square().mean().sqrt().item() == pytest.approx(0.004, rel=0.2)
+
+
+def test_the_steps_of_a_matrix_are_those_of_its_description():
+    """Nesterov's momentum, made orthogonal and scaled, beside a weight decay of its own."""
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(8, 16))
+    expected, momentum = weight.detach().clone(), torch.zeros(8, 16)
+    muon = FairseqMuon(MuonConfig(muon_momentum=0.9, muon_rms=0.3, weight_decay=0.5, lr=[0.01]), [weight]).optimizer
+    for _ in range(3):
+        weight.grad = torch.randn(8, 16)
+        momentum = 0.9 * momentum + 0.1 * weight.grad
+        step = 0.3 * 16**0.5 * orthogonalise(0.1 * weight.grad + 0.9 * momentum)
+        expected = (1 - 0.01 * 0.5) * expected - 0.01 * step
+        muon.step()
+    torch.testing.assert_close(weight.detach(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_all_but_the_matrices_move_as_under_adamw():

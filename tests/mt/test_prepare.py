@@ -1,4 +1,4 @@
-"""Preparing a corpus with the real sentencepiece and the real fairseq-preprocess."""
+"""Preparing a corpus with the real sentencepiece; fairseq itself reads what is made of it."""
 
 import errno
 import gzip
@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from resmlp_core import files
 from resmlp_core.files import UserError, alone_in, replacing
+from resmlp_mt import binary
 from resmlp_mt import prepare as module
 from resmlp_mt.corpus import one_line
 from resmlp_mt.prepare import main, prepare
@@ -413,6 +414,15 @@ def test_one_process_at_a_time(data: Path, tmp_path: Path, monkeypatch: pytest.M
 def test_no_workers(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--workers 0"):
         prepare(data, "en", "de", VOCABULARY, tmp_path, workers=0)
+
+
+def test_sentences_are_found_whose_places_are_computed_in_several_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binary, "BLOCK", 2)
+    sentences = [[5, 2], [6, 7, 8, 2], [2], [9, 2], [10, 11, 2]]
+    assert binary.write_dataset(tmp_path / "x", [sentences[:3], sentences[3:]], 100) == 12
+    assert [tokens.tolist() for tokens in data_utils.load_indexed_dataset(str(tmp_path / "x"))] == sentences
 
 
 def test_a_large_corpus_is_sampled_by_the_seed(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:

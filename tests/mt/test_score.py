@@ -199,6 +199,20 @@ def test_the_command_prints_every_score_that_was_asked_for(tmp_path, monkeypatch
     assert against == {"file": "other", **compare(SYSTEM, REFERENCES, REFERENCES)}
 
 
+def test_the_command_scores_and_compares_in_the_language_that_it_is_given(tmp_path, monkeypatch, capsys):
+    ours, other, references = ["今天的天气非常好我们去公园吧"], ["今天天气好"], ["今天的天气非常好我们去公园玩吧"]
+    for name, lines in (("out", ours), ("other", other)):
+        (tmp_path / name).write_text(f"D-0\t-0.1\t{lines[0]}\n", encoding="utf-8")
+    (tmp_path / "ref").write_text(f"{references[0]}\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "sys.argv", ["score", "out", "--references", "ref", "--target-lang", "zh", "--against", "other"]
+    )
+    main()
+    against = {"file": "other", **compare(ours, other, references, "zh")}
+    assert json.loads(capsys.readouterr().out) == score(ours, references, "zh") | {"against": against}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -231,6 +231,9 @@ def test_each_image_counts_once_whatever_the_batch(images):
     ranks = [(logits[i] > logits[i, labels[i]]).sum().item() for i in range(11) if i != 3]
     assert found["top1"] == pytest.approx(100 * sum(rank < 1 for rank in ranks) / 10)
     assert found["top5"] == pytest.approx(100 * sum(rank < 5 for rank in ranks) / 10)
+    assert found["images"] == 10
+    with mock.patch.object(evaluate, "evaluation_sample_limit", return_value=9):  # as where two fill the last batch
+        assert evaluate.evaluate(torch.nn.Identity(), batches, torch.device("cpu"))["images"] == 8
 
 
 def test_a_stream_may_name_its_files_instead_of_holding_them(images):
@@ -270,6 +273,8 @@ def test_a_stream_trains(images, tmp_path):
     keys = ("image_key=picture", "label_key=kind", "workers=1")
     printed = run(train.main, *TINY, f"data=hfids/{parquet}", f"out={tmp_path / 'out'}", *keys, "batch_size=7")
     assert "3 classes; 3 updates an epoch" in printed
+    repeated = (*TINY, f"data=hfids/{parquet}", f"out={tmp_path / 'x'}", *keys, "batch_size=7", "repeated_aug=3")
+    assert "cannot repeat its images; give repeated_aug=0" in fail(train.main, *repeated)
 
 
 def test_training_replaces_and_counts_what_cannot_be_read(tmp_path):

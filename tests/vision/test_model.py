@@ -15,6 +15,7 @@ from resmlp_core.checkpoint import read_checkpoint
 from resmlp_vision import create_model
 from resmlp_vision.model import ResMLP, StochasticDepth
 from resmlp_vision.position_mixers import POSITION_MIXERS
+from resmlp_vision.variants import RELEASED
 from resmlp_vision.weights import fit_weights, resizing, to_timm
 
 TINY = {"depth": 2, "embed_dim": 16, "img_size": 32, "patch_size": 8, "num_classes": 5}
@@ -38,6 +39,26 @@ PUBLISHED = [
 ]
 # The paper counts the released models, which have no β in the post position; with it, these two print one tenth more.
 WITHOUT_POST_BETA = {"resmlp_b24", "resmlp_b24_p8"}
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("resmlp_s12", 0.1), ("resmlp_s24", 1e-5), ("resmlp_s36", 1e-6), ("resmlp_b24", 1e-6)]
+)
+def test_the_deeper_the_model_the_smaller_layer_scale_starts(name, start):
+    layer = create_model(name, depth=1, embed_dim=8).layers[0]
+    for sublayer in (layer.cross_position, layer.cross_channel):
+        torch.testing.assert_close(sublayer.post.alpha.unique(), torch.tensor([start]))
+
+
+@pytest.mark.parametrize(("name", "hub"), RELEASED.items())
+def test_released_weights_are_timms_of_the_same_size_and_tag(name, hub):
+    peer = timm.get_pretrained_cfg(hub.removeprefix("timm/"))
+    assert timm.get_pretrained_cfg_value(name, "hf_hub_id") == peer.hf_hub_id == hub
+    assert name.partition(".")[2] == peer.tag
+    with torch.device("meta"):
+        ours, theirs = create_model(name.partition(".")[0]), timm.create_model(peer.architecture)
+    counted = sum(p.numel() for key, p in ours.named_parameters() if not key.endswith("post.beta"))
+    assert counted == sum(p.numel() for p in theirs.parameters())
 
 
 @pytest.mark.parametrize(("name", "override", "parameters", "multiply_adds"), PUBLISHED)
