@@ -141,6 +141,10 @@ class ResMLPDecoder(TransformerDecoderBase):
         )
         self.vocabulary = Vocabulary(dictionary)
 
+    def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> dict[str, Any]:
+        """Leave weights as they are: the host drops its final norm for those without a version, as averages are."""
+        return state_dict
+
     def build_decoder_layer(self, cfg: TransformerConfig, no_encoder_attn: bool = False) -> nn.Module:
         """Build one layer; called by the host for each."""
         return wrap_layer(ResMLPDecoderLayer(cfg, no_encoder_attn), cfg)

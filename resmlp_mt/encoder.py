@@ -65,9 +65,6 @@ class ResMLPEncoderLayer(ResMLPLayer):
         # the host hands over a transposed view; one copy here spares one in every matrix product
         return super().forward(x.contiguous(), padding_mask=encoder_padding_mask)
 
-    def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
-        """Do nothing: the host asks its layers to rename parameters of old checkpoints, and there are none."""
-
 
 class ResMLPEncoder(TransformerEncoderBase):
     """fairseq's Transformer encoder with ResMLP layers, and Aff or LayerNorm after the last.
@@ -79,6 +76,10 @@ class ResMLPEncoder(TransformerEncoderBase):
         super().__init__(cfg, dictionary, embed_tokens, return_fc=return_fc)
         self.layer_norm = NORMS[cfg.pre_norm](cfg.encoder.embed_dim)  # the host applies this after its last layer
         self.vocabulary = Vocabulary(dictionary)
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> dict[str, Any]:
+        """Leave weights as they are: the host drops its final norm for those without a version, as averages are."""
+        return state_dict
 
     def build_encoder_layer(self, cfg: TransformerConfig) -> nn.Module:
         """Build one layer; called by the host for each."""

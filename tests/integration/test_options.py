@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from fairseq.checkpoint_utils import load_ema_from_checkpoint
 
 from .commands import PLUGIN, TINY, TRAINING, in_this_process, logged, texts, weights
 
@@ -83,6 +84,14 @@ def test_embeddings_are_shared_as_asked(train):
     assert same("untied embeddings") == (False, False)
     assert same("tied decoder") == (False, True)
     assert same("one embedding") == (True, True)
+
+
+def test_the_moving_average_of_a_model_translates(train, corpus, tmp_path):
+    path, _ = train("moving average")
+    average = load_ema_from_checkpoint(str(path))
+    assert average["model"].keys() == weights(path).keys()
+    torch.save(average, tmp_path / "average.pt")
+    assert len(translate(corpus, tmp_path / "average.pt")) == 60
 
 
 def test_activation_checkpointing_gives_the_same_weights(train):
