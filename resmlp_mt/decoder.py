@@ -142,7 +142,7 @@ class ResMLPDecoder(TransformerDecoderBase):
         self.vocabulary = Vocabulary(dictionary)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> dict[str, Any]:
-        """Leave weights as they are: the host drops its final norm for those without a version, as averages are."""
+        """Leave weights as they are: the host takes a moving average for an early version, without a final norm."""
         return state_dict
 
     def build_decoder_layer(self, cfg: TransformerConfig, no_encoder_attn: bool = False) -> nn.Module:

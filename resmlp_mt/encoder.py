@@ -78,7 +78,7 @@ class ResMLPEncoder(TransformerEncoderBase):
         self.vocabulary = Vocabulary(dictionary)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> dict[str, Any]:
-        """Leave weights as they are: the host drops its final norm for those without a version, as averages are."""
+        """Leave weights as they are: the host takes a moving average for an early version, without a final norm."""
         return state_dict
 
     def build_encoder_layer(self, cfg: TransformerConfig) -> nn.Module:

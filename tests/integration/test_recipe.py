@@ -452,8 +452,8 @@ def test_a_program_of_fairseqs_ends_with_who_started_it(tmp_path):
     hold += "print('holds', flush=True)\ntime.sleep(60)\n"
     (tmp_path / "fairseq_cli" / "wait.py").write_text(hold.format(str(tmp_path)))
     line = "from resmlp_mt.host import run_fairseq; run_fairseq('wait', [], lambda text: print(text, flush=True))"
-    path = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    with subprocess.Popen([sys.executable, "-c", line], env=path, stdout=subprocess.PIPE, text=True) as parent:
+    found_first = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    with subprocess.Popen([sys.executable, "-c", line], env=found_first, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout.readline() == "holds\n"
         parent.kill()
     with alone_in(tmp_path):  # refused after six seconds where the program still holds it
