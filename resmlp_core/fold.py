@@ -132,7 +132,7 @@ class FoldedCrossChannel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., dim)`` to ``(..., dim)``."""
-        if x.device.type != "cpu" or torch.compiler.is_compiling():
+        if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return x + self.mixer(self.pre(x))
         blocks = x.reshape(-1, x.size(-1)).split(ROWS)
         return torch.cat([block + self.mixer(self.pre(block)) for block in blocks]).view_as(x)

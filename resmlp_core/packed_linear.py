@@ -12,8 +12,9 @@ class PackedLinear(nn.Linear):
     """W x + b, with W laid out once as oneDNN reads it fastest.
 
     That serves float32 on a CPU without gradients: a step of decoding above all, whose few positions leave little to do
-    but to read W. Elsewhere this is an ``nn.Linear``. The second copy of W is made at first use, which is for more than
-    one position, and again after W changed; it is not saved. What PyTorch does not count as a change, such as one of
+    but to read W. Elsewhere this computes as ``nn.Linear`` does; PyTorch's dynamic quantisation, which takes
+    ``nn.Linear`` itself alone, passes over it. The second copy of W is made at first use, which is for more than one
+    position, and again after W changed; it is not saved. What PyTorch does not count as a change, such as one of
     ``weight.data``, is not seen.
 
     Args:

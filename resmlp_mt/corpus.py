@@ -19,7 +19,6 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from resmlp_core.files import UserError
 
 SPLITS = {"train": ("train",), "valid": ("valid", "validation"), "test": ("test",)}  # and what files may call them
-SAMPLE = 1 << 24  # bytes of text from which the lines of a compressed file are estimated
 GZIP_RATIO = 4  # text is seldom compressed further
 
 
@@ -67,10 +66,7 @@ def read_pairs(
 
 
 def count_pairs(data: str | Path, source_lang: str, target_lang: str, split: str) -> int | None:
-    """Return how many pairs ``read_pairs`` will yield, for a progress bar; None where only reading them would tell.
-
-    Of a compressed file it is an estimate from the beginning.
-    """
+    """Return how many pairs ``read_pairs`` will yield, for a progress bar; None where only reading them would tell."""
     root = _folder(data, source_lang, target_lang)
     if root is None:
         stream = _hub_stream(str(data), source_lang, target_lang, split)
@@ -80,13 +76,10 @@ def count_pairs(data: str | Path, source_lang: str, target_lang: str, split: str
     path = files[0]
     if _kind(path) == "parquet":
         return sum(_metadata(path).num_rows for path in files)
+    if path.suffix == ".gz":
+        return None
     with path.open("rb") as file:
-        if path.suffix == ".gz":
-            with gzip.open(file) as text, _whole(path):
-                lines = text.read(SAMPLE).count(b"\n")
-            lines = lines * path.stat().st_size // max(1, file.tell())
-        else:
-            lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+        lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
     return lines - (_kind(path) == "tsv")
 
 
@@ -135,10 +128,16 @@ def _folder(data: str | Path, source: str, target: str) -> Path | None:
     root = Path(data)
     if root.is_dir():
         pairs = [root / f"{source}-{target}", root / f"{target}-{source}"]
-        return next((pair for pair in pairs if pair.is_dir()), root)
+        # what a recipe or prepare writes may bear that name too, and lie in the same folder
+        return next((pair for pair in pairs if any(_split_files(pair))), root)
     if root.exists() or root.is_absolute() or str(data).startswith("."):
         raise UserError(f"--data {data}: there is no such folder")
     return None
+
+
+def _split_files(folder: Path) -> Iterator[Path]:
+    """Yield the files of any split."""
+    return (file for names in SPLITS.values() for name in names for file in folder.glob(f"{name}[.-]*"))
 
 
 def _files(folder: Path, source: str, target: str, split: str) -> list[Path]:

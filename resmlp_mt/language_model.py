@@ -26,6 +26,11 @@ NOT_IN_LANGUAGE_MODEL = NOT_IN_RESMLP | {
 }
 
 
+def help_of(options: type, option: str) -> dict[str, Any]:
+    """Return what a dataclass's help says of an option, which another default would lose."""
+    return dict(options.__dataclass_fields__[option].metadata)
+
+
 @dataclass
 class ResMLPLanguageModelConfig(ResMLPOptions, TransformerLanguageModelConfig):
     """The dimensions of ResMLP-6, which are those of fairseq's ``transformer_lm``: 6 layers, 512, hidden 2048.
@@ -34,7 +39,7 @@ class ResMLPLanguageModelConfig(ResMLPOptions, TransformerLanguageModelConfig):
     """
 
     activation_fn: ChoiceEnum(utils.get_available_activation_fns()) = field(  # type: ignore[valid-type]
-        default="gelu", metadata={"help": "activation function to use"}
+        default="gelu", metadata=help_of(TransformerLanguageModelConfig, "activation_fn")
     )
     decoder_input_dim: int = field(
         default=II("model.decoder_embed_dim"), metadata={"help": "dimension of the embeddings (default: the decoder's)"}
@@ -48,10 +53,12 @@ class ResMLPLanguageModelConfig(ResMLPOptions, TransformerLanguageModelConfig):
 class ResMLPTinyLanguageModelConfig(ResMLPLanguageModelConfig):
     """For the demo: the decoder of ``resmlp_tiny``, 4 layers, dimension 128, hidden 256, and its LayerScale."""
 
-    decoder_embed_dim: int = 128
-    decoder_ffn_embed_dim: int = 256
-    decoder_layers: int = 4
-    layer_scale: float = 1.0
+    decoder_embed_dim: int = field(default=128, metadata=help_of(ResMLPLanguageModelConfig, "decoder_embed_dim"))
+    decoder_ffn_embed_dim: int = field(
+        default=256, metadata=help_of(ResMLPLanguageModelConfig, "decoder_ffn_embed_dim")
+    )
+    decoder_layers: int = field(default=4, metadata=help_of(ResMLPLanguageModelConfig, "decoder_layers"))
+    layer_scale: float = field(default=1.0, metadata=help_of(ResMLPLanguageModelConfig, "layer_scale"))
 
 
 @register_model("resmlp_lm", dataclass=ResMLPLanguageModelConfig)

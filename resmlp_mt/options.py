@@ -40,12 +40,16 @@ class ResMLPOptions(FairseqDataclass):
         default=0.02, metadata={"help": "standard deviation of A's entries at the start (default: 0.02)"}
     )
     position_convolution: int = field(
-        default=0, metadata={"help": "add a depth-wise convolution over so many positions to A (default: none)"}
+        default=0,
+        metadata={
+            "help": "add a depth-wise convolution over so many positions to A (default: 0, none; 5 for resmlp_plus)"
+        },
     )
     pre_norm: ChoiceEnum(list(NORMS)) = field(  # type: ignore[valid-type]
         default="affine",
         metadata={
-            "help": "before every mixer, and after the last layer: affine, the paper's and the default, or layer_norm"
+            "help": "before every mixer, and after the last layer (default: affine, the paper's; "
+            "layer_norm for resmlp_plus)"
         },
     )
 

@@ -19,13 +19,17 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from resmlp_core.files import UserError, reporting
+from resmlp_core.inspection import SHOWN_POSITIONS
 from resmlp_mt.clean import Rules
 from resmlp_mt.prepare import NORMALIZATIONS
 from resmlp_mt.stages import STAGES, Run
 
 TOKENIZED = (None, "moses", "split compounds")
 OWN_TRAIN_OPTIONS = {"save-dir", "tensorboard-logdir", "log-format", "user-dir"}
-RESTARTS = {"restore-file", "reset-optimizer", "reset-lr-scheduler", "reset-meters", "reset-dataloader"}
+RESTARTS = {
+    *("restore-file", "reset-optimizer", "reset-lr-scheduler", "reset-meters", "reset-dataloader"),
+    *("no-save", "no-last-checkpoints", "no-save-optimizer-state"),
+}
 OWN_GENERATE_OPTIONS = {"path", "gen-subset", "remove-bpe", "user-dir"}
 
 
@@ -39,10 +43,10 @@ class Recipe:
             these.
         vocab_size: entries of the joint vocabulary.
         average: how many of the last checkpoints to average; of several numbers validation BLEU picks one.
-        shown_positions: how many positions of A are drawn.
         train: options of fairseq-train.
         archs: the choices for ``--arch``, each with the options of fairseq-train that differ for it.
         generate: options of fairseq-generate.
+        shown_positions: how many positions of A are drawn.
         clean: which training pairs to leave out.
         normalization: how sentencepiece normalises characters, as for ``resmlp_mt.prepare.prepare``.
         effective_tokens: the most target tokens of an update, over all devices; None leaves it to ``train``.
@@ -54,10 +58,10 @@ class Recipe:
     data: Any = MISSING
     vocab_size: int = MISSING
     average: Any = MISSING
-    shown_positions: int = MISSING
     train: dict[str, Any] = MISSING
     archs: dict[str, Any] = MISSING
     generate: dict[str, Any] = MISSING
+    shown_positions: int = SHOWN_POSITIONS
     clean: Rules = field(default_factory=Rules)
     normalization: str = NORMALIZATIONS[0]
     effective_tokens: int | None = None
@@ -143,12 +147,13 @@ def check_values(settings: dict[str, Any]) -> None:
     for option in ("disable-validation", "validate-after-updates"):
         if train.get(option):
             raise UserError(f"train.{option}: a recipe reports the validation loss")
-    epochs, interval = train.get("max-epoch"), train.get("validate-interval")
-    if type(epochs) is type(interval) is int and interval and epochs % interval and not train.get("max-update"):
-        raise UserError(
-            f"train.validate-interval={interval} leaves out the last of train.max-epoch={epochs} epochs, whose "
-            "validation loss a recipe reports"
-        )
+    for option in ("validate-interval", "save-interval"):
+        epochs, interval = train.get("max-epoch"), train.get(option)
+        if type(epochs) is type(interval) is int and interval and epochs % interval:
+            raise UserError(
+                f"train.{option}={interval} leaves out the last of train.max-epoch={epochs} epochs, whose weights and "
+                "validation loss a recipe reports"
+            )
     if train["arch"] not in ARCH_CONFIG_REGISTRY:
         raise UserError(f"train.arch={train['arch']} is not an architecture of fairseq's or of this plugin")
 

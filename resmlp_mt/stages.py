@@ -18,14 +18,16 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from typing import Any
 
 import fairseq
+import numpy as np
 import torch
 from fairseq.data import data_utils
 from fairseq.models import ARCH_CONFIG_REGISTRY
+from numpy.typing import NDArray
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.checkpoint import count_parameters, read_checkpoint, write_checkpoint
@@ -84,7 +86,7 @@ class Run:
                 holds a run with other settings.
         """
         if int(os.environ.get("RANK", 0)):
-            if "train" in stages and not self._is_trained():
+            if "train" in stages and not is_trained(self.folder, self.settings["train"].get("max-update")):
                 self._train()
             return
         if "prepare" in stages:
@@ -132,7 +134,7 @@ class Run:
         made_from = {"model_sha256": digest([model]), "generate": self.settings["generate"]}
         with alone_in(folder):
             before = json.loads(made.read_text(encoding="utf-8")) if made.exists() else {}
-            if before.get("model_sha256") != made_from["model_sha256"]:
+            if before.get("model_sha256") != made_from["model_sha256"] or not output.exists():
                 remove(output)
                 remove(distilled)
                 write_json(made, made_from)
@@ -145,31 +147,28 @@ class Run:
         """Return what made the targets that are trained on, where a teacher did."""
         if not self.settings.get("teacher"):
             return {}
-        made = self.out / self.settings["teacher"] / "distilled.json"
-        if not made.exists():
-            raise UserError(f"there is no {made}: run the stage prepare first")
-        return {"taught_by": json.loads(made.read_text(encoding="utf-8"))}
+        data_bin = self._distilled()
+        if not data_bin.exists():
+            raise UserError(f"there is no {data_bin}: run the stage prepare first")
+        return {"taught_by": json.loads((self.out / self.settings["teacher"] / "distilled.json").read_text("utf-8"))}
+
+    def _distilled(self) -> Path:
+        return self.out / self.settings["teacher"] / "distilled" / "data-bin"
 
     def train(self) -> None:
         """Train with fairseq-train, from the last checkpoint if there is one; train.log has all it says."""
-        if self._is_trained():
+        if is_trained(self.folder, self.settings["train"].get("max-update")):
             print("training: done before")
         else:
             self._refuse_other_devices()
+            if left_out := self._left_out():
+                print(f"{left_out:,} training pairs are longer than max-source-positions or max-target-positions allow")
             self._train()
         mend_checkpoints(self.folder / "checkpoints")
         (self.folder / "trained").touch()
 
-    def _is_trained(self) -> bool:
-        """Whether training has ended; fairseq itself, asked again at its last update, would do one more."""
-        if (self.folder / "trained").exists():
-            return True
-        updates, whole = self.settings["train"].get("max-update"), whole_checkpoints(self.folder / "checkpoints")
-        return bool(updates and whole) and updates_of(whole[-1]) >= updates
-
     def _train(self) -> None:
-        teacher = self.settings.get("teacher")
-        data_bin = self.out / teacher / "distilled" / "data-bin" if teacher else self.data_bin
+        data_bin = self._distilled() if self.settings.get("teacher") else self.data_bin
         run_fairseq_train(data_bin, self.folder, self.train_options())
 
     def _devices(self) -> int:
@@ -193,11 +192,11 @@ class Run:
     def train_options(self) -> dict[str, Any]:
         """Settle the options of fairseq-train: those of the recipe, for as many devices as there are."""
         options = self.settings["train"]
-        if "WORLD_SIZE" in os.environ:
+        if "RANK" in os.environ:
             options = options | {
                 "distributed-world-size": self._devices(),
                 "distributed-rank": os.environ["RANK"],
-                "device-id": os.environ["LOCAL_RANK"],
+                "device-id": os.environ.get("LOCAL_RANK", 0),  # a launcher of one process a machine may not set it
                 "distributed-init-method": "env://",
                 "distributed-no-spawn": True,
             }
@@ -280,6 +279,7 @@ class Run:
             "commit": commit(),
             "settings": self.settings,
             "seed": self.settings["train"].get("seed", 1),
+            "train_pairs_too_long": self._left_out(),
             "data_sha256": prepared["text"]["sha256"],
             "vocabulary_sha256": prepared["sentencepiece"]["sha256"],
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "CPU",
@@ -303,23 +303,38 @@ class Run:
 
     def _refuse_long_sentences(self) -> None:
         """Find before training, not after, that a sentence to translate does not fit into A."""
-        train = self.settings["train"]
-        defaults = argparse.Namespace()
+        for lang, (option, limit) in self._length_limits().items():
+            for split in ("valid", "test"):
+                longest = int(self._lengths(split, lang).max())
+                if longest > limit:
+                    raise UserError(
+                        f"a {split} sentence has {longest} tokens in {lang}, more than train.{option}={limit}; "
+                        f"give train.{option}={longest}"
+                    )
+
+    def _left_out(self) -> int:
+        """Count the training pairs that fairseq leaves out, since they do not fit into A."""
+        limits = self._length_limits().items()
+        return int(np.any([self._lengths("train", lang) > limit for lang, (_, limit) in limits], axis=0).sum())
+
+    def _length_limits(self) -> dict[str, tuple[str, float]]:
+        """Return, by language, the option that limits its sentences, and the most tokens of one."""
+        train, defaults = self.settings["train"], argparse.Namespace()
         ARCH_CONFIG_REGISTRY[train["arch"]](defaults)
+        limits = {}
         for lang, side in ((self.source, "source"), (self.target, "target")):
             option = f"max-{side}-positions"
             limit = train.get(option, getattr(defaults, option.replace("-", "_"), None))
             if not (limit is None or str(limit).isdecimal()):
                 raise UserError(f"train.{option}={limit} must be a positive integer")
-            for split in ("valid", "test"):
-                path = self.data_bin / f"{split}.{self.source}-{self.target}.{lang}"
-                dataset = data_utils.load_indexed_dataset(str(path), None)
-                longest = int(dataset.sizes.max())  # a view on the dataset's memory, which goes with the dataset
-                if limit and longest > int(limit):
-                    raise UserError(
-                        f"a {split} sentence has {longest} tokens in {lang}, more than train.{option}={limit}; "
-                        f"give train.{option}={longest}"
-                    )
+            limits[lang] = option, int(limit) if limit else inf
+        return limits
+
+    def _lengths(self, split: str, lang: str) -> NDArray[np.int32]:
+        """Return the tokens of each sentence of a split, its end included."""
+        path = self.data_bin / f"{split}.{self.source}-{self.target}.{lang}"
+        dataset = data_utils.load_indexed_dataset(str(path), None)
+        return np.array(dataset.sizes)  # which are a view on the dataset's memory, and that goes with the dataset
 
     def _must_exist(self, name: str, stage: str) -> None:
         if not (self.folder / name).exists():
@@ -389,6 +404,14 @@ def mend_checkpoints(folder: Path) -> None:
     if whole and whole[-1] != last and (not last.exists() or updates_of(last) < updates_of(whole[-1])):
         with replacing(last) as partial:
             shutil.copy(whole[-1], partial)
+
+
+def is_trained(folder: Path, max_update: int | None) -> bool:
+    """Whether the training of a folder has ended; fairseq itself, asked again at its last update, would do one more."""
+    if (folder / "trained").exists():
+        return True
+    whole = whole_checkpoints(folder / "checkpoints")
+    return bool(max_update and whole) and updates_of(whole[-1]) >= max_update
 
 
 def updates_of(checkpoint: Path) -> int:

@@ -25,7 +25,7 @@ from resmlp_mt.host import run_fairseq
 from resmlp_mt.pictures import read_curve
 from resmlp_mt.prepare import prepare
 from resmlp_mt.recipe import OWN_TRAIN_OPTIONS
-from resmlp_mt.stages import announce, arguments, run_fairseq_train, updates_of
+from resmlp_mt.stages import announce, arguments, is_trained, run_fairseq_train, updates_of
 
 SENTENCES = {"sample-break-mode": "eos", "tokens-per-sample": 64, "num-workers": 0}
 TRAIN: dict[str, Any] = {
@@ -84,7 +84,13 @@ def evaluate(data_bin: Path, model: Path, split: str, samples: Mapping[str, Any]
     line = arguments(data_bin, **{"path": model, "gen-subset": split}, **samples)
     announce("eval-lm", line)
     found: list[float] = []
-    run_fairseq("eval_lm", line, lambda text: found.extend(map(float, re.findall(r"Perplexity: ([\d.]+)", text))))
+
+    def follow(text: str) -> None:
+        if "invalid sizes" in text:  # fairseq leaves them out
+            raise UserError(f"{split} has sentences longer than tokens-per-sample={samples['tokens-per-sample']}")
+        found.extend(map(float, re.findall(r"Perplexity: ([\d.]+)", text)))
+
+    run_fairseq("eval_lm", line, follow)
     return found[-1]
 
 
@@ -99,7 +105,7 @@ def train_and_evaluate(data_bin: Path, folder: Path, options: Mapping[str, Any])
     Raises:
         UserError: the folder holds a model that was trained with other options.
     """
-    settings, done, results = (folder / name for name in ("options.json", "trained", "results.json"))
+    settings, results = folder / "options.json", folder / "results.json"
     if settings.exists() and json.loads(settings.read_text(encoding="utf-8")) != options:
         raise UserError(f"{folder} was started with other options; give another OUT, or delete that folder")
     if results.exists():
@@ -107,9 +113,9 @@ def train_and_evaluate(data_bin: Path, folder: Path, options: Mapping[str, Any])
     folder.mkdir(exist_ok=True)
     with alone_in(folder):
         write_json(settings, options)
-        if not done.exists():  # fairseq itself, asked again at its last update, would do one more
+        if not is_trained(folder, options["max-update"]):
             run_fairseq_train(data_bin, folder, options)
-            done.touch()
+        (folder / "trained").touch()
     last = folder / "checkpoints" / "checkpoint_last.pt"
     samples = {key: options[key] for key in SENTENCES}
     speeds = read_curve(folder / "tensorboard" / "train", "wps").values()

@@ -54,6 +54,16 @@ def test_a_folded_layer_decodes_step_by_step(form):
         torch.testing.assert_close(steps, folded(x))
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of the number of positions, which does not change
+@pytest.mark.parametrize(("traced", "run"), [(1, 300), (300, 1)])
+def test_a_trace_of_a_folded_layer_takes_batches_of_other_sizes(traced, run):
+    layer = ResMLPLayer(DIM, CrossPositionLinear(POSITIONS), ChannelMLP(DIM, 8), layer_scale=0.2)
+    randomise(layer, 0)
+    x = torch.randn(POSITIONS, run, DIM)
+    trace = torch.jit.trace(fold(layer), torch.randn(POSITIONS, traced, DIM))
+    torch.testing.assert_close(trace(x), layer(x))
+
+
 @pytest.mark.parametrize(("size", "causal"), [(-1, True), (0, True), (-3, False), (4, False)])
 def test_a_convolution_without_a_centre_is_refused(size, causal):
     with pytest.raises(ValueError, match="--position-convolution"):

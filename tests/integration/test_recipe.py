@@ -18,6 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import sentencepiece
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -287,6 +288,26 @@ def test_a_student_trains_on_its_teachers_translations_and_joins_the_table(recip
     assert "training: done before" in run(recipe, "--out", out, "--stage", "train", *again).stdout
     assert (taught / "train.de").stat().st_mtime_ns == written
 
+    # as a kill leaves it while the teacher translates
+    generated.unlink()
+    shutil.rmtree(taught.parent)
+    assert "run the stage prepare first" in run(recipe, "--out", out, "--stage", "train", *again, status=1).stderr
+    run(recipe, "--out", out, "--stage", "prepare", *again)
+    assert json.loads((out / "resmlp_tiny" / "distilled.json").read_text())["generate"]["beam"] == 3
+
+
+def test_training_pairs_that_do_not_fit_are_counted(recipe, out):
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(out / "sentencepiece.model"))
+    lengths = {
+        split: [len(pieces) + 1 for pieces in processor.encode((out / "text" / f"{split}.de").read_text().splitlines())]
+        for split in ("train", "valid", "test")
+    }
+    limit = max(lengths["valid"] + lengths["test"])
+    longer = sum(length > limit for length in lengths["train"])
+    assert longer
+    options = ("--arch", "transformer", f"train.max-target-positions={limit}", "train.max-epoch=1")
+    assert f"{longer} training pairs are longer than" in run(recipe, "--out", out, "--stage", "train", *options).stdout
+
 
 def test_a_stage_on_data_that_were_prepared_otherwise_is_refused(recipe, unbroken):
     out, _ = unbroken
@@ -415,6 +436,8 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
         (("shown_positions=1.5",), "shown_positions: Value '1.5' of type 'float' could not be converted to Integer"),
         (("archs.resmlp_tiny.lr=0.1",), "archs.resmlp_tiny.lr=0.1 is not for the command line: give train.KEY=VALUE"),
         (("train.validate-interval=2",), "train.validate-interval=2 leaves out the last of train.max-epoch=3 epochs"),
+        (("train.save-interval=2",), "train.save-interval=2 leaves out the last of train.max-epoch=3 epochs"),
+        (("train.no-last-checkpoints=true",), "train.no-last-checkpoints: a run that was interrupted would begin anew"),
         (("train.disable-validation=true",), "train.disable-validation: a recipe reports the validation loss"),
         (("train.reset-optimizer=true",), "train.reset-optimizer: a run that was interrupted would begin anew"),
         (("effective_tokens=2000", "train.update-freq=2"), "train.update-freq follows from effective_tokens"),

@@ -107,15 +107,17 @@ def test_text_in_other_files(tmp_path: Path, kind: str, end: str) -> None:
         with write(tmp_path / (name + end), "wt", encoding="utf-8") as file:
             file.write(content)
     assert read(tmp_path) == [("a b", "ä"), ("", "x"), ("c d", "y")]
-    assert count_pairs(tmp_path, "en", "de", "train") == 3
+    assert count_pairs(tmp_path, "en", "de", "train") == (None if end else 3)
 
 
-def test_the_lines_of_a_compressed_file_are_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus, "SAMPLE", 1 << 23)  # large beside the 128 KiB that Python 3.12 reads ahead
-    with gzip.open(tmp_path / "train.tsv.gz", "wt", compresslevel=1) as file:
-        file.write("en\tde\n")
-        file.writelines(f"{hash((i, i))}\t{hash((i,))}\n" for i in range(400_000))
-    assert count_pairs(tmp_path, "en", "de", "train") == pytest.approx(400_000, rel=0.05)
+def test_a_sub_folder_of_the_pair_holds_the_data_if_there_are_any_in_it(tmp_path: Path) -> None:
+    """A recipe, or prepare, may be told to write to a folder of that name beside the data."""
+    (tmp_path / "en-de" / "text").mkdir(parents=True)
+    (tmp_path / "en-de" / "prepare.json").touch()
+    (tmp_path / "train.jsonl").write_text('{"en": "above", "de": "oben"}\n')
+    assert read(tmp_path) == [("above", "oben")]
+    (tmp_path / "en-de" / "train.jsonl").write_text('{"en": "below", "de": "unten"}\n')
+    assert read(tmp_path) == [("below", "unten")]
 
 
 def invalid_parquet(folder: Path) -> None:
