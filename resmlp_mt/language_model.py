@@ -26,7 +26,7 @@ NOT_IN_LANGUAGE_MODEL = NOT_IN_RESMLP | {
 }
 
 
-def help_of(options: type, option: str) -> dict[str, Any]:
+def help_of(options: Any, option: str) -> dict[str, Any]:
     """Return what a dataclass's help says of an option, which another default would lose."""
     return dict(options.__dataclass_fields__[option].metadata)
 

@@ -305,7 +305,7 @@ class Run:
         """Find before training, not after, that a sentence to translate does not fit into A."""
         for lang, (option, limit) in self._length_limits().items():
             for split in ("valid", "test"):
-                longest = int(self._lengths(split, lang).max())
+                longest = int(np.max(self._lengths(split, lang)))
                 if longest > limit:
                     raise UserError(
                         f"a {split} sentence has {longest} tokens in {lang}, more than train.{option}={limit}; "
@@ -411,7 +411,7 @@ def is_trained(folder: Path, max_update: int | None) -> bool:
     if (folder / "trained").exists():
         return True
     whole = whole_checkpoints(folder / "checkpoints")
-    return bool(max_update and whole) and updates_of(whole[-1]) >= max_update
+    return max_update is not None and bool(whole) and 0 < max_update <= updates_of(whole[-1])
 
 
 def updates_of(checkpoint: Path) -> int:

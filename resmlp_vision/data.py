@@ -18,7 +18,7 @@ from timm.data.readers.reader_hfds import ReaderHfds
 from timm.data.readers.reader_hfids import ReaderHfids
 from torch import Tensor
 
-from resmlp_core.files import UserError
+from resmlp_core.files import DISK_FULL, UserError
 from resmlp_vision import posterize
 from resmlp_vision.config import Config, RunConfig
 from resmlp_vision.images import open_rgb
@@ -193,7 +193,9 @@ def open_dataset(
         source = datasets.load_dataset(name, split=split, streaming=kind == "hfids")
         for key, column in (("image_key", config.image_key), ("label_key", config.label_key)):
             if source.column_names and column not in source.column_names:
-                raise UserError(f"data={config.data} has no column {column!r}; give {key}=... of {source.column_names}")
+                raise UserError(
+                    f"data={config.data} has no column {column!r}; the {key} is one of {source.column_names}"
+                )
         if kind == "hfds":
             return Images(EncodedImages(name, split=split, **keys), training, config.max_unreadable)
         reader = EncodedStream(
@@ -207,10 +209,13 @@ def open_dataset(
         )
         files = max(1, source.num_shards // dist.get_world_size())
         return StreamedImages(reader, training, config.max_unreadable, files)
-    except (ValueError, OSError, KeyError, RuntimeError) as error:
+    except (ValueError, OSError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         if "num_samples" in str(error):
             raise UserError(f"data={config.data}: it does not say how many images {split!r} has; use hfds/") from None
-        raise UserError(f"data={config.data}, split {split!r}: {' '.join(str(error).split())}") from None
+        cause = error.__cause__ or error  # datasets' own error says only that another was raised
+        if isinstance(cause, OSError) and cause.errno in DISK_FULL:
+            raise cause from None
+        raise UserError(f"data={config.data}, split {split!r}: {' '.join(str(cause).split())}") from None
 
 
 def read_folder(folder: Path, split: str, classes: Mapping[str, int] | None) -> Any:
@@ -250,7 +255,9 @@ def count_classes(dataset: Images | StreamedImages, num_classes: int | None) -> 
     names = len(reader.class_to_idx)
     if isinstance(dataset, StreamedImages):
         if not (num_classes or names):
-            raise UserError("a streamed data set does not say how many classes it has; give num_classes=...")
+            raise UserError(
+                "a streamed data set does not say how many classes it has; give num_classes=... or use hfds/"
+            )
         if num_classes and names > num_classes:
             raise UserError(f"num_classes={num_classes}, but the data have {names} classes")
         dataset.num_classes = num_classes or names
@@ -345,7 +352,10 @@ def share_batch(config: RunConfig) -> int:
 def check_enough(loader: Any, config: RunConfig) -> Any:
     """Give the loader back; raise a UserError if an epoch has no whole batch."""
     if len(loader) < config.accumulate:
-        raise UserError(f"{len(loader.dataset)} training images are fewer than batch_size={config.batch_size}")
+        images = f"{len(loader.dataset)} training images"
+        if repeats := getattr(config, "repeated_aug", 0):
+            images += f", of which repeated_aug={repeats} takes {len(loader.sampler) * dist.get_world_size()} an epoch,"
+        raise UserError(f"{images} are fewer than batch_size={config.batch_size}")
     return loader
 
 

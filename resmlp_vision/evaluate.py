@@ -130,8 +130,8 @@ def parse_arguments() -> argparse.Namespace:
     add_model_arguments(parser)
     parser.add_argument("--data", required=True, help="hfds/NAME, or a folder of parquet files or of images")
     parser.add_argument("--split", default="validation", help="'' for the folder itself (default: %(default)s)")
-    parser.add_argument("--image-key", default="image")
-    parser.add_argument("--label-key", default="label")
+    for key in ("image", "label"):
+        parser.add_argument(f"--{key}-key", default=key, help=f"the column of {key}s (default: %(default)s)")
     parser.add_argument("--crop-pct", type=float, help="share of the side that is cut out (default: the model's, 0.9)")
     parser.add_argument("--real", action="store_true", help="also on ImageNet-ReaL's labels")
     parser.add_argument(
@@ -144,7 +144,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--max-unreadable", type=int, default=100, help="images, before it gives up")
-    parser.add_argument("--device", help="CUDA where there is one")
+    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument(
         "--out", type=Path, help="write the figures there as JSON; of --probe linear the folder of its training"
     )
@@ -183,6 +183,8 @@ def main() -> None:
             {"knn": probes.classify_by_neighbours, "linear": probes.train_linear}[args.probe](args)
         else:
             measure(args)
+    except torch.OutOfMemoryError:
+        raise UserError("the GPU's memory is full; give a smaller --batch-size") from None
     finally:
         leave_processes()
 

@@ -70,7 +70,7 @@ class ResMLP(nn.Module):
             if value not in known:
                 raise ValueError(f"{name}={value!r} is none of {', '.join(map(repr, known))}")
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        if height % patch_size or width % patch_size:
+        if patch_size < 1 or height % patch_size or width % patch_size:
             raise ValueError(f"img_size={height}x{width} is no multiple of patch_size={patch_size}")
         self.num_classes = num_classes
         self.in_chans = in_chans
@@ -101,7 +101,7 @@ class ResMLP(nn.Module):
         if global_pool == "avg":
             self.pool = AveragePooling()
         elif global_pool == "class_mlp":
-            self.pool = ClassMLPPooling(grid[0] * grid[1], embed_dim, hidden_dim, layer_scale)
+            self.pool = ClassMLPPooling(grid[0] * grid[1], embed_dim, hidden_dim, layer_scale, NORMS[norm])
         self.head_drop = nn.Dropout(drop_rate)
         self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
         self.apply(init_weights)
@@ -114,12 +114,18 @@ class ResMLP(nn.Module):
         """Map images ``(B, channels, height, width)`` to features, in timm's layout ``(B, N, C)``."""
         x = self.embed_patches(images)
         x = checkpoint_seq(self.layers, x) if self.grad_checkpointing and self.training else self.layers(x)
-        return self.norm(x).transpose(0, 1)
+        return self.finish(x).transpose(0, 1)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Apply the final Aff to the patches ``(N, B, C)``; with Class-MLP, which reads them raw, it comes after."""
+        return x if self.global_pool == "class_mlp" else self.norm(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Map features ``(B, N, C)`` to logits ``(B, num_classes)``, or to what enters the classifier."""
         if self.global_pool:
             x = self.pool(x.transpose(0, 1))
+        if self.global_pool == "class_mlp":
+            x = self.norm(x)
         x = self.head_drop(x)
         return x if pre_logits else self.head(x)
 
@@ -129,7 +135,7 @@ class ResMLP(nn.Module):
 
     def fold_(self) -> None:
         """Absorb the final Aff into the classifier; called by ``resmlp_core.fold``. Features then come without it."""
-        if isinstance(self.head, nn.Linear) and isinstance(self.pool, AveragePooling):
+        if isinstance(self.head, nn.Linear) and self.global_pool:
             self.norm = absorb_before(self.norm, self.head)
 
     def forward_intermediates(
@@ -167,7 +173,7 @@ class ResMLP(nn.Module):
                 intermediates.append(
                     output.transpose(0, 1) if output_fmt == "NLC" else output.permute(1, 2, 0).unflatten(2, grid)
                 )
-        return intermediates if intermediates_only else (self.norm(x).transpose(0, 1), intermediates)
+        return intermediates if intermediates_only else (self.finish(x).transpose(0, 1), intermediates)
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True

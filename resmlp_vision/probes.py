@@ -68,10 +68,10 @@ def classify_by_neighbours(args: argparse.Namespace) -> None:
     dist.all_reduce(measured)
     figures |= {"images": int(measured), "training_images": len(bank[1])}
     for k in args.k:
-        top1, top5 = measure_knn(bank, queries, num_classes, k)
-        figures |= {f"knn{k}_top1": top1, f"knn{k}_top5": top5}
+        top1 = measure_knn(bank, queries, num_classes, k)
+        figures |= {f"knn{k}_top1": top1}
         if dist.get_rank() == 0:
-            print(f"{k}-NN top-1 {top1:.2f}%  top-5 {top5:.2f}%")
+            print(f"{k}-NN top-1 {top1:.2f}%")
     if dist.get_rank() == 0:
         print(f"({int(measured):,} images of {args.data} {args.split}, by {len(bank[1]):,} of {args.train_split})")
         if args.out:
@@ -140,9 +140,7 @@ def join(share: Tensor) -> Tensor:
     return torch.cat([part[:count] for part, count in zip(shares, counts, strict=True)])
 
 
-def measure_knn(
-    bank: tuple[Tensor, Tensor], queries: tuple[Tensor, Tensor], num_classes: int, k: int
-) -> tuple[float, float]:
+def measure_knn(bank: tuple[Tensor, Tensor], queries: tuple[Tensor, Tensor], num_classes: int, k: int) -> float:
     """Classify images by the votes of the k nearest, each of which weighs exp(cosine / 0.07).
 
     Args:
@@ -152,25 +150,25 @@ def measure_knn(
         k: how many vote.
 
     Returns:
-        Top-1 and top-5 accuracy in percent, over all processes.
+        Top-1 accuracy in percent, over all processes.
 
     Raises:
         UserError: k is below 1, or there are fewer than k training images, or none to classify.
     """
     (features, labels), (asked, answers) = bank, queries
     refuse_neighbours(k, len(labels))
-    counts = torch.zeros(3, dtype=torch.long, device=asked.device)
+    counts = torch.zeros(2, dtype=torch.long, device=asked.device)
     for part, truth in zip(asked.split(CHUNK), answers.split(CHUNK), strict=True):
         if not len(part):  # this process has none
             continue
         ranked = knn_predict(part, features.t(), labels, num_classes, knn_k=k, knn_t=TEMPERATURE)
-        hits = ranked[:, :5] == truth.unsqueeze(1)
-        counts += torch.stack([hits[:, 0].sum(), hits.sum(), torch.tensor(len(truth), device=hits.device)])
+        hits = ranked[:, 0] == truth
+        counts += torch.stack([hits.sum(), torch.tensor(len(truth), device=hits.device)])
     dist.all_reduce(counts)
-    top1, top5, total = counts.tolist()
+    right, total = counts.tolist()
     if not total:
         raise UserError("none of the images can be read")
-    return 100 * top1 / total, 100 * top5 / total
+    return 100 * right / total
 
 
 def refuse_neighbours(k: int, images: int) -> None:

@@ -86,7 +86,7 @@ class Trainer(ABC, Generic[Settings]):
                 weight_decay=config.weight_decay,
                 **config.opt_args,
             )
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AssertionError) as error:  # of one that needs what is not installed
             raise UserError(f"opt={config.opt}: {error}") from None
         self.scaler = NativeScaler(device.type) if config.dtype == "float16" else None
         self.updates_per_epoch = len(self.loader) // config.accumulate
@@ -173,12 +173,12 @@ class Trainer(ABC, Generic[Settings]):
                         if not np.isfinite(value):
                             raise UserError(
                                 f"the loss is {value} at update {step + 1} of epoch {epoch + 1}, at learning rate "
-                                f"{rates[step]:.3g}; {remedy(epoch)}"
+                                f"{rates[step]:.3g}; {remedy(epoch, self.config)}"
                             )
                     bar.set_postfix(loss=f"{unchecked[-1]:.3f}", lr=f"{rates[-1]:.2g}")
                     self.loader.dataset.unreadable.refuse_more()
         if not all(p.isfinite().all() for p in self.task.get_trainable_module().parameters()):
-            raise UserError(f"the weights are not finite after epoch {epoch + 1}; {remedy(epoch)}")
+            raise UserError(f"the weights are not finite after epoch {epoch + 1}; {remedy(epoch, self.config)}")
         mean = torch.stack(losses).mean()
         dist.all_reduce(mean)
         seconds = time.perf_counter() - start
@@ -233,10 +233,11 @@ class Trainer(ABC, Generic[Settings]):
         )
 
 
-def remedy(epoch: int) -> str:
+def remedy(epoch: int, config: RunConfig) -> str:
     """Say what may help a training that diverged, and what is left of it."""
     intact = "the previous epoch's checkpoint is intact; " if epoch else ""
-    return f"{intact}a lower lr or clip_grad=1 may help"
+    clipped = "lamb" in config.opt or config.clip_grad is not None
+    return f"{intact}a lower lr{'' if clipped else ' or clip_grad=1'} may help, in another out"
 
 
 class SupervisedTrainer(Trainer[Config]):
@@ -340,8 +341,11 @@ def train(config: Settings, trainer_type: type[Trainer[Settings]]) -> dict[str, 
                 record: Record = {"epoch": epoch + 1, **trainer.train_epoch(epoch)}
             except torch.OutOfMemoryError:
                 raise UserError("the GPU's memory is full; accumulate=N computes each batch in N parts") from None
-            if trainer.val_loader and ((epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs):
-                record |= trainer.validate()
+            if trainer.val_loader is not None and ((epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs):
+                try:
+                    record |= trainer.validate()
+                except torch.OutOfMemoryError:
+                    raise UserError("the GPU's memory is full in validation; give a smaller val_batch_size") from None
             record["seconds"] = time.perf_counter() - start
             if records is not None:
                 records.add(record)

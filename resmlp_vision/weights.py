@@ -69,6 +69,10 @@ def resample(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tensor]:
             resampled[name] = out @ value @ back
             bias = name.removesuffix("weight") + "bias"
             resampled[bias] = out @ weights[bias]
+        elif name.startswith("pool.") and name.endswith("cross_position.weight"):  # Class-MLP's: one row
+            side = math.isqrt(value.size(1) - 1)
+            back = resizing(new, (side, side)).to(value)
+            resampled[name] = torch.cat([value[:, :1], value[:, 1:] @ back], 1)
     return resampled
 
 

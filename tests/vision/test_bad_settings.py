@@ -59,6 +59,8 @@ def images(tmp_path_factory):
         ("scale=[1]", "scale=[1.0] must be two shares of the area, the smaller first"),
         ("sched=step decay_rate=-1", "decay_rate=-1.0 must be 0 or more"),
         ("scale=[1,0.5]", "scale=[1.0, 0.5] must be two shares of the area"),
+        ("opt=fusedlamb", "opt=fusedlamb: "),
+        ("model_args.patch_size=0", "img_size=8x8 is no multiple of patch_size=0"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(images, tmp_path, override, message):
@@ -73,10 +75,23 @@ def test_parquet_without_the_split_or_the_column(tmp_path):
     (tmp_path / "data").mkdir()
     pq.write_table(pa.table({"picture": [b""], "label": [0]}), tmp_path / "data" / "train.parquet")
     settings = (*TINY, f"data={tmp_path / 'data'}", f"out={tmp_path / 'out'}")
-    assert "no column 'image'; give image_key=... of ['picture', 'label']" in fail(main, *settings)
-    assert "no column 'labels'; give label_key=... of" in fail(main, *settings, "image_key=picture", "label_key=labels")
+    assert "no column 'image'; the image_key is one of ['picture', 'label']" in fail(main, *settings)
+    message = fail(main, *settings, "image_key=picture", "label_key=labels")
+    assert "no column 'labels'; the label_key is one of" in message
     assert "testing" in fail(main, *settings, "train_split=testing")
     assert "not class numbers" in fail(main, *settings, "image_key=picture", "label_key=picture")
+
+
+def test_a_damaged_shard_of_parquet_is_told_in_one_line(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for shard in range(2):
+        path = tmp_path / f"train-0000{shard}-of-00002.parquet"
+        pq.write_table(pa.table({"image": [b"x" * 2000], "label": [0]}), path)
+    path.write_bytes(path.read_bytes()[:-200])
+    message = fail(main, *TINY, f"data={tmp_path}", f"out={tmp_path / 'out'}")
+    assert f"data={tmp_path}, split 'train': " in message and "arquet" in message
 
 
 def test_an_empty_class_and_classes_that_differ(tmp_path):

@@ -238,6 +238,16 @@ def test_every_parameter_is_used(override):
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
+def test_the_class_embedding_is_normalised_after_the_patches_have_filled_it():
+    """As in CaiT, which Class-MLP follows."""
+    model = randomise(ResMLP(**TINY, norm="layer_norm", global_pool="class_mlp")).eval()
+    torch.nn.init.ones_(model.norm.weight)
+    torch.nn.init.zeros_(model.norm.bias)
+    embedding = model.forward_head(model.forward_features(torch.randn(3, 3, 32, 32)), pre_logits=True)
+    torch.testing.assert_close(embedding.mean(1), torch.zeros(3))
+    torch.testing.assert_close(embedding.var(1, correction=0), torch.ones(3), rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize("name", ["depthwise_conv3x3", "convolved_linear"])
 def test_a_convolution_reads_the_neighbours_on_the_grid_and_its_own_channel(name):
     mixer = POSITION_MIXERS[name](2, (3, 4))

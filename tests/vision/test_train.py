@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from timm.data.auto_augment import AugmentOp
-from timm.optim import create_optimizer_v2
 
 from resmlp_core.checkpoint import read_checkpoint
 from resmlp_vision import create_model, evaluate
@@ -251,11 +250,13 @@ def test_an_augmentation_that_fails_is_not_taken_for_a_broken_image(images, tmp_
         dataset[0]
 
 
-def test_nothing_but_matrices_decays():
-    model = create_model("resmlp_s12", global_pool="class_mlp", norm="layer_norm", num_classes=10)
-    groups = create_optimizer_v2(model, "lamb", lr=1.0, weight_decay=0.2).param_groups
-    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
-    for name, parameter in model.named_parameters():
+def test_nothing_but_matrices_decays(images, tmp_path):
+    model_args = "model_args={depth: 2, embed_dim: 16, patch_size: 4, global_pool: class_mlp, norm: layer_norm}"
+    join_processes("cpu")
+    settings = config(model_args, f"data={images}", f"out={tmp_path}", "weight_decay=0.2", "opt=lamb")
+    trainer = SupervisedTrainer(settings, torch.device("cpu"))
+    decay = {id(p): group["weight_decay"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    for name, parameter in trainer.task.get_trainable_module().named_parameters():
         matrix = name.endswith("weight") and parameter.dim() > 1
         assert decay[id(parameter)] == (0.2 if matrix else 0), name
 
@@ -377,12 +378,14 @@ def test_a_student_follows_a_checkpoint_that_is_wrong(images, tmp_path):
     assert "classes of other names" in fail(main, *settings, f"data={three}")
 
 
-def test_fine_tuning_at_another_size_with_other_classes(images, tmp_path, caplog):
-    run(main, *TINY, f"data={images}", f"out={tmp_path / 'before'}")
+@pytest.mark.parametrize("pool", ["avg", "class_mlp"])
+def test_fine_tuning_at_another_size_with_other_classes(images, tmp_path, caplog, pool):
+    settings = (*TINY, f"model_args={{depth: 2, embed_dim: 16, patch_size: 4, global_pool: {pool}}}")
+    run(main, *settings, f"data={images}", f"out={tmp_path / 'before'}")
     more = write_images(tmp_path / "three", classes=3)
     start_from = f"checkpoint={tmp_path / 'before' / 'last.pth.tar'}"
     frozen = ("img_size=16", "lr=0", "min_lr=0", "warmup_lr=0", "weight_decay=0")
-    run(main, *TINY, f"data={more}", f"out={tmp_path / 'after'}", start_from, *frozen)
+    run(main, *settings, f"data={more}", f"out={tmp_path / 'after'}", start_from, *frozen)
     assert "the checkpoint has 2 classes, the model 3" in caplog.text
     before, after = (weights(tmp_path / name) for name in ("before", "after"))
     assert torch.equal(before["stem.proj.weight"], after["stem.proj.weight"])
@@ -394,7 +397,7 @@ def test_a_rate_that_is_too_high_is_told(images, tmp_path):
     """It grows from nothing to 1e30 over twenty epochs, and ends the first."""
     settings = (*TINY, f"data={images}", f"out={tmp_path}", "opt=momentum", "lr=1e30", "warmup_lr=0")
     message = fail(main, *settings, "epochs=21", "warmup_epochs=20", "sched=constant")
-    assert "of epoch 1" in message and "a lower lr or clip_grad=1" in message
+    assert "of epoch 1" in message and "a lower lr or clip_grad=1 may help, in another out" in message
     assert "checkpoint" not in message and not list(tmp_path.glob("*.tar"))
 
 
@@ -402,6 +405,8 @@ def test_a_gpu_that_is_full_is_told(images, tmp_path):
     with mock.patch.object(SupervisedTrainer, "updates", side_effect=torch.OutOfMemoryError):
         message = fail(main, *TINY, f"data={images}", f"out={tmp_path}")
     assert "accumulate=N" in message
+    with mock.patch.object(SupervisedTrainer, "validate", side_effect=torch.OutOfMemoryError):
+        assert "val_batch_size" in fail(main, *TINY, f"data={images}", f"out={tmp_path}")
 
 
 def test_weights_that_are_not_finite_are_not_saved(images, tmp_path):
