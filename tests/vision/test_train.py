@@ -88,6 +88,7 @@ def test_killed_in_an_epoch_it_ends_with_the_weights_of_an_unbroken_run(images, 
         "reprob=0.5",
     )
     settings = (*TINY, *settings, "repeated_aug=3", "ema_decay=0.9", "workers=1", "drop_path=0.2")
+    settings = (*settings, "opt=lamb", "accumulate=2", "dtype=float16")
     run(main, *settings, f"out={tmp_path / 'whole'}")
     out = tmp_path / "killed"
     process = start(*settings, f"out={out}")
