@@ -157,8 +157,8 @@ def test_full_context_alignment_is_refused():
 
 
 def test_activation_checkpointing_gives_the_same_gradients():
-    plain = small_model(dropout=0.0).train()
-    checkpointed = small_model(dropout=0.0, checkpoint_activations=True).train()
+    plain = small_model(dropout=0.0).train().double()
+    checkpointed = small_model(dropout=0.0, checkpoint_activations=True).train().double()
     src, prev, _ = random_batch(40, length=12)
     for model in (plain, checkpointed):
         model(src, None, prev)[0].square().sum().backward()
