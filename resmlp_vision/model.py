@@ -114,9 +114,9 @@ class ResMLP(nn.Module):
         """Map images ``(B, channels, height, width)`` to features, in timm's layout ``(B, N, C)``."""
         x = self.embed_patches(images)
         x = checkpoint_seq(self.layers, x) if self.grad_checkpointing and self.training else self.layers(x)
-        return self.finish(x).transpose(0, 1)
+        return self.final_norm(x).transpose(0, 1)
 
-    def finish(self, x: Tensor) -> Tensor:
+    def final_norm(self, x: Tensor) -> Tensor:
         """Apply the final Aff to the patches ``(N, B, C)``; with Class-MLP, which reads them raw, it comes after."""
         return x if self.global_pool == "class_mlp" else self.norm(x)
 
@@ -173,7 +173,7 @@ class ResMLP(nn.Module):
                 intermediates.append(
                     output.transpose(0, 1) if output_fmt == "NLC" else output.permute(1, 2, 0).unflatten(2, grid)
                 )
-        return intermediates if intermediates_only else (self.finish(x).transpose(0, 1), intermediates)
+        return intermediates if intermediates_only else (self.final_norm(x).transpose(0, 1), intermediates)
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True

@@ -59,7 +59,7 @@ class ClassMLPPooling(nn.Module):
         dim: int,
         hidden_dim: int,
         layer_scale: float,
-        norm: Callable[[int], Norm] = Affine,
+        norm: Callable[[int], Norm],
         depth: int = 2,
     ) -> None:
         super().__init__()
