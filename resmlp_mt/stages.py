@@ -147,13 +147,14 @@ class Run:
         """Return what made the targets that are trained on, where a teacher did."""
         if not self.settings.get("teacher"):
             return {}
-        data_bin = self._distilled()
-        if not data_bin.exists():
-            raise UserError(f"there is no {data_bin}: run the stage prepare first")
+        if not self._train_data().exists():
+            raise UserError(f"there is no {self._train_data()}: run the stage prepare first")
         return {"taught_by": json.loads((self.out / self.settings["teacher"] / "distilled.json").read_text("utf-8"))}
 
-    def _distilled(self) -> Path:
-        return self.out / self.settings["teacher"] / "distilled" / "data-bin"
+    def _train_data(self) -> Path:
+        """Return the binary data that are trained on: the recipe's, or a teacher's translations of them."""
+        teacher = self.settings.get("teacher")
+        return self.out / teacher / "distilled" / "data-bin" if teacher else self.data_bin
 
     def train(self) -> None:
         """Train with fairseq-train, from the last checkpoint if there is one; train.log has all it says."""
@@ -168,8 +169,7 @@ class Run:
         (self.folder / "trained").touch()
 
     def _train(self) -> None:
-        data_bin = self._distilled() if self.settings.get("teacher") else self.data_bin
-        run_fairseq_train(data_bin, self.folder, self.train_options())
+        run_fairseq_train(self._train_data(), self.folder, self.train_options())
 
     def _devices(self) -> int:
         """Return how many devices train: those of torchrun, which fairseq would not count, or this machine's."""
@@ -332,7 +332,8 @@ class Run:
 
     def _lengths(self, split: str, lang: str) -> NDArray[np.int32]:
         """Return the tokens of each sentence of a split, its end included."""
-        path = self.data_bin / f"{split}.{self.source}-{self.target}.{lang}"
+        folder = self._train_data() if split == "train" else self.data_bin
+        path = folder / f"{split}.{self.source}-{self.target}.{lang}"
         dataset = data_utils.load_indexed_dataset(str(path), None)
         return np.array(dataset.sizes)  # which are a view on the dataset's memory, and that goes with the dataset
 

@@ -82,6 +82,13 @@ def test_parquet_without_the_split_or_the_column(tmp_path):
     assert "not class numbers" in fail(main, *settings, "image_key=picture", "label_key=picture")
 
 
+def test_repeated_augmentation_leaves_out_images_and_says_so(tmp_path):
+    folder = write_images(tmp_path / "images", images=150)
+    settings = (*TINY, f"data={folder}", f"out={tmp_path / 'out'}", "repeated_aug=3", "batch_size=280")
+    message = fail(main, *settings)
+    assert "300 training images, of which repeated_aug=3 takes 256 an epoch, are fewer than batch_size=280" in message
+
+
 def test_a_damaged_shard_of_parquet_is_told_in_one_line(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
