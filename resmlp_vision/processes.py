@@ -1,6 +1,7 @@
 """The processes that train or evaluate together."""
 
 import os
+import sys
 from typing import Any
 
 import torch
@@ -41,6 +42,10 @@ def join_processes(device: str | None = None) -> torch.device:
 
 
 def leave_processes() -> None:
-    """Leave the group that ``join_processes`` joined, if it did; PyTorch warns of one that is left to the exit."""
-    if dist.is_initialized():
+    """Leave the group that ``join_processes`` joined, if it did; PyTorch warns of one that is left to the exit.
+
+    After an error that is left to the exit where there are others: NCCL would wait for them here, and they for this
+    process in their next all-reduce, while torchrun stops them once this one is gone.
+    """
+    if dist.is_initialized() and (sys.exception() is None or dist.get_world_size() == 1):
         dist.destroy_process_group()
