@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import Value
 from pathlib import Path
@@ -13,10 +14,11 @@ import torch.distributed as dist
 from datasets.utils.file_utils import xopen
 from PIL import Image
 from timm.data import ImageDataset, IterableImageDataset, create_loader, create_transform
-from timm.data.readers import create_reader
+from timm.data.readers import add_img_extensions, create_reader, get_img_extensions
 from timm.data.readers.reader_hfds import ReaderHfds
 from timm.data.readers.reader_hfids import ReaderHfids
 from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS  # type: ignore[import-untyped]
 
 from resmlp_core.files import DISK_FULL, UserError
 from resmlp_vision import posterize
@@ -26,6 +28,7 @@ from resmlp_vision.images import open_rgb
 log = logging.getLogger(__name__)
 
 posterize.install()
+add_img_extensions(IMG_EXTENSIONS)  # timm reads .png, .jpg and .jpeg alone, and leaves out others without a word
 
 VALIDATION = ("validation", "valid", "val")  # names that an image folder's validation split goes by
 UNREADABLE = -100  # the label of a validation image that cannot be read; data sets use -1 for no label
@@ -222,7 +225,8 @@ def read_folder(folder: Path, split: str, classes: Mapping[str, int] | None) -> 
     """Open a folder of images, with one folder a class.
 
     Raises:
-        UserError: there is no folder of that split, or a class has no images or is none of ``classes``.
+        UserError: there is no folder of that split; a class has no images, has folders or is none of ``classes``; or
+            an image is outside the classes' folders.
     """
     names = (split, *VALIDATION) if split in VALIDATION else (split,)
     root = next((folder / name for name in names if (folder / name).is_dir()), None)
@@ -230,6 +234,12 @@ def read_folder(folder: Path, split: str, classes: Mapping[str, int] | None) -> 
         found = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
         raise UserError(f"no folder {folder / split}; {folder} has {found or 'no folders'}")
     found_classes = {path.name for path in root.iterdir() if path.is_dir()}
+    if found_classes and any(path.suffix.lower() in get_img_extensions() for path in root.iterdir()):
+        raise UserError(f"{root} has images outside its {len(found_classes)} classes' folders; move them")
+    for name in sorted(found_classes):  # timm takes an image's innermost folder for its class
+        with os.scandir(root / name) as entries:
+            if inner := next((entry for entry in entries if entry.is_dir()), None):
+                raise UserError(f"{inner.path} is a folder in a class's folder, which must have images alone; move it")
     if classes and not found_classes & classes.keys():
         if len(found_classes) != len(classes):
             raise UserError(
@@ -238,8 +248,6 @@ def read_folder(folder: Path, split: str, classes: Mapping[str, int] | None) -> 
         log.warning("the classes in %s have other names than those trained: they are taken in their order", root)
         classes = None  # such as ImageNet-V2's 0 to 999
     reader = create_reader("", root=str(root), class_map=dict(classes) if classes else None)
-    if found_classes and "" in reader.class_to_idx:
-        raise UserError(f"{root} has images outside its {len(found_classes)} classes' folders; move them")
     for name in sorted(found_classes - reader.class_to_idx.keys()):
         raise UserError(f"the class {root / name} {'is none of those trained' if classes else 'has no images'}")
     return reader
