@@ -51,13 +51,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ValueError: it is not a checkpoint, or carries code, which does not run.
     """
     try:
-        if "://" in str(path):
-            return download_checkpoint(str(path))
-        if Path(path).suffix == ".safetensors":  # as timm's weights lie on the hub
+        file = download(str(path)) if "://" in str(path) else Path(path)
+        if file.suffix == ".safetensors":  # as timm's weights lie on the hub
             from safetensors.torch import load_file
 
-            return dict(load_file(path))
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
+            return dict(load_file(file))
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from None
     except ModuleNotFoundError:
@@ -70,18 +69,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a file of weights") from None
 
 
-def download_checkpoint(url: str) -> dict[str, Any]:
-    """Read a checkpoint from a URL, or from PyTorch's cache, where it lies by the whole URL: most are named alike."""
+def download(url: str) -> Path:
+    """Download a file into PyTorch's cache, where it lies by the whole URL, as most checkpoints are named alike."""
     name = Path(urlsplit(url).path).name
-    return dict(
-        torch.hub.load_state_dict_from_url(
-            url,
-            map_location="cpu",
-            check_hash=re.search(r"-[0-9a-f]{8,}\.", name) is not None,  # checkpoint-12.pth.tar has a number, no hash
-            file_name=f"{sha256(url.encode()).hexdigest()[:16]}_{name}",
-            weights_only=True,
-        )
-    )
+    path = Path(torch.hub.get_dir(), "checkpoints", f"{sha256(url.encode()).hexdigest()[:16]}_{name}")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digest = re.search(r"-([0-9a-f]{8,})\.", name)  # checkpoint-12.pth.tar has a number, no hash
+        torch.hub.download_url_to_file(url, str(path), digest and digest[1])
+    return path
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

@@ -88,6 +88,8 @@ class Trainer(ABC, Generic[Settings]):
             )
         except (ValueError, TypeError, AssertionError) as error:  # of one that needs what is not installed
             raise UserError(f"opt={config.opt}: {error}") from None
+        if getattr(self.optimizer, "is_second_order", False):
+            raise UserError(f"opt={config.opt} needs second derivatives, which are not computed; choose another")
         self.scaler = NativeScaler(device.type) if config.dtype == "float16" else None
         self.updates_per_epoch = len(self.loader) // config.accumulate
         self.scheduler, _ = create_scheduler_v2(

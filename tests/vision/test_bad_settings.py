@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from resmlp_core.files import UserError
 from resmlp_vision.config import Config, read_config
+from resmlp_vision.data import read_folder
 from resmlp_vision.train import main
 
 from .runs import TINY, fail, run, write_images
@@ -60,6 +62,7 @@ def images(tmp_path_factory):
         ("sched=step decay_rate=-1", "decay_rate=-1.0 must be 0 or more"),
         ("scale=[1,0.5]", "scale=[1.0, 0.5] must be two shares of the area"),
         ("opt=fusedlamb", "opt=fusedlamb: "),
+        ("opt=adahessian", "opt=adahessian needs second derivatives"),
         ("model_args.patch_size=0", "img_size=8x8 is no multiple of patch_size=0"),
     ],
 )
@@ -101,6 +104,26 @@ def test_a_damaged_shard_of_parquet_is_told_in_one_line(tmp_path):
     assert f"data={tmp_path}, split 'train': " in message and "arquet" in message
 
 
+def test_an_image_is_in_its_class_s_folder_or_is_told(tmp_path):
+    folder = write_images(tmp_path / "images")
+    settings = (*TINY, f"data={folder}", f"out={tmp_path / 'out'}")
+    for split in ("train", "val"):
+        loose = shutil.copy(next((folder / split / "class0").iterdir()), folder / split / "loose.png")
+        assert f"{split} has images outside its 2 classes' folders" in fail(main, *settings)
+        Path(loose).unlink()
+        nested = folder / split / "class1" / "nested"
+        nested.mkdir()
+        assert f"{nested} is a folder in a class's folder" in fail(main, *settings)
+        nested.rmdir()
+
+
+def test_images_of_all_formats_are_read(tmp_path):
+    folder = write_images(tmp_path / "images")
+    for number, kind in enumerate(("webp", "bmp", "tif")):
+        Image.new("RGB", (12, 12)).save(folder / "val" / "class0" / f"{number}.{kind}")
+    assert len(read_folder(folder, "val", None)) == 2 * 12 + 3
+
+
 def test_an_empty_class_and_classes_that_differ(tmp_path):
     folder = write_images(tmp_path / "images")
     settings = (*TINY, f"data={folder}", f"out={tmp_path / 'out'}")
@@ -109,10 +132,6 @@ def test_an_empty_class_and_classes_that_differ(tmp_path):
     (folder / "val" / "class9").rmdir()
     (folder / "train" / "class2").mkdir()
     assert "class2 has no images" in fail(main, *settings)
-    (folder / "train" / "class2").rmdir()
-    shutil.copy(next((folder / "train" / "class0").iterdir()), folder / "train" / "loose.png")
-    assert "train has images outside its 2 classes' folders" in fail(main, *settings)
-    (folder / "train" / "loose.png").unlink()
 
 
 def test_classes_that_are_taken_in_their_order_are_told(tmp_path, caplog):

@@ -8,6 +8,7 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 import resmlp_core
@@ -363,6 +364,12 @@ def test_checkpoints_of_one_name_at_two_urls_are_two(tmp_path, monkeypatch):
         path.parent.mkdir()
         torch.save({"head.bias": torch.full((3,), value)}, path)
         assert torch.equal(read_checkpoint(path.as_uri())["head.bias"], torch.full((3,), value))
+
+
+def test_safetensors_come_from_a_url(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    save_file({"head.bias": torch.ones(3)}, tmp_path / "model.safetensors")
+    assert torch.equal(read_checkpoint((tmp_path / "model.safetensors").as_uri())["head.bias"], torch.ones(3))
 
 
 def test_a_url_cannot_bring_code(tmp_path, monkeypatch):
