@@ -16,8 +16,9 @@ PARTS = 16  # duplicates are looked for in a sixteenth of the pairs at a time, s
 SEEN = np.dtype([("digest", np.uint64), ("pair", np.uint64)])
 # Replacement characters, controls other than the tab, and code points that Unicode keeps for no one.
 UNREADABLE = re.compile("[\ufffd\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
-# UTF-8's bytes may look so as Windows-1252. Scandinavian capitals end in Ä and Å, before a quotation mark or dash too.
-CLOSED_CAPITAL = "(?<![a-z\xdf-\xff])[ÄÅ][«»‘’“”–—](?![A-Za-z\xc0-\xff])"
+# UTF-8's bytes may look so as Windows-1252. Words in capitals end in these too, before a quotation mark or dash; so do
+# Portuguese ones in Ã, but that is what most of such bytes begin with.
+CLOSED_CAPITAL = "(?<![a-z\xdf-\xff])[ÄÅÆÇÈ][«»‘’“”–—](?![A-Za-z\xc0-\xff])"
 FOLLOWING = "[\x80-\xbf\u0152-\u2122]"
 MANGLED = re.compile(f"(?!{CLOSED_CAPITAL})(?:[\xc2-\xdf]{FOLLOWING}|[\xe0-\xef]{FOLLOWING}{{2}})")
 EUROPEAN = re.compile("[\xa0-\u024f\u2010-\u2044\u20ac\u2122]")  # what comes out where they indeed are

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import logging
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -253,7 +254,7 @@ def _shards(folder: Path, name: str) -> list[Path]:
     if (whole := folder / f"{name}.parquet").exists():
         return [whole]
     shards = sorted(folder.glob(f"{name}-[0-9]*-of-[0-9]*.parquet"))
-    if shards and len(shards) != int(shards[0].stem.rpartition("-")[2]):
+    if shards and len(shards) != int(re.findall(r"-of-(\d+)", shards[0].name)[-1]):
         raise UserError(f"{folder}: {len(shards)} of the {name} shards are there, not all, as {shards[0].name} shows")
     return shards
 

@@ -77,7 +77,7 @@ def test_utf8_that_was_read_as_windows_1252_is_known_by_its_looks(letters: str, 
     "text",
     [
         *("l'œil à l’été", "jusqu'à\xa0» puis", "ÉTÉ «", "日本語", "ab\tcd", "Здравствуйте", "İstanbul"),
-        *("«BLÅ»", "”NEJ TILL EU PÅ”", "5 Å–10 Å", "„Ä“"),
+        *("«BLÅ»", "”NEJ TILL EU PÅ”", "5 Å–10 Å", "„Ä“", "«CAFFÈ»", "“KILIÇ”", "DET ER EN KNÆ”"),
     ],
 )
 def test_what_is_rightly_encoded_stays(text: str) -> None:
