@@ -114,7 +114,7 @@ class FoldedCrossPosition(nn.Module):
         else:
             inputs = F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
         mixed = self.mixer(inputs, padding_mask=padding_mask, cache=cache)
-        return mixed.add_(x).add_(self.offset[first : first + len(x)])
+        return mixed.to(x.dtype).add_(x).add_(self.offset[first : first + len(x)])
 
 
 class FoldedCrossChannel(nn.Module):

@@ -45,6 +45,14 @@ def test_a_folded_layer_equals_the_layer(form, norm, length, batch, causal, seed
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_the_residual_stream_keeps_its_type_under_autocast(form):
+    layer = make_layer(form, False, Affine, 1).float()
+    x = torch.randn(POSITIONS, 2, DIM)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fold(layer)(x).dtype == layer(x).dtype == torch.float32
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_folded_layer_decodes_step_by_step(form):
     folded = fold(make_layer(form, True, Affine, 1))
     x = torch.randn(POSITIONS, 2, DIM, dtype=torch.float64)
