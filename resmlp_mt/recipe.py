@@ -147,9 +147,12 @@ def check_values(settings: dict[str, Any]) -> None:
     for option in ("disable-validation", "validate-after-updates"):
         if train.get(option):
             raise UserError(f"train.{option}: a recipe reports the validation loss")
+    for option in ("max-update", "max-epoch", "validate-interval", "save-interval"):
+        if not isinstance(train.get(option), int | None):
+            raise UserError(f"train.{option}={train[option]!r} must be an integer, without quotation marks")
     for option in ("validate-interval", "save-interval"):
         epochs, interval = train.get("max-epoch"), train.get(option)
-        if type(epochs) is type(interval) is int and interval and epochs % interval:
+        if epochs and interval and epochs % interval:
             raise UserError(
                 f"train.{option}={interval} leaves out the last of train.max-epoch={epochs} epochs, whose weights and "
                 "validation loss a recipe reports"

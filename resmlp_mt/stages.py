@@ -127,8 +127,8 @@ class Run:
         """
         teacher = self.settings["teacher"]
         folder, model = self.out / teacher, self.out / teacher / "model.pt"
-        if not model.exists():
-            raise UserError(f"--teacher {teacher}: there is no {model}; train it first, with the same --out")
+        if not (folder / "average.json").exists():  # until then model.pt is the best candidate so far
+            raise UserError(f"--teacher {teacher}: there is no finished {model}; train it first, with the same --out")
         output, distilled, made = folder / "generate-train.txt", folder / "distilled", folder / "distilled.json"
         options = self.settings["generate"] | {"skip-invalid-size-inputs-valid-test": True}  # longer than A
         made_from = {"model_sha256": digest([model]), "generate": self.settings["generate"]}
@@ -324,7 +324,9 @@ class Run:
         limits = {}
         for lang, side in ((self.source, "source"), (self.target, "target")):
             option = f"max-{side}-positions"
-            limit = train.get(option, getattr(defaults, option.replace("-", "_"), None))
+            limit = train.get(option)
+            if limit is None:
+                limit = getattr(defaults, option.replace("-", "_"), None)
             if not (limit is None or str(limit).isdecimal()):
                 raise UserError(f"train.{option}={limit} must be a positive integer")
             limits[lang] = option, int(limit) if limit else inf

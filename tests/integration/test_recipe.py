@@ -436,6 +436,7 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
         (("shown_positions=1.5",), "shown_positions: Value '1.5' of type 'float' could not be converted to Integer"),
         (("archs.resmlp_tiny.lr=0.1",), "archs.resmlp_tiny.lr=0.1 is not for the command line: give train.KEY=VALUE"),
         (("train.validate-interval=2",), "train.validate-interval=2 leaves out the last of train.max-epoch=3 epochs"),
+        (("train.max-update='8'",), "train.max-update='8' must be an integer, without quotation marks"),
         (("train.save-interval=2",), "train.save-interval=2 leaves out the last of train.max-epoch=3 epochs"),
         (("train.no-last-checkpoints=true",), "train.no-last-checkpoints: a run that was interrupted would begin anew"),
         (("train.disable-validation=true",), "train.disable-validation: a recipe reports the validation loss"),
