@@ -104,7 +104,7 @@ def test_a_damaged_shard_of_parquet_is_told_in_one_line(tmp_path):
     assert f"data={tmp_path}, split 'train': " in message and "arquet" in message
 
 
-def test_an_image_is_in_its_class_s_folder_or_is_told(tmp_path):
+def test_images_outside_their_classes_folders_are_told(tmp_path):
     folder = write_images(tmp_path / "images")
     settings = (*TINY, f"data={folder}", f"out={tmp_path / 'out'}")
     for split in ("train", "val"):
