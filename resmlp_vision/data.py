@@ -233,8 +233,9 @@ def read_folder(folder: Path, split: str, classes: Mapping[str, int] | None) -> 
     if root is None:
         found = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
         raise UserError(f"no folder {folder / split}; {folder} has {found or 'no folders'}")
-    found_classes = {path.name for path in root.iterdir() if path.is_dir()}
-    if found_classes and any(path.suffix.lower() in get_img_extensions() for path in root.iterdir()):
+    held = list(root.iterdir())
+    found_classes = {path.name for path in held if path.is_dir()}
+    if found_classes and any(path.suffix.lower() in get_img_extensions() for path in held):
         raise UserError(f"{root} has images outside its {len(found_classes)} classes' folders; move them")
     for name in sorted(found_classes):  # timm takes an image's innermost folder for its class
         with os.scandir(root / name) as entries:
