@@ -40,7 +40,7 @@ class Recipe:
     Args:
         pair: the languages, such as ``en-de``.
         data: a folder or a data set of the hub, as for ``resmlp_mt.corpus.read_pairs``; or a mapping from pairs to
-            these.
+            these; None leaves it to ``--data``.
         vocab_size: entries of the joint vocabulary.
         average: how many of the last checkpoints to average; of several numbers validation BLEU picks one.
         train: options of fairseq-train.
@@ -55,7 +55,7 @@ class Recipe:
     """
 
     pair: str = MISSING
-    data: Any = MISSING
+    data: Any = None
     vocab_size: int = MISSING
     average: Any = MISSING
     train: dict[str, Any] = MISSING
@@ -178,6 +178,8 @@ def choose_data(settings: dict[str, Any], pair: str | None, data: str | None) ->
             known = ", ".join(settings["data"])
             raise UserError(f"--pair {settings['pair']} has no data in the recipe, which names {known}; give --data")
         settings["data"] = settings["data"][settings["pair"]]
+    if settings["data"] is None:
+        raise UserError("the recipe names no data; give --data")
     if not isinstance(settings["data"], str):
         raise UserError(f"data={settings['data']} is neither a folder nor a data set of the hub")
 

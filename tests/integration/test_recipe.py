@@ -426,6 +426,7 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
         (("vocab_size=10k",), "vocab_size: Value '10k' of type 'str' could not be converted to Integer"),
         (("vocab_size=0",), "vocab_size=0 must be a positive integer"),
         (("clean.max_words=many",), "clean.max_words: Value 'many' of type 'str' could not be converted"),
+        (("data=null",), "the recipe names no data; give --data"),
         (("data=5",), "data=5 is neither a folder nor a data set of the hub"),
         (("lr",), "'lr' is not key=value"),
         (("train.max-source-positions=many",), "train.max-source-positions=many must be a positive integer"),
@@ -469,6 +470,14 @@ def test_a_recipe_has_data_by_pair():
     assert (settings["pair"], settings["data"]) == ("en-fr", "romrawinjp/multi30k")
 
 
+def test_a_recipe_may_leave_its_data_to_the_command_line(recipe, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(re.sub("(?m)^data:.*\n", "", recipe.read_text()))
+    settings = read_recipe(path, [], None)
+    choose_data(settings, None, "my")
+    assert settings["data"] == "my"
+
+
 def test_a_program_of_fairseqs_ends_with_who_started_it(tmp_path):
     (tmp_path / "fairseq_cli").mkdir()
     (tmp_path / "fairseq_cli" / "__init__.py").touch()
@@ -496,7 +505,7 @@ def test_under_torchrun_the_stage_must_be_named(recipe, monkeypatch, capsys):
     ("replaced", "content", "message"),
     [
         (rb"(?s).+", b"pair: caf\xe9", "is not YAML"),
-        (rb"(?s).+", b"pair: en-de", "lacks archs, average, data"),
+        (rb"(?s).+", b"pair: en-de", "lacks archs, average, generate"),
         (rb"archs:\n(  .*\n)+", b"archs: {}\n", "archs must have a name for each architecture"),
         (rb"archs:\n(  .*\n)+", b"archs: {resmlp_tiny: big}\n", "archs must have a name for each architecture"),
     ],
