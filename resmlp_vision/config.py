@@ -126,7 +126,7 @@ class DINOConfig(RunConfig):
 
 # What may change between the parts of an interrupted run, as it is no part of what is learnt. With other workers, or in
 # other parts, the images are augmented otherwise; all else changes the weights that come out by rounding at most.
-FREE = {"data", "device", "workers", "val_batch_size", "val_every", "max_unreadable", "out"}
+FREE = {"data", "image_key", "device", "workers", "val_batch_size", "val_every", "max_unreadable", "out"}
 FREE_WITH_LABELS = {"accumulate"}  # DINO's loss follows a mean over each part
 CHOICES = {
     "dtype": ("float32", "bfloat16", "float16"),
@@ -195,8 +195,6 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
     for key in SHARES:
         if not 0 <= (getattr(config, key, 0) or 0) <= 1:
             raise UserError(f"{key}={getattr(config, key)} must be from 0 to 1")
-    if config.sched == "cosine" and 0 < config.lr < config.min_lr:
-        raise UserError(f"min_lr={config.min_lr} must not be more than lr={config.lr}, from which the rate falls to it")
     if config.warmup_epochs > config.epochs:
         raise UserError(f"warmup_epochs={config.warmup_epochs} must not be more than epochs={config.epochs}")
     for key in RANGES:

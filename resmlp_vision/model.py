@@ -70,6 +70,8 @@ class ResMLP(nn.Module):
             if value not in known:
                 raise ValueError(f"{name}={value!r} is none of {', '.join(map(repr, known))}")
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        if depth < 1 or embed_dim < 1:
+            raise ValueError(f"depth={depth} and embed_dim={embed_dim} must be above 0")
         if patch_size < 1 or height % patch_size or width % patch_size:
             raise ValueError(f"img_size={height}x{width} is no multiple of patch_size={patch_size}")
         self.num_classes = num_classes
@@ -208,7 +210,7 @@ class ResMLP(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Name the groups of parameters for layer-wise learning rates."""
-        return {"stem": r"^stem", "blocks": [(r"^layers\.(\d+)", None), (r"^(norm|pool)", (99999,))]}
+        return {"stem": r"^stem", "blocks": [(r"^layers\.(\d+)", None), (r"^(?:norm|pool)", (99999,))]}
 
 
 def init_weights(module: nn.Module) -> None:

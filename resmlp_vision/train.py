@@ -166,7 +166,7 @@ class Trainer(ABC, Generic[Settings]):
         with self.progress(epoch) as bar:
             for i, loss in enumerate(self.updates(epoch * self.updates_per_epoch)):
                 losses.append(loss)
-                rates.append(self.optimizer.param_groups[0]["lr"])
+                rates.append(max(group["lr"] for group in self.optimizer.param_groups))
                 bar.update(self.config.batch_size)
                 if (i + 1) % CHECK_EVERY == 0 or i + 1 == self.updates_per_epoch:
                     first = i - i % CHECK_EVERY
@@ -334,6 +334,8 @@ def train(config: Settings, trainer_type: type[Trainer[Settings]]) -> dict[str, 
                 f"{config.model}: {trainer.parameters:,} parameters, {trainer.data_classes} classes; "
                 f"{trainer.updates_per_epoch:,} updates an epoch on {where}"
             )
+            if config.sched == "cosine" and 0 < config.lr < config.min_lr:
+                print(f"the learning rate will rise, from lr={config.lr} to min_lr={config.min_lr}")
             if begin:
                 print(f"going on after epoch {begin}")
         records = Records(out, begin, config.epochs) if first else None

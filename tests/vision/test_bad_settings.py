@@ -51,7 +51,6 @@ def images(tmp_path_factory):
         ("ema_decay=99", "ema_decay=99.0 must be from 0 to 1"),
         ("clip_grad=0", "clip_grad=0.0 must be above 0"),
         ("lr=-1", "lr=-1.0 must be 0 or more"),
-        ("lr=1e-6 min_lr=1e-5", "min_lr=1e-05 must not be more than lr=1e-06"),
         ("model_args.in_chans=1", "images are RGB"),
         ("model_args.global_pool=''", "what enters a classifier is pooled"),
         ("warmup_epochs=4", "warmup_epochs=4.0 must not be more than epochs=3"),
@@ -63,6 +62,7 @@ def images(tmp_path_factory):
         ("scale=[1,0.5]", "scale=[1.0, 0.5] must be two shares of the area"),
         ("opt=fusedlamb", "opt=fusedlamb: "),
         ("opt=adahessian", "opt=adahessian needs second derivatives"),
+        ("model_args.depth=0", "depth=0 and embed_dim=16 must be above 0"),
         ("model_args.patch_size=0", "img_size=8x8 is no multiple of patch_size=0"),
     ],
 )

@@ -50,6 +50,10 @@ def weights(out):
     return read_checkpoint(out / "last.pth.tar")["state_dict"]
 
 
+def read_log(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
 def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
@@ -59,7 +63,7 @@ def test_it_learns_and_leaves_checkpoints_figures_and_pictures(images, tmp_path)
     assert {"last.pth.tar", "model_best.pth.tar", "config.yaml", "log.jsonl", "results.json", "tensorboard"} < {
         path.name for path in tmp_path.iterdir()
     }
-    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    records = read_log(tmp_path)
     assert [record["epoch"] for record in records] == list(range(1, 9))
     assert records[-1]["train_loss"] < records[0]["train_loss"]
     assert all(0 <= record["ema_top1"] <= 100 and record["images_per_second"] > 0 for record in records)
@@ -191,7 +195,7 @@ def test_it_goes_on_where_the_data_have_moved_and_its_first_weights_are_gone(ima
     shutil.copytree(images, tmp_path / "moved")
     kept = tmp_path / "after" / "config.yaml"  # lets the run go on for an epoch more
     kept.write_text(kept.read_text().replace("\nepochs: 3", "\nepochs: 4"))
-    settings = (*settings, f"data={tmp_path / 'moved'}", "epochs=4")
+    settings = (*settings, f"data={tmp_path / 'moved'}", "image_key=img", "epochs=4")
     assert "going on after epoch 3" in run(main, *settings)
     shutil.copy(tmp_path / "after" / "last.pth.tar", first)
     assert "the file of checkpoint=... has changed since" in fail(main, *settings)
@@ -435,6 +439,22 @@ def test_a_clipped_gradient_moves_the_weights_by_its_norm(images, tmp_path):
     next(trainer.updates(0))
     moved = torch.nn.utils.parameters_to_vector(parameters).detach() - before
     assert moved.norm().item() == pytest.approx(0.01, rel=0.01)
+
+
+def test_earlier_layers_can_have_lower_rates(images, tmp_path):
+    settings = (*TINY, f"data={images}", f"out={tmp_path}", "sched=constant", "warmup_epochs=0", "epochs=1")
+    run(main, *settings, "opt_args={layer_decay: 0.5}")
+    assert read_log(tmp_path)[0]["lr"] == 0.01
+    trained = read_checkpoint(tmp_path / "last.pth.tar")["optimizer"]
+    assert sorted({group["lr"] for group in trained["param_groups"]}) == pytest.approx([0.00125, 0.0025, 0.005, 0.01])
+
+
+def test_a_rate_that_will_rise_is_told(images, tmp_path):
+    """The least rate of the defaults is above that of much fine-tuning."""
+    settings = (*TINY, f"data={images}", f"out={tmp_path}", "lr=5e-6", "warmup_lr=1e-6")
+    assert "the learning rate will rise, from lr=5e-06 to min_lr=1e-05" in run(main, *settings)
+    rates = [line["lr"] for line in read_log(tmp_path)]
+    assert rates == sorted(rates) and rates[0] < 5e-6 < rates[-1] <= 1e-5
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
