@@ -54,7 +54,7 @@ class Muon(torch.optim.AdamW):
     """Muon for the matrices of layers, AdamW for embeddings, scales and biases.
 
     Embeddings are told by their shape: more than eight times as many rows as columns. A smaller vocabulary (4,096
-    entries of dimension 512) is moved as a layer's matrix is.
+    entries of dimension 512) is moved as a layer's matrix is, and B of a larger hidden width as an embedding is.
 
     Args:
         params: parameters with gradients of the whole matrices, not flattened.

@@ -246,6 +246,7 @@ def _sentencepiece(settings: Settings, out: Path, workers: int, report: dict[str
                 model_type="bpe",
                 vocab_size=min(settings.vocab_size, INT_MAX),
                 character_coverage=1.0,
+                max_sentence_length=1 << 20,  # bytes; a longer line is left out
                 **normalization,
                 # The numbers and names of fairseq's own: no piece that is learned can then take one of these names.
                 bos_id=0,

@@ -25,12 +25,12 @@ from resmlp_mt.prepare import NORMALIZATIONS
 from resmlp_mt.stages import STAGES, Run
 
 TOKENIZED = (None, "moses", "split compounds")
-OWN_TRAIN_OPTIONS = {"save-dir", "tensorboard-logdir", "log-format", "user-dir"}
+OWN_TRAIN_OPTIONS = {"save-dir", "checkpoint-suffix", "tensorboard-logdir", "log-format", "user-dir"}
 RESTARTS = {
     *("restore-file", "reset-optimizer", "reset-lr-scheduler", "reset-meters", "reset-dataloader"),
     *("no-save", "no-last-checkpoints", "no-save-optimizer-state"),
 }
-OWN_GENERATE_OPTIONS = {"path", "gen-subset", "remove-bpe", "user-dir"}
+OWN_GENERATE_OPTIONS = {"path", "gen-subset", "remove-bpe", "results-path", "quiet", "user-dir"}
 
 
 @dataclass
@@ -134,7 +134,7 @@ def check_values(settings: dict[str, Any]) -> None:
     train = settings["train"]
     for stage, options in (("train", OWN_TRAIN_OPTIONS), ("generate", OWN_GENERATE_OPTIONS)):
         for option in options & settings[stage].keys():
-            raise UserError(f"{stage}.{option} cannot be set: --out decides where everything goes")
+            raise UserError(f"{stage}.{option} cannot be set: a recipe decides what goes where, by --out")
     for option in sorted(RESTARTS & train.keys()):
         raise UserError(
             f"train.{option}: a run that was interrupted would begin anew; train.finetune-from-model=FILE starts a "

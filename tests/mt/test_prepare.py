@@ -359,6 +359,13 @@ def test_characters_are_normalised_only_as_asked(tmp_path: Path, normalization: 
     assert processor.decode(processor.encode("m² … ½ Ａ")) == kept
 
 
+def test_a_long_line_counts_for_the_vocabulary(tmp_path: Path) -> None:
+    data = write_corpus(tmp_path / "data", [*sentences(2000, 1), "word " * 2000 + "Ω"])
+    prepare(data, "en", "de", VOCABULARY, tmp_path / "out", workers=1)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "out" / "sentencepiece.model"))
+    assert processor.unk_id() not in processor.encode("Ω")
+
+
 def test_data_that_changed_since_are_refused(data: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(data, tmp_path / "data")
     prepare(copy, "en", "de", VOCABULARY, tmp_path / "out", workers=1)
