@@ -1,5 +1,6 @@
 """The layer against the paper's equations, written out with loops in float64."""
 
+import itertools
 import math
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from resmlp_core import Affine, ChannelMLP, CrossPositionLinear, PositionCache, ResMLPLayer
+from resmlp_core import Affine, ChannelMLP, ConvolvedMixer, CrossPositionLinear, PositionCache, ResMLPLayer
 
 
 def affine_by_loops(x, alpha, beta):
@@ -78,6 +79,21 @@ def test_layer_equals_the_papers_equations(length, batch, causal, seed, data):
     torch.testing.assert_close(
         layer(x, padding_mask=pad), torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-10
     )
+
+
+@pytest.mark.parametrize(("causal", "before"), [(False, 2), (True, 4)])
+def test_a_convolution_reads_near_positions_of_its_own_channel(causal, before):
+    """To y[t][b][c] it adds Σ_j w[j][c] x[t - before + j][b][c] over positions that are not padding."""
+    mixer = ConvolvedMixer(CrossPositionLinear(7, causal), 3, 5, causal).double()
+    randomise(mixer, seed=0)
+    x, pad = torch.randn(7, 2, 3, dtype=torch.float64), torch.arange(7) >= torch.tensor([[7], [4]])
+    with torch.no_grad():
+        expected = mixer.mixer(x, pad)
+        for t, b, c, j in itertools.product(range(7), range(2), range(3), range(5)):
+            s = t - before + j
+            if 0 <= s < 7 and not pad[b, s]:
+                expected[t, b, c] += mixer.weight[j, c] * x[s, b, c]
+        torch.testing.assert_close(mixer(x, pad), expected)
 
 
 def test_affine_starts_as_the_paper_says():

@@ -93,6 +93,14 @@ def test_one_command_goes_from_text_to_bleu(unbroken):
     assert results["updates"] == int(
         re.findall(r'"train_num_updates": "(\d+)"', (folder / "train.log").read_text())[-1]
     )
+    log = (folder / "train.log").read_text()
+    losses = [float(loss) for loss in re.findall(r'"valid_loss": "([\d.]+)"', log)]
+    assert len(losses) > 1
+    assert results["valid_loss"] == pytest.approx(losses[-1], abs=1e-3)
+    assert results["best_valid_loss"] == pytest.approx(min(losses), abs=1e-3)
+    speeds = [float(speed) for speed in re.findall(r'"train_wps": "([\d.]+)"', log)]
+    assert results["tokens_per_second"] == pytest.approx(sum(speeds) / len(speeds), rel=1e-3)
+    assert 3600 * results["hours"] == pytest.approx(float(re.findall(r'"train_wall": "(\d+)"', log)[-1]), abs=2)
     assert results["command"].startswith("python -m resmlp_mt.recipe ")
     for picture in ("learning-curve.png", "matrices.png"):
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")

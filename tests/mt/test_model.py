@@ -59,6 +59,7 @@ def test_an_architecture_has_its_dimensions_and_not_one_parameter_more(arch, lay
     assert [m.causal for m in matrices(model)] == [False] * layers + [True] * layers
     assert model.decoder.layers[0].encoder_attn.num_heads == heads
     assert model.decoder.dropout_module.p == dropout
+    assert model.encoder.embed_positions is None and model.decoder.embed_positions is None  # sinusoids, uncounted above
 
 
 def test_the_variant_beyond_the_paper_has_a_convolution_a_layer_and_as_many_parameters_else():
@@ -82,9 +83,21 @@ def test_an_architecture_has_its_starts_and_its_norm(arch, start, norm):
     torch.testing.assert_close(posts.unique(), torch.tensor([start]))
     for side in (model.encoder, model.decoder):
         assert {type(m) for m in (side.layer_norm, *(layer.cross_position.pre for layer in side.layers))} == {norm}
+    last, final = (next(side.layer_norm.parameters()) for side in (model.encoder, model.decoder))
+    torch.testing.assert_close(last.unique(), torch.ones(1))
+    torch.testing.assert_close(final.unique(), torch.tensor([len(final) ** -0.25 if norm is Affine else 1.0]))
     wide = make_model(arch, random=False, position_init_std=0.1)
     for each, std in ((model, 0.02), (wide, 0.1)):
         assert matrices(each.encoder)[0].weight.std().item() == pytest.approx(std, rel=0.05)
+
+
+def test_a_decoder_layer_attends_to_the_source_between_its_sublayers_each_with_its_residual():
+    layer = small_model().decoder.layers[0].double()
+    x, memory = torch.randn(5, 2, 16).double(), torch.randn(3, 2, 16).double()
+    positions, attend, channels = layer.cross_position, layer.encoder_attn, layer.cross_channel
+    z = x + positions.post(positions.mixer(positions.pre(x)))
+    z = z + layer.encoder_attn_post(attend(query=layer.encoder_attn_pre(z), key=memory, value=memory)[0])
+    torch.testing.assert_close(layer(x, memory)[0], z + channels.post(channels.mixer(channels.pre(z))))
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")

@@ -45,6 +45,17 @@ def checkpoint(images, tmp_path_factory):
     return out / "last.pth.tar"
 
 
+def test_the_views_are_cut_and_blurred_as_the_settings_say(images, tmp_path):
+    asked = ("global_scale=[0.5,0.9]", "local_scale=[0.1,0.3]", "blur=[0.9,0.2,0.6]")
+    settings = read_config(None, [*SMALL, f"data={images}", f"out={tmp_path}", *asked], DINOConfig)
+    found = []
+    for view in DINOTrainer(settings, join_processes("cpu")).loader.dataset.transform.transforms:
+        steps = {type(step).__name__: step for step in view.transform.transforms}
+        crop = steps["RandomResizedCrop"]
+        found.append((crop.size[0], *crop.scale, steps["GaussianBlur"].prob))
+    assert found == [(16, 0.5, 0.9, 0.9), (16, 0.5, 0.9, 0.2), *[(8, 0.1, 0.3, 0.6)] * 2]
+
+
 def random_model(img_size=16):
     torch.manual_seed(0)
     sizes = {"depth": 2, "embed_dim": 16, "patch_size": 4, "num_classes": 0}

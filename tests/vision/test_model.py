@@ -185,7 +185,10 @@ def test_a_shift_stays_a_shift_on_a_finer_grid():
     shift = torch.roll(torch.eye(64).view(8, 8, 64), 1, dims=1)  # each patch reads its left neighbour
     with torch.no_grad():
         small.layers[0].cross_position.mixer.weight.copy_(shift.view(64, 64))
-    resampled = fit_weights(small.state_dict(), large)["layers.0.cross_position.mixer.weight"]
+        small.layers[0].cross_position.mixer.bias.fill_(0.5)
+    weights = fit_weights(small.state_dict(), large)
+    resampled = weights["layers.0.cross_position.mixer.weight"]
+    torch.testing.assert_close(weights["layers.0.cross_position.mixer.bias"], torch.full((256,), 0.5))
     ramp = torch.arange(16.0).expand(16, 16)  # grows from left to right
     moved = (resampled @ ramp.reshape(-1)).view(16, 16)
     torch.testing.assert_close(moved[:, 5:15], ramp[:, 5:15] - 2)  # at the edges resizing itself bends a ramp

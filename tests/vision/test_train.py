@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from timm.data.auto_augment import AugmentOp
+from timm.data.auto_augment import AugmentOp, RandAugment
 
 from resmlp_core.checkpoint import read_checkpoint
 from resmlp_vision import create_model, evaluate
@@ -237,6 +237,17 @@ def test_the_papers_augmentation_takes_every_strength_that_it_draws():
     assert operation(image).getextrema() == ((0, 0),) * 3
     kept = AugmentOp("PosterizeIncreasing", prob=1, magnitude=5)(image)  # 4 - 2 bits
     assert {value % 64 for value in kept.tobytes()} == {0} and kept != image
+
+
+def test_images_are_augmented_as_the_settings_say(images, tmp_path):
+    asked = ("auto_augment=rand-m7-n3", "reprob=0.3", "mixup=0.7", "cutmix=0.4", "smoothing=0.2", "repeated_aug=2")
+    trainer = SupervisedTrainer(config(f"data={images}", f"out={tmp_path}", *asked), join_processes("cpu"))
+    (policy,) = (step for step in trainer.loader.dataset.transform.transforms if isinstance(step, RandAugment))
+    assert policy.num_layers == 3 and {operation.magnitude for operation in policy.ops} == {7}
+    assert trainer.loader.random_erasing.probability == 0.3
+    mixup = trainer.mixup
+    assert (mixup.mixup_alpha, mixup.cutmix_alpha, mixup.label_smoothing) == (0.7, 0.4, 0.2)
+    assert trainer.loader.sampler.num_repeats == 2
 
 
 def test_a_terminal_shows_images_a_second_loss_rate_and_time_left(images, tmp_path, on_a_terminal):
