@@ -100,7 +100,7 @@ def test_one_command_goes_from_text_to_bleu(unbroken):
     assert results["best_valid_loss"] == pytest.approx(min(losses), abs=1e-3)
     speeds = [float(speed) for speed in re.findall(r'"train_wps": "([\d.]+)"', log)]
     assert results["tokens_per_second"] == pytest.approx(sum(speeds) / len(speeds), rel=1e-3)
-    assert 3600 * results["hours"] == pytest.approx(float(re.findall(r'"train_wall": "(\d+)"', log)[-1]), abs=2)
+    assert 3600 * results["hours"] == pytest.approx(float(re.findall(r'"train_wall": "(\d+)"', log)[-1]), abs=5)
     assert results["command"].startswith("python -m resmlp_mt.recipe ")
     for picture in ("learning-curve.png", "matrices.png"):
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
