@@ -42,7 +42,8 @@ class ResMLP(nn.Module):
         drop_path_rate: stochastic depth, the same at every layer.
 
     Raises:
-        ValueError: ``img_size`` is not a multiple of ``patch_size``, or a name is unknown.
+        ValueError: there is no layer or no channel, ``img_size`` is not a multiple of ``patch_size``, or a name is
+            unknown.
     """
 
     def __init__(
@@ -69,9 +70,9 @@ class ResMLP(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"{name}={value!r} is none of {', '.join(map(repr, known))}")
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         if depth < 1 or embed_dim < 1:
             raise ValueError(f"depth={depth} and embed_dim={embed_dim} must be above 0")
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         if patch_size < 1 or height % patch_size or width % patch_size:
             raise ValueError(f"img_size={height}x{width} is no multiple of patch_size={patch_size}")
         self.num_classes = num_classes

@@ -1,11 +1,13 @@
 """Tiny data sets of images and the training command on them."""
 
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -52,6 +54,11 @@ def run(main: Callable[[], None], *arguments: object) -> str:
     with mock.patch("sys.argv", ["command", *map(str, arguments)]), redirect_stdout(printed):
         main()
     return printed.getvalue()
+
+
+def read_log(out: Path) -> list[dict[str, Any]]:
+    """Read what a training run logged, an entry an epoch."""
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 def fail(main: Callable[[], None], *arguments: object) -> str:

@@ -22,7 +22,7 @@ from resmlp_vision.probes import measure_knn
 from resmlp_vision.processes import join_processes
 from resmlp_vision.weights import crop_positions
 
-from .runs import TINY, fail, run, write_images
+from .runs import TINY, fail, read_log, run, write_images
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "dino"
 MODEL = ("model_args={depth: 2, embed_dim: 16, patch_size: 4}", "img_size=16", "local_size=8", "local_views=2")
@@ -101,7 +101,7 @@ def test_views_of_several_sizes_are_what_models_of_these_sizes_compute():
 
 
 def test_it_learns_its_teacher_follows_and_the_log_tells_of_neighbours(checkpoint):
-    records = [json.loads(line) for line in (checkpoint.parent / "log.jsonl").read_text().splitlines()]
+    records = read_log(checkpoint.parent)
     assert records[-1]["train_loss"] < records[0]["train_loss"]
     assert ["knn_top1" in record for record in records] == [False, True, False, True]
     assert json.loads((checkpoint.parent / "results.json").read_text())["knn_top1"] == records[-1]["knn_top1"]

@@ -21,7 +21,7 @@ from resmlp_vision.data import UNREADABLE, Images, StreamedImages, Unreadable, c
 from resmlp_vision.images import open_rgb
 from resmlp_vision.processes import join_processes
 
-from .runs import TINY, fail, run, start, write_images
+from .runs import TINY, fail, read_log, run, start, write_images
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +287,7 @@ def test_training_replaces_and_counts_what_cannot_be_read(tmp_path):
         process := start(*TINY, f"data={folder}", f"out={tmp_path / 'out'}", "epochs=2", "max_unreadable=1")
     ).communicate()
     assert process.returncode == 0, errors  # the limit is one a pass
-    records = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    records = read_log(tmp_path / "out")
     assert broken.name in errors and [record["unreadable"] for record in records] == [1, 1]
     for path in (folder / "train").rglob("*.png"):
         path.write_bytes(b"no image")

@@ -32,7 +32,7 @@ from resmlp_vision.processes import join_processes
 from resmlp_vision.tasks import HardDistillationTask
 from resmlp_vision.train import SupervisedTrainer, main
 
-from .runs import PLAIN, TINY, fail, finish, run, start, write_images
+from .runs import PLAIN, TINY, fail, finish, read_log, run, start, write_images
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -48,10 +48,6 @@ def config(*overrides):
 
 def weights(out):
     return read_checkpoint(out / "last.pth.tar")["state_dict"]
-
-
-def read_log(out):
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 def same(first, second):
@@ -108,8 +104,8 @@ def test_killed_in_an_epoch_it_ends_with_the_weights_of_an_unbroken_run(images, 
     best = [read_checkpoint(path / "model_best.pth.tar")["state_dict_ema"] for path in (out, tmp_path / "whole")]
     assert same(*best)
     logs = [
-        [{**json.loads(line), "seconds": 0, "images_per_second": 0} for line in path.read_text().splitlines()]
-        for path in (out / "log.jsonl", tmp_path / "whole" / "log.jsonl")
+        [{**record, "seconds": 0, "images_per_second": 0} for record in read_log(path)]
+        for path in (out, tmp_path / "whole")
     ]
     assert logs[0] == logs[1]
 
@@ -208,9 +204,9 @@ def test_a_batch_in_parts_and_on_two_processes_trains_like_a_batch_in_one(images
     line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     two = [*line, "-m", "resmlp_vision.train", *settings, f"out={tmp_path / 'two'}"]
     subprocess.run(two, check=True, capture_output=True, timeout=300)
-    one = [json.loads(line) for line in (tmp_path / "one" / "log.jsonl").read_text().splitlines()]
+    one = read_log(tmp_path / "one")
     for name in ("parts", "two"):
-        other = [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        other = read_log(tmp_path / name)
         for key in ("train_loss", "val_loss", "top1"):
             assert [record[key] for record in other] == pytest.approx([record[key] for record in one], rel=1e-4)
         for key, value in weights(tmp_path / "one").items():
