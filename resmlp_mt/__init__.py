@@ -15,12 +15,10 @@ with warnings.catch_warnings(action="ignore", category=FutureWarning):  # that P
 logging.root.removeHandler(done_already)
 
 import resmlp_core.checkpoint  # noqa: E402, F401  lets in the types that fairseq keeps in its checkpoints
-from resmlp_mt import muon, numpy_compat, replace_unk, whole_corpus  # noqa: E402, F401
+from resmlp_mt import muon, patches  # noqa: E402, F401
 from resmlp_mt.language_model import ResMLPLanguageModel  # noqa: E402
 from resmlp_mt.model import ResMLPModel  # noqa: E402
 
-numpy_compat.install()
-whole_corpus.install()
-replace_unk.install()
+patches.install()
 
 __all__ = ["ResMLPLanguageModel", "ResMLPModel"]
