@@ -25,6 +25,7 @@ from resmlp_mt.prepare import NORMALIZATIONS
 from resmlp_mt.stages import STAGES, Run
 
 TOKENIZED = (None, "moses", "split compounds")
+PRECISIONS = ("highest", "high")
 OWN_TRAIN_OPTIONS = {"save-dir", "checkpoint-suffix", "tensorboard-logdir", "log-format", "user-dir"}
 RESTARTS = {
     *("restore-file", "reset-optimizer", "reset-lr-scheduler", "reset-meters", "reset-dataloader"),
@@ -52,6 +53,8 @@ class Recipe:
         effective_tokens: the most target tokens of an update, over all devices; None leaves it to ``train``.
         tokenized_bleu: a BLEU to report beside sacreBLEU's: on Moses's tokens (``moses``), or on these with German
             compounds split (``split compounds``).
+        matmul_precision: of float32 matrix products in training on a GPU, as ``torch.set_float32_matmul_precision``
+            names it: ``highest``, or ``high``, which is TF32.
     """
 
     pair: str = MISSING
@@ -66,6 +69,7 @@ class Recipe:
     normalization: str = NORMALIZATIONS[0]
     effective_tokens: int | None = None
     tokenized_bleu: str | None = None
+    matmul_precision: str = PRECISIONS[0]
 
 
 def read_recipe(
@@ -128,7 +132,8 @@ def check_values(settings: dict[str, Any]) -> None:
     counts = settings["average"]
     if not counts or not all(type(count) is int and count > 0 for count in counts):
         raise UserError(f"average={counts} must be a positive integer")
-    for key, known in (("tokenized_bleu", TOKENIZED), ("normalization", NORMALIZATIONS)):
+    choices = {"tokenized_bleu": TOKENIZED, "normalization": NORMALIZATIONS, "matmul_precision": PRECISIONS}
+    for key, known in choices.items():
         if settings[key] not in known:
             raise UserError(f"{key}={settings[key]} is none of {', '.join(filter(None, known))}")
     train = settings["train"]

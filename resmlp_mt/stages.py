@@ -38,6 +38,7 @@ from resmlp_mt.average import average_checkpoints
 from resmlp_mt.clean import Rules
 from resmlp_mt.corpus import digest
 from resmlp_mt.host import KEEP_MEMORY, run_fairseq
+from resmlp_mt.patches.unsupported import FLAT
 from resmlp_mt.pictures import draw_learning_curve, read_curve
 from resmlp_mt.prepare import prepare, replace_train_targets, same_data_or
 from resmlp_mt.score import (
@@ -169,7 +170,7 @@ class Run:
         (self.folder / "trained").touch()
 
     def _train(self) -> None:
-        run_fairseq_train(self._train_data(), self.folder, self.train_options())
+        run_fairseq_train(self._train_data(), self.folder, self.train_options(), self.settings["matmul_precision"])
 
     def _devices(self) -> int:
         """Return how many devices train: those of torchrun, which fairseq would not count, or this machine's."""
@@ -202,6 +203,8 @@ class Run:
             }
         if effective := self.settings["effective_tokens"]:
             options = options | share_batch(effective, options["max-tokens"], self._devices())
+        if options.get("fp16") and not (options.get("optimizer") in FLAT and torch.cuda.is_available()):
+            options = options | {"fp16-no-flatten-grads": True}
         return dict(options)
 
     def average(self) -> None:
@@ -422,8 +425,17 @@ def updates_of(checkpoint: Path) -> int:
     return int(read_checkpoint(checkpoint)["optimizer_history"][-1]["num_updates"])
 
 
-def run_fairseq_train(data_bin: Path, folder: Path, options: Mapping[str, Any]) -> None:
-    """Train with fairseq-train in ``folder``, from its last checkpoint if there is one."""
+def run_fairseq_train(
+    data_bin: Path, folder: Path, options: Mapping[str, Any], matmul_precision: str = "highest"
+) -> None:
+    """Train with fairseq-train in ``folder``, from its last checkpoint if there is one.
+
+    Args:
+        data_bin: what to train on.
+        folder: for checkpoints and logs.
+        options: of fairseq-train.
+        matmul_precision: of float32 matrix products on a GPU; ``high`` is TF32.
+    """
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     line = arguments(
@@ -431,7 +443,8 @@ def run_fairseq_train(data_bin: Path, folder: Path, options: Mapping[str, Any]) 
         **options,
         **{"save-dir": checkpoints, "tensorboard-logdir": folder / "tensorboard", "log-format": "json"},
     )
-    environment = None if torch.cuda.is_available() else KEEP_MEMORY
+    tf32 = {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": str(int(matmul_precision == "high"))}  # PyTorch reads it at its start
+    environment = tf32 if torch.cuda.is_available() else KEEP_MEMORY
     if int(os.environ.get("RANK", 0)):
         return run_fairseq("train", line, lambda text: None, environment)
     mend_checkpoints(checkpoints)
@@ -528,5 +541,6 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 def trained_with(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that make a trained model what it is, by the names that a user gives them."""
     train = {f"train.{key}": value for key, value in settings["train"].items() if key not in FREE}
-    own = ("pair", "vocab_size", "clean", "effective_tokens", "taught_by")
+    own = ("pair", "vocab_size", "clean", "effective_tokens", "taught_by", "matmul_precision")
+    settings = {"matmul_precision": "highest", **settings}  # what a run was that does not say so
     return train | {key: settings.get(key) for key in own}

@@ -60,7 +60,8 @@ def measure_speeds(configs: dict[str, dict[str, Any]], out: Path) -> dict[str, f
             brief = {"max-update": UPDATES, "log-interval": UPDATES // 4, "no-save": True, "disable-validation": True}
             folder = out / "speed"
             remove(folder)
-            run_fairseq_train(out / "data-bin", folder, work[name]["options"] | brief)
+            precision = configs[name]["matmul_precision"]
+            run_fairseq_train(out / "data-bin", folder, work[name]["options"] | brief, precision)
             # fairseq rounds updates a second to hundredths; its words a second and words an update are not so coarse
             per_second, per_update = (read_curve(folder / "tensorboard" / "train_inner", key) for key in ("wps", "wpb"))
             remove(folder)

@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
+import torch
 from fairseq.trainer import Trainer
 from omegaconf import OmegaConf
 
@@ -45,13 +46,14 @@ def refuse_other_settings(init: Callable[..., None]) -> Callable[..., None]:
     def checked(self: Trainer, cfg: Any, *args: Any, **kwargs: Any) -> None:
         self.cfg = cfg
         if self.data_parallel_world_size > 1:
-            told = tell_the_others(self, settings_of(OmegaConf.to_container(cfg, enum_to_str=True)))
+            mine = settings_of(OmegaConf.to_container(cfg, enum_to_str=True))
+            mine["float32_matmul_precision"] = torch.get_float32_matmul_precision()
+            told = tell_the_others(self, mine)
             for rank, settings in enumerate(told):
                 for name in sorted(told[0].keys() | settings.keys()):
                     if settings.get(name) != told[0].get(name):
-                        option = f"--{name.replace('_', '-')}"
                         values = f"{settings.get(name)} on rank {rank}, {told[0].get(name)} on rank 0"
-                        raise ValueError(f"{option} is {values}: give all processes the same")
+                        raise ValueError(f"{name} is {values}: give all processes the same")
         init(self, cfg, *args, **kwargs)
 
     return checked

@@ -24,11 +24,9 @@ def reason_against(cfg: Any) -> str | None:
             option, instead = (f"--{name.replace('_', '-')}" for name in (wish, wish.removeprefix("memory_efficient_")))
             works = ", ".join(sorted(IN_HALF))
             return f"{option} cannot train with --optimizer {optimiser}, only with {works}: give {instead}"
-    if common.fp16 and not (common.fp16_no_flatten_grads or common.memory_efficient_fp16):
-        if on_cpu:
-            return "--fp16 is for GPUs: on a CPU give --bf16"
-        if not flat:
-            return f"--fp16 with --optimizer {optimiser} needs --fp16-no-flatten-grads"
+    flattens = common.fp16 and not (common.fp16_no_flatten_grads or common.memory_efficient_fp16)
+    if flattens and (on_cpu or not flat):
+        return f"--fp16 {'on a CPU' if flat else f'with --optimizer {optimiser}'} needs --fp16-no-flatten-grads"
     if group.ddp_backend == "fully_sharded" and not flat:
         return (
             f"--ddp-backend fully_sharded cannot train with --optimizer {optimiser}, only with "
