@@ -26,16 +26,16 @@ FREE = {
 }
 
 
-def settings_of(options: Any) -> dict[str, str]:
-    """Return the options that all processes must share, by name, from fairseq's, which are nested."""
+def settings_of(options: Any, section: str = "") -> dict[str, str]:
+    """Return the options that all processes must share, as ``section.name``, from fairseq's, which are nested."""
     settings: dict[str, str] = {}
     for name, value in (vars(options) if isinstance(options, Namespace) else options).items():
         if name in FREE:
             continue
         if isinstance(value, Mapping | Namespace):
-            settings |= settings_of(value)
+            settings |= settings_of(value, f"{section}{name}.")
         else:
-            settings[name] = str(value)
+            settings[section + name] = str(value)
     return settings
 
 
@@ -46,7 +46,7 @@ def refuse_other_settings(init: Callable[..., None]) -> Callable[..., None]:
     def checked(self: Trainer, cfg: Any, *args: Any, **kwargs: Any) -> None:
         self.cfg = cfg
         if self.data_parallel_world_size > 1:
-            mine = settings_of(OmegaConf.to_container(cfg, enum_to_str=True))
+            mine = settings_of(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
             mine["float32_matmul_precision"] = torch.get_float32_matmul_precision()
             told = tell_the_others(self, mine)
             for rank, settings in enumerate(told):

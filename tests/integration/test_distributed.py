@@ -185,7 +185,7 @@ def test_ranks_that_differ_are_refused(corpus, tmp_path, what):
         lines = [(data, *line) for data in (corpus.data, other)]
     said = Ranks(tmp_path, *lines).fail()
     expected = {
-        "setting": "ValueError: clip_norm is 2.0 on rank 1, 1.0 on rank 0: give all processes the same",
+        "setting": "ValueError: optimization.clip_norm is 2.0 on rank 1, 1.0 on rank 0: give all processes the same",
         "data": "ValueError: rank 1 has other training data than rank 0: give all processes the same",
     }
     assert said == [expected[what]] * 2

@@ -330,7 +330,6 @@ def test_two_processes_share_the_effective_batch_of_one(recipe):
     run(recipe, "--out", out, "--stage", "prepare")
     line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "resmlp_mt.recipe", recipe]
     line += ["--out", out, "--stage", "train", "effective_tokens=600", "train.max-epoch=1"]
-    line += ["train.distributed-backend=gloo", "train.ddp-backend=legacy_ddp"]
     done = subprocess.run(list(map(str, line)), env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     log = (out / "resmlp_tiny" / "train.log").read_text()
@@ -340,15 +339,7 @@ def test_two_processes_share_the_effective_batch_of_one(recipe):
     assert tokens and 300 < max(tokens) <= 600  # of both
     again = subprocess.run(list(map(str, line)), env=environment(), capture_output=True, text=True, timeout=120)
     assert again.returncode == 0 and "training: done before" in again.stdout
-    after = run(
-        recipe,
-        "--out",
-        out,
-        "effective_tokens=600",
-        "train.max-epoch=1",
-        "train.distributed-backend=gloo",
-        "train.ddp-backend=legacy_ddp",
-    )
+    after = run(recipe, "--out", out, "effective_tokens=600", "train.max-epoch=1")
     assert "training: done before" in after.stdout and "BLEU" in after.stdout
 
 
@@ -433,6 +424,8 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
         (("--teacher", "nosuch"), "--teacher nosuch: there is no"),
         (("clean.max_wrods=9",), "clean.max_wrods: Key 'max_wrods' not in 'Rules'"),
         (("--out", "nowhere", "--stage", "train"), "there is no nowhere/data-bin: run the stage prepare first"),
+        (("matmul_precision=low",), "matmul_precision=low is none of highest, high"),
+        (("matmul_precision=high",), "was started with matmul_precision=highest, not high"),
         (("normalization=nfd",), "normalization=nfd is none of nmt_nfkc, identity"),
         (("vocab_size=10k",), "vocab_size: Value '10k' of type 'str' could not be converted to Integer"),
         (("vocab_size=0",), "vocab_size=0 must be a positive integer"),

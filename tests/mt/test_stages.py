@@ -1,6 +1,8 @@
 """The stages of a recipe, in parts: which checkpoints are averaged, what may change, which commit it was."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,15 @@ import torch
 from resmlp_core.files import UserError
 from resmlp_mt import stages
 from resmlp_mt.recipe import read_recipe
-from resmlp_mt.stages import Run, arguments, commit, keep_settings, mend_checkpoints, newest_checkpoints
+from resmlp_mt.stages import (
+    Run,
+    arguments,
+    commit,
+    keep_settings,
+    mend_checkpoints,
+    newest_checkpoints,
+    run_fairseq_train,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -130,6 +140,37 @@ def test_several_gpus_share_the_batch_that_a_recipe_names(tmp_path, monkeypatch,
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     shared = Run(settings, tmp_path).train_options()
     assert 4 * shared["max-tokens"] * shared["update-freq"] == settings["train"]["max-tokens"]
+
+
+@pytest.mark.parametrize(
+    ("arch", "changed", "gpu", "needed"),
+    [
+        ("resmlp_wmt_en_de", ["train.fp16=true"], True, True),  # by Adagrad
+        ("resmlp_12", ["train.fp16=true", "train.optimizer=muon"], True, True),
+        ("transformer_wmt_en_de", ["train.fp16=true"], True, False),  # by Adam
+        ("transformer_wmt_en_de", ["train.fp16=true"], False, True),
+        ("resmlp_wmt_en_de", ["train.bf16=true"], True, False),
+        ("resmlp_wmt_en_de", [], True, False),
+    ],
+)
+def test_half_precision_gets_what_the_optimiser_and_the_device_need(tmp_path, monkeypatch, arch, changed, gpu, needed):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    settings = read_recipe(ROOT / "recipes" / "wmt14_en_de" / "recipe.yaml", changed, arch)
+    assert Run(settings, tmp_path).train_options().get("fp16-no-flatten-grads", False) == needed
+
+
+@pytest.mark.parametrize("recipe", ["wmt14_en_de", "wmt14_en_fr", "multi30k"])
+@pytest.mark.parametrize(("changed", "expected"), [([], "high"), (["matmul_precision=highest"], "highest")])
+def test_a_recipe_for_gpus_trains_in_tf32_unless_told_otherwise(tmp_path, monkeypatch, recipe, changed, expected):
+    """PyTorch itself says what it makes of the variable that fairseq-train is given."""
+    environments = []
+    monkeypatch.setattr(stages, "run_fairseq", lambda *arguments: environments.append(arguments[-1]))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    settings = read_recipe(ROOT / "recipes" / recipe / "recipe.yaml", changed, None)
+    run_fairseq_train(tmp_path, tmp_path / "run", {}, settings["matmul_precision"])
+    line = [sys.executable, "-c", "import torch; print(torch.get_float32_matmul_precision())"]
+    said = subprocess.run(line, env={**os.environ, **environments[0]}, capture_output=True, text=True, check=True)
+    assert said.stdout == f"{expected}\n"
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="these are files without their history")
