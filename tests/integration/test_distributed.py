@@ -66,6 +66,8 @@ class Ranks:
         group = ("--distributed-world-size", 2, "--distributed-init-method", f"tcp://localhost:{free_port()}")
         self.logs = [Path(folder, f"rank{rank}.log") for rank in range(2)]
         self.processes = []
+        for log in self.logs:
+            log.unlink(missing_ok=True)
         for rank, line in enumerate(lines * (2 // len(lines))):
             line = (*line, *group, "--distributed-no-spawn", "--distributed-rank", rank)
             self.processes.append(FORKS.Process(target=train, args=(line, self.logs[rank], unpatched), daemon=True))
