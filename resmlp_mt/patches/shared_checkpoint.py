@@ -66,7 +66,8 @@ def load_together(load_checkpoint: Callable[..., Any]) -> Callable[..., Any]:
                 state = checkpoint_utils.load_checkpoint_to_cpu(filename)
             except Exception as error:
                 problem = error
-        reason = problem and f"{type(problem).__name__}: {str(problem).splitlines()[0].partition('. ')[0]}"
+        first_line = str(problem).partition("\n")[0].partition(". ")[0]  # PyTorch then says how to load it all the same
+        reason = problem and f"{type(problem).__name__}: {first_line}"
         name = Path(filename).name.replace(self.checkpoint_suffix, "")
         size = exists and (None if self.checkpoint_suffix else Path(filename).stat().st_size)
         told = tell_the_others(self, (reason, (name, size, args, kwargs)))
