@@ -80,8 +80,9 @@ class Ranks:
         wait_for(lambda: re.search(pattern, self.printed()[0]) or not self.processes[0].is_alive())
         for process in self.processes:
             process.kill()
+        for process in self.processes:
             process.join()
-        assert {process.exitcode for process in self.processes} == {-signal.SIGKILL}, self.printed()
+        assert self.processes[0].exitcode == -signal.SIGKILL, self.printed()  # the other may end by itself, left alone
 
     def finish(self):
         for process in self.processes:
