@@ -247,11 +247,11 @@ class Run:
         self._must_exist("generate.txt", "generate")
         sources, references = (read_lines(self.out / "text" / f"test.{lang}") for lang in (self.source, self.target))
         hypotheses = read_hypotheses(self.folder / "generate.txt")
-        show_translations(sources, references, hypotheses)
         scores = score(hypotheses, references, self.target)
         if tokenized := self.settings["tokenized_bleu"]:
             scores |= score_tokenized(hypotheses, references, self.target, tokenized == "split compounds")
         write_json(self.folder / "results.json", self.describe() | scores | self._provenance())
+        show_translations(sources, references, hypotheses)
 
     def describe(self) -> dict[str, Any]:
         """Return what training took and gave: parameters, updates, devices, hours, bits a token, tokens a second.

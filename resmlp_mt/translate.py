@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from fairseq.hub_utils import GeneratorHubInterface
 
-from resmlp_core.files import UserError, reporting
+from resmlp_core.files import UserError, output_is_lost, reporting
 from resmlp_mt.model import ResMLPModel
 
 
@@ -69,6 +69,8 @@ def main() -> None:
             print(translate(hub, line.strip(), args.beam), flush=True)
         except UserError as error:  # the next sentence may be shorter
             print(f"translate: {error}", file=sys.stderr, flush=True)
+        if output_is_lost():
+            break
 
 
 if __name__ == "__main__":
