@@ -72,7 +72,7 @@ def open_standard_streams() -> None:
     """Open what the caller has closed (``<&-``, ``>&-``), so that no file takes its number; there is nothing in it."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
-            nowhere = open(os.devnull, mode, encoding="utf-8")
+            nowhere = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115  it stays open
             try:
                 os.fstat(number)  # another file may have taken the number by now
             except OSError:
@@ -92,7 +92,7 @@ def reporting(command: str) -> Iterator[None]:
     """
     open_standard_streams()
     output = Screen(sys.stdout)
-    with redirect_stdout(output), redirect_stderr(Screen(sys.stderr)):  # type: ignore[type-var]
+    with redirect_stdout(output), redirect_stderr(Screen(sys.stderr)):
         try:
             with reporting_errors(command):
                 yield

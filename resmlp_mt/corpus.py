@@ -118,8 +118,11 @@ def digest(paths: Iterable[Path]) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text without white space around it and with a space for each line break, of any kind, within it."""
-    return " ".join(text.splitlines()).strip()
+    """The text without white space around it and with a space for each line break within it, of any kind.
+
+    A byte order mark, which files that were joined have within them too, is white space.
+    """
+    return " ".join(text.replace("\ufeff", " ").splitlines()).strip()
 
 
 def _folder(data: str | Path, source: str, target: str) -> Path | None:

@@ -204,8 +204,10 @@ def _write_split(settings: Settings, split: str, folder: Path) -> dict[str, Any]
     corpus = (settings.data, settings.source_lang, settings.target_lang, split)
     paths = [folder / f"{split}.{language}" for language in (settings.source_lang, settings.target_lang)]
     cleaned = split == "train"  # the references of valid and test stay as they are: a score is over all of them
+    rules: Rules = settings if cleaned else EMPTY_SIDES
+    seen_as = normalizer(settings.normalization)
     dropped: Counter[str] = Counter()
-    read = 0
+    read = usable = 0
     with ExitStack() as stack:
         duplicates = None
         if cleaned and settings.drop_duplicates:
@@ -214,25 +216,39 @@ def _write_split(settings: Settings, split: str, folder: Path) -> dict[str, Any]
         pairs = read_pairs(*corpus, mend_encoding=cleaned and settings.drop_bad_encoding)
         bar = tqdm(pairs, f"reading {split}", count_pairs(*corpus), **BAR)
         with _create(paths[0]) as sources, _create(paths[1]) as targets:
-            for source, target in bar:
+            for pair in bar:
                 read += 1
-                if cleaned and (rule := settings.broken_by(source, target)):
-                    dropped[rule] += 1
+                seen = (seen_as(pair[0]), seen_as(pair[1]))
+                broken = rules.broken_by(pair, seen)
+                usable += not broken
+                if cleaned and broken:
+                    dropped[broken] += 1
                     continue
                 if duplicates:
-                    duplicates.add(source, target)
-                sources.write(source + "\n")
-                targets.write(target + "\n")
+                    duplicates.add(*seen)
+                sources.write(pair[0] + "\n")
+                targets.write(pair[1] + "\n")
         if duplicates:
             again = duplicates.find()
             dropped["duplicates"] = int(again.sum())
             for path in paths:
                 with replacing(path) as partial, _create(partial) as file, _open(path) as lines:
                     file.writelines(compress(lines, ~again))
-    kept = read - dropped.total()
-    if not kept:
+    if not usable:
         raise UserError(f"--data {settings.data}: {split} has no pair with text on both sides, or none that is kept")
-    return {"read": read, "kept": kept, "dropped": dict(dropped)}
+    return {"read": read, "kept": read - dropped.total(), "dropped": dict(dropped)}
+
+
+def normalizer(normalization: str) -> Callable[[str], str]:
+    """Make what turns a text into what a model sees of it: as sentencepiece normalises it, by one of NORMALIZATIONS."""
+    normalize = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc", escape_whitespaces=False).normalize
+
+    def seen(text: str) -> str:
+        if normalization == "identity" or (text.isascii() and text.isprintable()):  # sentencepiece is slower by far
+            return " ".join(text.replace("▁", " ").split())  # its own sign for white space
+        return normalize(text).strip()
+
+    return seen
 
 
 def _sentencepiece(settings: Settings, out: Path, workers: int, report: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -276,7 +292,7 @@ def _vocabulary_sentences(settings: Settings, out: Path, pairs: int) -> Iterator
 
 @contextmanager
 def _normalization(name: str) -> Iterator[dict[str, Any]]:
-    """Return sentencepiece's option for one of ``NORMALIZATIONS``."""
+    """Return the option of sentencepiece's trainer for one of ``NORMALIZATIONS``."""
     if name != "identity":
         yield {"normalization_rule_name": name}
         return

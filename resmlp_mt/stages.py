@@ -121,9 +121,9 @@ class Run:
     def _distil(self) -> None:
         """Let a trained model translate the training set: sequence-level knowledge distillation (Kim and Rush, 2016).
 
-        Its translations become the targets to train on, but for pairs that are too long for it; the true ones stay to
-        validate on. They are made once, and anew where the teacher is another; a student that is later decoded by
-        another beam search keeps them.
+        Its translations become the targets to train on, but for pairs that are too long for it, or of which it says
+        nothing; the true ones stay to validate on. They are made once, and anew where the teacher is another; a student
+        that is later decoded by another beam search keeps them.
         """
         teacher = self.settings["teacher"]
         folder, model = self.out / teacher, self.out / teacher / "model.pt"
@@ -141,7 +141,7 @@ class Run:
             references = read_lines(self.out / "text" / f"train.{self.target}")
             run_fairseq_generate(self.data_bin, model, output, "train", options)
             best = best_hypotheses(output)
-            replace_train_targets(self.out, [best.get(i, text) for i, text in enumerate(references)], distilled)
+            replace_train_targets(self.out, [best.get(i) or text for i, text in enumerate(references)], distilled)
 
     def _taught_by(self) -> dict[str, Any]:
         """Return what made the targets that are trained on, where a teacher did."""

@@ -65,7 +65,13 @@ def test_one_line_is_one_line(text: str) -> None:
     line = one_line(text)
     assert len(line.splitlines()) <= 1
     assert line == line.strip() == one_line(line)
-    assert line.split() == text.split()
+    assert line.split() == text.replace("\ufeff", " ").split()
+
+
+def test_a_byte_order_mark_is_no_part_of_a_sentence(tmp_path: Path) -> None:
+    """Files that were joined have one within them too."""
+    write_text(tmp_path, source="\ufeffa\n\ufeffb c\n", target="d\ufeffe\nf\ufeff\n")
+    assert read(tmp_path) == [("a", "d e"), ("b c", "f")]
 
 
 @pytest.mark.parametrize("table", [translation_table, column_table])

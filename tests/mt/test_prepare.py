@@ -397,10 +397,20 @@ def test_a_mistake_can_be_mended_in_the_same_folder(data: Path, tmp_path: Path) 
 
 
 def test_train_without_text_is_refused(tmp_path: Path) -> None:
-    write_corpus(tmp_path / "data", ["", ""])
+    write_corpus(tmp_path / "data", ["", "\u200b"])
     with pytest.raises(UserError, match="train has no pair"):
         prepare(tmp_path / "data", "en", "de", VOCABULARY, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["prepare.json"]
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+@pytest.mark.parametrize("nothing", ["", "\u200b", "\ufeff", "\x7f", "\u2581"])
+def test_a_set_without_text_is_refused(tmp_path: Path, split: str, nothing: str) -> None:
+    data = write_corpus(tmp_path / "data", sentences(300, 1))
+    (data / f"{split}.en").write_text(f"{nothing}\n" * 3, encoding="utf-8")
+    (data / f"{split}.de").write_text("eins\nzwei\ndrei\n")
+    with pytest.raises(UserError, match=f"{split} has no pair with text on both sides"):
+        prepare(data, "en", "de", VOCABULARY, tmp_path / "out")
 
 
 def test_a_folder_of_anothers_is_left_alone(data: Path, tmp_path: Path) -> None:
