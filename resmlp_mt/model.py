@@ -11,13 +11,14 @@ from torch import nn
 from resmlp_core import absorb_before
 from resmlp_mt.decoder import ResMLPDecoder
 from resmlp_mt.encoder import ResMLPEncoder
+from resmlp_mt.growing import GrowingPositions
 from resmlp_mt.inference import FoldedForInference
 from resmlp_mt.options import DEFAULTS, ResMLPOptions, settle_options
 from resmlp_mt.translator import Translator
 
 
 @register_model("resmlp")
-class ResMLPModel(FoldedForInference, TransformerModel):
+class ResMLPModel(FoldedForInference, GrowingPositions, TransformerModel):
     """The paper's encoder-decoder for machine translation: fairseq's Transformer, its self-attention replaced by A."""
 
     @classmethod

@@ -103,6 +103,7 @@ def prepare(
             data, or when its disk is too full for the corpus.
         OSError: when a file cannot be read or written; nothing half-written stays behind.
     """
+    refuse_unusable_name(out, "--out")
     workers = workers if workers is not None else os.cpu_count() or 1
     if workers < 1:
         raise UserError(f"--workers {workers} is less than 1")
@@ -142,6 +143,23 @@ def prepare(
             print(f"{name}: {summary} ({time.perf_counter() - started:.1f} s)", flush=True)
     print(f"{out} is ready", flush=True)
     return report
+
+
+def refuse_unusable_name(path: str | Path, option: str) -> None:
+    """Find before any work that fairseq, or a report in UTF-8, will not take a path.
+
+    Raises:
+        UserError: it begins with a hyphen, has ``${``, which fairseq's configuration takes for a reference, or is not
+            UTF-8.
+    """
+    name = str(path)
+    shown = name.encode("utf-8", "replace").decode()
+    if name.startswith("-"):
+        raise UserError(f"{option} {shown}: fairseq takes it for an option; give the whole path")
+    if "${" in name:
+        raise UserError(f"{option} {shown}: fairseq takes ${{ for a reference to a setting; choose another name")
+    if shown != name:
+        raise UserError(f"{option} {shown}: the name is not UTF-8; choose another")
 
 
 def _earlier_report(out: Path, settings: Settings) -> dict[str, Any]:

@@ -44,6 +44,7 @@ from resmlp_mt.score import (
     best_hypotheses,
     bleu_of,
     moses_tokenizer,
+    other_form,
     read_hypotheses,
     read_lines,
     score,
@@ -252,6 +253,8 @@ class Run:
             scores |= score_tokenized(hypotheses, references, self.target, tokenized == "split compounds")
         write_json(self.folder / "results.json", self.describe() | scores | self._provenance())
         show_translations(sources, references, hypotheses)
+        if warning := other_form(hypotheses, references, self.target):
+            print(f"\n{warning}")
 
     def describe(self) -> dict[str, Any]:
         """Return what training took and gave: parameters, updates, devices, hours, bits a token, tokens a second.

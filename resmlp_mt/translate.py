@@ -9,6 +9,7 @@ import torch
 
 from resmlp_core.files import UserError, output_is_lost, reporting
 from resmlp_mt.model import ResMLPModel
+from resmlp_mt.prepare import refuse_unusable_name
 from resmlp_mt.translator import Translator
 
 
@@ -18,9 +19,10 @@ def load(folder: Path) -> Translator:
     It is on the GPU where there is one.
 
     Raises:
-        UserError: the recipe has not come that far.
+        UserError: the recipe has not come that far, or the folder has a name that fairseq does not take.
     """
     folder = folder.resolve()
+    refuse_unusable_name(folder, "folder")
     model, sentencepiece = folder / "model.pt", folder.parent / "sentencepiece.model"
     for path in (model, sentencepiece):
         if not path.is_file():

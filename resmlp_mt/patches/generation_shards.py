@@ -21,7 +21,9 @@ def settle_shards(parse: Callable[..., Any]) -> Callable[..., Any]:
         shards, shard = getattr(found, "num_shards", 1), getattr(found, "shard_id", 0)
         if hasattr(found, "beam") and (shards, shard) != (1, 0):
             if hasattr(found, "buffer_size"):
-                parser.error("--num-shards and --shard-id are for data sets: fairseq-interactive translates all it reads")
+                parser.error(
+                    "--num-shards and --shard-id are not for fairseq-interactive, which translates all it reads"
+                )
             if not 0 <= shard < shards:
                 parser.error(f"--shard-id {shard} must be from 0 to {shards - 1}, one less than --num-shards")
             found.distributed_world_size, found.distributed_rank = shards, shard
