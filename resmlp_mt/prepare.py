@@ -113,6 +113,7 @@ def prepare(
     if vocab_size <= SPECIAL:
         raise UserError(f"--vocab-size {vocab_size} leaves no entry beside fairseq's {SPECIAL} special ones")
     where = str(Path(data).resolve()) if Path(data).exists() else str(data)
+    refuse_other_than_utf8(where, "--data")
     settings = Settings(
         data=where,
         source_lang=source_lang,
@@ -146,19 +147,24 @@ def prepare(
 
 
 def refuse_unusable_name(path: str | Path, option: str) -> None:
-    """Find before any work that fairseq, or a report in UTF-8, will not take a path.
+    """Find before any work that fairseq will not take a path, which ``option`` names.
 
     Raises:
         UserError: it begins with a hyphen, has ``${``, which fairseq's configuration takes for a reference, or is not
             UTF-8.
     """
     name = str(path)
-    shown = name.encode("utf-8", "replace").decode()
     if name.startswith("-"):
-        raise UserError(f"{option} {shown}: fairseq takes it for an option; give the whole path")
+        raise UserError(f"{option} {name}: fairseq takes it for an option; give the whole path")
     if "${" in name:
-        raise UserError(f"{option} {shown}: fairseq takes ${{ for a reference to a setting; choose another name")
-    if shown != name:
+        raise UserError(f"{option} {name}: fairseq takes ${{ for a reference to a setting; choose another name")
+    refuse_other_than_utf8(name, option)
+
+
+def refuse_other_than_utf8(path: str, option: str) -> None:
+    """Refuse a path that no report could hold."""
+    shown = path.encode("utf-8", "replace").decode()
+    if shown != path:
         raise UserError(f"{option} {shown}: the name is not UTF-8; choose another")
 
 

@@ -7,6 +7,7 @@ import sys
 from unittest import mock
 
 import pytest
+from fairseq import hub_utils
 
 from resmlp_mt import ResMLPModel, average, translate
 
@@ -37,6 +38,30 @@ def test_a_checkpoint_translates_from_python_as_on_the_command_line(trained, ave
     expected = list(texts(output, "D").values())
     assert len(set(expected)) > 3
     assert model.translate(sentences) == [model.translate(sentence) for sentence in sentences] == expected
+
+
+def test_names_with_colons_are_names(trained, corpus, tmp_path):
+    shutil.copy(trained.last, tmp_path / "12:00.pt")
+    shutil.copytree(corpus.data, tmp_path / "10:30" / "data-bin")
+    shutil.copy(corpus.sentencepiece, tmp_path / "10:30")
+    hubs = [
+        ResMLPModel.from_pretrained(
+            str(model.parent),
+            checkpoint_file=model.name,
+            data_name_or_path=str(data / "data-bin"),
+            bpe="sentencepiece",
+            sentencepiece_model=str(data / "sentencepiece.model"),
+        )
+        for model, data in ((tmp_path / "12:00.pt", tmp_path / "10:30"), (trained.last, corpus.folder))
+    ]
+    for sentence in corpus.text("test.en")[:3]:
+        assert hubs[0].translate(sentence) == hubs[1].translate(sentence)
+
+
+def test_fairseq_itself_still_parts_a_checkpoints_name(trained, corpus, tmp_path):
+    shutil.copy(trained.last, tmp_path / "12:00.pt")
+    with pytest.raises(OSError, match="12"):
+        hub_utils.from_pretrained.__wrapped__(str(tmp_path), "12:00.pt", str(corpus.data))
 
 
 WITHOUT_TEXT = ["", " ", "\ufeff", "\u200b", "\x7f", "\x01", "\ufffd", "\u00ad", "\u2581"]

@@ -413,6 +413,29 @@ def test_a_set_without_text_is_refused(tmp_path: Path, split: str, nothing: str)
         prepare(data, "en", "de", VOCABULARY, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("-x", "--out -x: fairseq takes it for an option"),
+        ("a${b}", r"--out a\${b}: fairseq takes \${ for a reference"),
+        (os.fsdecode(b"\xff"), r"--out \?: the name is not UTF-8"),
+    ],
+)
+def test_a_name_that_fairseq_does_not_take_is_refused_at_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=said):
+        prepare(data, "en", "de", VOCABULARY, name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_in_a_folder_whose_name_is_not_utf8_are_refused(data: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(data, tmp_path / os.fsdecode(b"\xff"))
+    with pytest.raises(UserError, match=r"--data .*\?: the name is not UTF-8"):
+        prepare(copy, "en", "de", VOCABULARY, tmp_path / "out")
+
+
 def test_a_folder_of_anothers_is_left_alone(data: Path, tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     with pytest.raises(UserError, match="text was not made by prepare"):
