@@ -150,14 +150,14 @@ def refuse_unusable_name(path: str | Path, option: str) -> None:
     """Find before any work that fairseq will not take a path, which ``option`` names.
 
     Raises:
-        UserError: it begins with a hyphen, has ``${``, which fairseq's configuration takes for a reference, or is not
-            UTF-8.
+        UserError: it begins with a hyphen, has ``${`` or ``\\'``, which mean something to fairseq's configuration, or
+            is not UTF-8.
     """
     name = str(path)
     if name.startswith("-"):
         raise UserError(f"{option} {name}: fairseq takes it for an option; give the whole path")
-    if "${" in name:
-        raise UserError(f"{option} {name}: fairseq takes ${{ for a reference to a setting; choose another name")
+    if found := next((what for what in ("${", "\\'") if what in name), ""):
+        raise UserError(f"{option} {name}: fairseq's configuration gives {found} a meaning; choose another name")
     refuse_other_than_utf8(name, option)
 
 

@@ -364,7 +364,7 @@ def old_macintosh(folder: Path) -> None:
         (content("train.jsonl", '[\n{"en": "a", "de": "b"}]'), ["train.jsonl is a JSON array"]),
         (
             content("train.txt", "a\n"),
-            ["'train' is missing", "train.en and train.de (also .txt", "train.txt is not read"],
+            ["'train' is missing", "train.de (also .txt", "train.txt is not read"],
         ),
         (content("train.en.xz", "a\n"), ["'train' is missing", "train.en.xz is not read"]),
         (content("corpus.tsv", "en\tde\na\tb\n"), ["'train' is missing", "there are corpus.tsv, test.de, test.en"]),

@@ -417,7 +417,8 @@ def test_a_set_without_text_is_refused(tmp_path: Path, split: str, nothing: str)
     ("name", "said"),
     [
         ("-x", "--out -x: fairseq takes it for an option"),
-        ("a${b}", r"--out a\${b}: fairseq takes \${ for a reference"),
+        ("a${b}", r"--out a\${b}: fairseq's configuration gives \${ a meaning"),
+        ("a\\'b", r"--out a\\'b: fairseq's configuration gives \\' a meaning"),
         (os.fsdecode(b"\xff"), r"--out \?: the name is not UTF-8"),
     ],
 )
