@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +219,7 @@ def _texts(source: Path, target: Path, errors: str) -> Iterator[tuple[str, str]]
 
 def _table(path: Path, source: str, target: str, errors: str) -> Iterator[tuple[str, str]]:
     """Yield the pairs of TSV or CSV, whose first line names the columns."""
-    lines = enumerate(lines_of(path, errors), start=1)
+    lines = Numbered(lines_of(path, errors))
     _, first = next(lines, (1, ""))
     delimiters, headers = LINES_OF_PAIRS[_kind(path)], []
     for delimiter in delimiters:
@@ -243,7 +243,24 @@ def _table(path: Path, source: str, target: str, errors: str) -> Iterator[tuple[
         yield one_line(cells[columns[0]]), one_line(cells[columns[1]])
 
 
-def _cells(line: str, following: Iterator[tuple[int, str]], delimiter: str, unless: int | None) -> list[str]:
+class Numbered(Iterator[tuple[int, str]]):
+    """Lines with their numbers from 1 on, of which the next can be looked at."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = enumerate(lines, start=1)
+        self._looked_at: list[tuple[int, str]] = []
+
+    def __next__(self) -> tuple[int, str]:
+        """Return the next line and go on."""
+        return self._looked_at.pop() if self._looked_at else next(self._lines)
+
+    def peek(self) -> str:
+        """Return the next line; an empty one at the end."""
+        self._looked_at = self._looked_at or list(islice(self._lines, 1))
+        return self._looked_at[0][1] if self._looked_at else ""
+
+
+def _cells(line: str, following: Numbered, delimiter: str, unless: int | None) -> list[str]:
     """Part a line as a writer of CSV has joined it, over the following lines where a quoted cell has line breaks.
 
     Args:
@@ -251,13 +268,17 @@ def _cells(line: str, following: Iterator[tuple[int, str]], delimiter: str, unle
         following: the lines after it, with their numbers.
         delimiter: what stands between cells.
         unless: so many cells, parted at every delimiter, are taken as they are: not all TSV is quoted. Of these only
-            a cell is unquoted which only such a writer makes: one with doubled quotation marks within a pair of them.
+            a cell is unquoted which only such a writer makes: one with doubled quotation marks within a pair of them,
+            or one at the end that opens a pair, where the next line has not as many cells.
 
     Raises:
         csv.Error: it was not joined so, and must have been.
     """
     plain = line.removesuffix("\r").split(delimiter)
-    if len(plain) == unless:
+    following_line = following.peek().removesuffix("\r")
+    opens = plain[-1].startswith('"') and plain[-1].count('"') % 2
+    goes_on = opens and following_line and following_line.count(delimiter) + 1 != unless
+    if len(plain) == unless and not goes_on:
         return [_unquoted(cell) for cell in plain]
     if unless and '"' not in line:
         return plain
@@ -265,10 +286,10 @@ def _cells(line: str, following: Iterator[tuple[int, str]], delimiter: str, unle
     try:
         cells = next(csv.reader((f"{text}\n" for text in lines), delimiter=delimiter, strict=True))
     except csv.Error:
-        if unless is None:
+        if unless is None or goes_on:
             raise
         return plain
-    return cells if unless in (None, len(cells)) else plain
+    return cells if unless in (None, len(cells)) or goes_on else plain
 
 
 def _unquoted(cell: str) -> str:

@@ -140,10 +140,12 @@ def test_what_a_writer_of_csv_writes_is_read(tmp_path: Path, kind: str, delimite
     assert read(tmp_path, "de", "en") == [(target, source) for source, target in expected]
 
 
-@given(st.lists(st.tuples(st.text('ab" ,\t\n'), st.text('ä"; '))))
+@given(st.lists(st.tuples(st.text('ab" ,\t\n'), st.text('ä"; \n'))))
 def test_any_text_survives_csv(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]) -> None:
     folder = tmp_path_factory.mktemp("csv")
     for kind, delimiter in (("csv", ","), ("tsv", "\t")):
+        if kind == "tsv" and any(("\t" in side and "\n" in side) or "\n\n" in side for pair in pairs for side in pair):
+            continue  # their lines can be taken for whole ones
         with open(folder / f"{kind}.part", "w", encoding="utf-8", newline="") as file:
             csv.writer(file, delimiter=delimiter).writerows([("en", "de"), *pairs])
         (folder / f"{kind}.part").rename(folder / f"train.{kind}")
@@ -152,7 +154,7 @@ def test_any_text_survives_csv(tmp_path_factory: pytest.TempPathFactory, pairs: 
 
 
 def test_quotation_marks_of_tsv_that_is_not_quoted_stay(tmp_path: Path) -> None:
-    rows = ['"Hello"\t"Hallo"', '"Well\t„Nun“', 'a" b\t"', '"x" and "y"\t""']
+    rows = ['"Hello"\t"Hallo"', 'x\t"Nun', '"x\ty"', '"Well\t„Nun“', 'a" b\t"', '"x" and "y"\t""']
     (tmp_path / "train.tsv").write_text("".join(f"{row}\n" for row in ["en\tde", *rows]), encoding="utf-8")
     assert read(tmp_path) == [tuple(row.split("\t")) for row in rows]
 
