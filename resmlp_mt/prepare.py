@@ -429,8 +429,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--data",
         required=True,
-        help="folder with {train,valid,test} as .{LANG} text, .tsv, .csv, .jsonl or .parquet, all but the last also .gz; "
-        "or a data set of the hub: owner/name or owner/name:config",
+        help="folder with {train,valid,test} as .{LANG} text, .tsv, .csv, .jsonl or .parquet, all but the last "
+        "also .gz; or a data set of the hub: owner/name or owner/name:config",
     )
     parser.add_argument("--source-lang", required=True, metavar="LANG", help="language to translate from")
     parser.add_argument("--target-lang", required=True, metavar="LANG", help="language to translate to")
