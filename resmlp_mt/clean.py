@@ -1,8 +1,12 @@
-"""Which training pairs to leave out of a parallel corpus: each rule is a switch, and each keeps a count."""
+"""Which training pairs to leave out of a parallel corpus: each rule is a switch, and each keeps a count.
+
+A rule looks at what the model will see, which is a text as sentencepiece normalises it, but for its encoding.
+"""
 
 import hashlib
 import math
 import re
+import unicodedata
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +25,7 @@ UNREADABLE = re.compile("[\ufffd\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\
 CLOSED_CAPITAL = "(?<![a-z\xdf-\xff])[ÄÅÆÇÈ][«»‘’“”–—](?![A-Za-z\xc0-\xff])"
 FOLLOWING = "[\x80-\xbf\u0152-\u2122]"
 MANGLED = re.compile(f"(?!{CLOSED_CAPITAL})(?:[\xc2-\xdf]{FOLLOWING}|[\xe0-\xef]{FOLLOWING}{{2}})")
+INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode's controls, marks of format such as U+200B, and white space
 EUROPEAN = re.compile("[\xa0-\u024f\u2010-\u2044\u20ac\u2122]")  # what comes out where they indeed are
 
 
@@ -56,11 +61,17 @@ class Rules:
         if ratio is not None and not (type(ratio) in (int, float) and 1 <= ratio < math.inf):
             raise UserError(f"--max-ratio must be a number of at least 1, not {ratio}")
 
-    def broken_by(self, source: str, target: str) -> str | None:
-        """Name the first rule that a pair breaks, duplicates aside; None if it breaks none."""
-        if not (source and target):
+    def broken_by(self, pair: tuple[str, str], seen: tuple[str, str]) -> str | None:
+        """Name the first rule that a pair breaks, duplicates aside; None if it breaks none.
+
+        Args:
+            pair: source and target as they were read, which tell how they were encoded.
+            seen: the same as the model will see them, for all other rules.
+        """
+        source, target = seen
+        if not (has_text(source) and has_text(target)):
             return "empty"
-        if self.drop_bad_encoding and (badly_encoded(source) or badly_encoded(target)):
+        if self.drop_bad_encoding and any(map(badly_encoded, pair)):
             return "bad_encoding"
         if self.drop_identical and source.casefold() == target.casefold():
             return "identical"
@@ -73,6 +84,11 @@ class Rules:
             if self.max_ratio and longer > self.max_ratio * shorter:
                 return "max_ratio"
         return None
+
+
+def has_text(text: str) -> bool:
+    """Whether a text has anything that can be seen, and so translated."""
+    return any(unicodedata.category(character) not in INVISIBLE for character in text)
 
 
 def badly_encoded(text: str) -> bool:

@@ -1,5 +1,6 @@
-"""Parallel sentences, streamed from text, TSV, JSON lines or parquet files, or from the Hugging Face hub."""
+"""Parallel sentences, streamed from text, TSV, CSV, JSON lines or parquet files, or from the Hugging Face hub."""
 
+import csv
 import gzip
 import hashlib
 import json
@@ -9,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
-from itertools import zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ from resmlp_core.files import UserError
 
 SPLITS = {"train": ("train",), "valid": ("valid", "validation"), "test": ("test",)}  # and what files may call them
 GZIP_RATIO = 4  # text is seldom compressed further
+LOOK = 1 << 16  # bytes of a file by which to tell how its lines end
+TEXT_ENDS = ("", ".txt", ".gz", ".txt.gz")
+LINES_OF_PAIRS = {"tsv": "\t", "csv": ",;\t", "jsonl": "", "json": ""}  # the kinds, and what may part their columns
+OTHERS_NAMES = {"train": ("training",), "valid": ("dev", "val", "development", "eval"), "test": ("tst", "testing")}
+NOT_TEXT = {"", "parquet", "gz", "txt", "bz2", "xz", "zst", "zip", "xlsx", "xls", "arrow", "tmx", "xml", "sgm", "md"}
 
 
 def read_pairs(
@@ -34,9 +40,12 @@ def read_pairs(
         data: a folder with files of one of these kinds, directly or in a sub-folder ``en-de`` or ``de-en``; otherwise
             the name of a data set on the hub, ``owner/name`` or ``owner/name:config``.
 
-            - ``{split}.{language}``: text, a sentence a line;
-            - ``{split}.tsv``: a header line that names the languages, then a pair a line;
-            - ``{split}.jsonl``: an object a line, with a text for each language, or with those in ``translation``;
+            - ``{split}.{language}``, also ``{split}.{language}.txt``: text, a sentence a line;
+            - ``{split}.tsv``: a header line that names the languages, then a pair a line, quoted as a writer of CSV
+              does or not at all;
+            - ``{split}.csv``: the same with commas or semicolons;
+            - ``{split}.jsonl`` or ``.json``: an object a line, with a text for each language, or with those in
+              ``translation``;
             - ``{split}.parquet``, or its shards as on the hub, ``{split}-00000-of-00003.parquet``: a text column for
               each language, or a column ``translation``, a struct of those. The hub's data sets are alike.
 
@@ -58,16 +67,16 @@ def read_pairs(
     kind = _kind(files[0])
     if kind == "parquet":
         yield from _columns(_parquet(files), source_lang, target_lang, str(files[0]), errors)
-    elif kind == "tsv":
-        yield from _tsv(files[0], source_lang, target_lang, errors)
-    elif kind == "jsonl":
+    elif kind in ("tsv", "csv"):
+        yield from _table(files[0], source_lang, target_lang, errors)
+    elif kind in ("jsonl", "json"):
         yield from _jsonl(files[0], source_lang, target_lang, errors)
     else:
         yield from _texts(files[0], files[1], errors)
 
 
 def count_pairs(data: str | Path, source_lang: str, target_lang: str, split: str) -> int | None:
-    """Return how many pairs ``read_pairs`` will yield, for a progress bar; None where only reading them would tell."""
+    """Return about how many pairs ``read_pairs`` will yield, for a progress bar; None where only reading would tell."""
     root = _folder(data, source_lang, target_lang)
     if root is None:
         stream = _hub_stream(str(data), source_lang, target_lang, split)
@@ -81,7 +90,7 @@ def count_pairs(data: str | Path, source_lang: str, target_lang: str, split: str
         return None
     with path.open("rb") as file:
         lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-    return lines - (_kind(path) == "tsv")
+    return lines - (_kind(path) in ("tsv", "csv"))
 
 
 def count_bytes(data: str | Path, source_lang: str, target_lang: str) -> int | None:
@@ -118,8 +127,11 @@ def digest(paths: Iterable[Path]) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text without white space around it and with a space for each line break, of any kind, within it."""
-    return " ".join(text.splitlines()).strip()
+    """The text without white space around it and with a space for each line break within it, of any kind.
+
+    A byte order mark, which files that were joined have within them too, is white space.
+    """
+    return " ".join(text.replace("\ufeff", " ").splitlines()).strip()
 
 
 def _folder(data: str | Path, source: str, target: str) -> Path | None:
@@ -144,11 +156,11 @@ def _split_files(folder: Path) -> Iterator[Path]:
 def _files(folder: Path, source: str, target: str, split: str) -> list[Path]:
     """List a split's files: its two texts, or its parquet shards."""
     for name in SPLITS[split]:
+        texts = [_text_file(folder, name, language) for language in (source, target)]
+        if texts[0] and texts[1]:
+            return [texts[0], texts[1]]
         for end in ("", ".gz"):
-            texts = [folder / f"{name}.{source}{end}", folder / f"{name}.{target}{end}"]
-            if all(path.exists() for path in texts):
-                return texts
-            for kind in ("tsv", "jsonl"):
+            for kind in LINES_OF_PAIRS:
                 if (file := folder / f"{name}.{kind}{end}").exists():
                     return [file]
         if shards := _shards(folder, name):
@@ -156,11 +168,17 @@ def _files(folder: Path, source: str, target: str, split: str) -> list[Path]:
     raise UserError(_why_nothing(folder, source, target, split))
 
 
+def _text_file(folder: Path, name: str, language: str) -> Path | None:
+    paths = (folder / f"{name}.{language}{end}" for end in TEXT_ENDS)
+    return next((path for path in paths if path.exists()), None)
+
+
 def _why_nothing(folder: Path, source: str, target: str, split: str) -> str:
-    """Say why no file of the split was found: the languages are others, or the split is missing."""
+    """Say why no file of the split was found: the languages are others, or the split is missing or is called so."""
+    files = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    stems = {file: file.removesuffix(".gz").removesuffix(".txt").rpartition(".") for file in files}
     names = {name for names in SPLITS.values() for name in names}
-    files = [path for path in folder.iterdir() if path.is_file()]
-    texts = {path.suffix[1:] for path in files if path.stem in names} - {"", "parquet", "tsv", "jsonl", "gz"}
+    texts = {language for stem, _, language in stems.values() if stem in names} - NOT_TEXT - LINES_OF_PAIRS.keys()
     if texts and not {source, target} <= texts:
         return f"{folder}: there is no pair {source}-{target}; the languages there are {', '.join(sorted(texts))}"
     pairs = sorted(path.name for path in folder.iterdir() if path.is_dir() and "-" in path.name)
@@ -168,40 +186,123 @@ def _why_nothing(folder: Path, source: str, target: str, split: str) -> str:
         return f"{folder}: there is no pair {source}-{target}; the pairs there are {', '.join(pairs)}"
     name = SPLITS[split][0]
     for here, other in ((source, target), (target, source)):
-        if (folder / f"{name}.{here}").exists():
-            return f"{folder / name}.{other} is missing beside {name}.{here}"
+        if found := _text_file(folder, name, here):
+            return f"{folder / name}.{other} is missing beside {found.name}"
     return (
-        f"{folder}: the split {split!r} is missing: "
-        f"bring {name}.{source} and {name}.{target}, or {SPLITS[split][-1]}.parquet"
+        f"{folder}: the split {split!r} is missing: bring {name}.{source} and {name}.{target} (also .txt or .gz), "
+        f"{name}.tsv, .csv or .jsonl, or {SPLITS[split][-1]}.parquet{_what_is_there(files, split)}"
     )
+
+
+def _what_is_there(files: list[str], split: str) -> str:
+    """Name the files that may be meant for a split, and what to do with them; else some of all files."""
+    name = SPLITS[split][0]
+    first = {file: re.split(r"[._-]", file.lower())[0] for file in files}
+    if near := [file for file in files if first[file] in OTHERS_NAMES[split]]:
+        renamed = ", ".join(name + file[len(first[file]) :] for file in near)
+        return f"; {', '.join(near)} may be it: call that {renamed}"
+    if near := [file for file in files if first[file] in SPLITS[split]]:
+        return f"; {', '.join(near)} is not read"
+    return f"; there are {', '.join(files[:6])}{' and others' if len(files) > 6 else ''}" if files else ""
 
 
 def _texts(source: Path, target: Path, errors: str) -> Iterator[tuple[str, str]]:
     for path in (source, target):
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty")
-    for one, other in zip_longest(_lines(source, errors), _lines(target, errors)):
+    for one, other in zip_longest(lines_of(source, errors), lines_of(target, errors)):
         if one is None or other is None:
-            counts = (f"{path} has {sum(1 for _ in _lines(path, 'replace'))} lines" for path in (source, target))
+            counts = (f"{path} has {sum(1 for _ in lines_of(path, 'replace'))} lines" for path in (source, target))
             raise UserError(f"{' and '.join(counts)}: they must be the same sentences in the same order")
         yield one_line(one), one_line(other)
 
 
-def _tsv(path: Path, source: str, target: str, errors: str) -> Iterator[tuple[str, str]]:
-    lines = _lines(path, errors)
-    header = next(lines, "").rstrip("\r").split("\t")
-    if source not in header or target not in header:
-        raise UserError(f"{path}: the first line must name the columns, {source} and {target} among them")
-    first, second = header.index(source), header.index(target)
-    for number, line in enumerate(lines, start=2):
-        cells = line.split("\t")
-        if len(cells) != len(header):
-            raise UserError(f"{path}, line {number}: {len(cells)} columns where the first line has {len(header)}")
-        yield one_line(cells[first]), one_line(cells[second])
+def _table(path: Path, source: str, target: str, errors: str) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of TSV or CSV, whose first line names the columns."""
+    lines = Numbered(lines_of(path, errors))
+    _, first = next(lines, (1, ""))
+    delimiters, headers = LINES_OF_PAIRS[_kind(path)], []
+    for delimiter in delimiters:
+        headers.append(next(csv.reader([first], delimiter=delimiter), []))
+        if source in headers[-1] and target in headers[-1]:
+            break
+    else:
+        found = max(headers, key=len)
+        raise UserError(
+            f"{path}: the first line must name the columns, {source} and {target} among them, not {', '.join(found)}"
+        )
+    columns = [headers[-1].index(language) for language in (source, target)]
+    quoted = _kind(path) == "csv" or first.startswith('"')
+    for number, line in _no_blank_ones(lines, path):
+        try:
+            cells = _cells(line, lines, delimiter, None if quoted else len(headers[-1]))
+        except csv.Error as error:
+            raise UserError(f"{path}, line {number}: not CSV ({error})") from None
+        if len(cells) != len(headers[-1]):
+            raise UserError(f"{path}, line {number}: {len(cells)} columns where the first line has {len(headers[-1])}")
+        yield one_line(cells[columns[0]]), one_line(cells[columns[1]])
+
+
+class Numbered(Iterator[tuple[int, str]]):
+    """Lines with their numbers from 1 on, of which the next can be looked at."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = enumerate(lines, start=1)
+        self._looked_at: list[tuple[int, str]] = []
+
+    def __next__(self) -> tuple[int, str]:
+        """Return the next line and go on."""
+        return self._looked_at.pop() if self._looked_at else next(self._lines)
+
+    def peek(self) -> str:
+        """Return the next line; an empty one at the end."""
+        self._looked_at = self._looked_at or list(islice(self._lines, 1))
+        return self._looked_at[0][1] if self._looked_at else ""
+
+
+def _cells(line: str, following: Numbered, delimiter: str, unless: int | None) -> list[str]:
+    """Part a line as a writer of CSV has joined it, over the following lines where a quoted cell has line breaks.
+
+    Args:
+        line: the first of it.
+        following: the lines after it, with their numbers.
+        delimiter: what stands between cells.
+        unless: so many cells, parted at every delimiter, are taken as they are: not all TSV is quoted. Of these only
+            a cell is unquoted which only such a writer makes: one with doubled quotation marks within a pair of them,
+            or one at the end that opens a pair, where the next line has not as many cells.
+
+    Raises:
+        csv.Error: it was not joined so, and must have been.
+    """
+    plain = line.removesuffix("\r").split(delimiter)
+    following_line = following.peek().removesuffix("\r")
+    opens = plain[-1].startswith('"') and plain[-1].count('"') % 2
+    goes_on = opens and following_line and following_line.count(delimiter) + 1 != unless
+    if len(plain) == unless and not goes_on:
+        return [_unquoted(cell) for cell in plain]
+    if unless and '"' not in line:
+        return plain
+    lines = chain([line], (text for _, text in following))
+    try:
+        cells = next(csv.reader((f"{text}\n" for text in lines), delimiter=delimiter, strict=True))
+    except csv.Error:
+        if unless is None or goes_on:
+            raise
+        return plain
+    return cells if unless in (None, len(cells)) or goes_on else plain
+
+
+def _unquoted(cell: str) -> str:
+    within = cell[1:-1]
+    if len(cell) > 1 and cell[0] == cell[-1] == '"' and '""' in within and '"' not in within.replace('""', ""):
+        return within.replace('""', '"')
+    return cell
 
 
 def _jsonl(path: Path, source: str, target: str, errors: str) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(_lines(path, errors), start=1):
+    for number, line in _no_blank_ones(enumerate(lines_of(path, errors), start=1), path):
+        if number == 1 and line.lstrip().startswith("["):
+            raise UserError(f"{path} is a JSON array, where an object a line is read: jq -c '.[]' makes that of it")
         try:
             row = json.loads(line)
             row = row.get("translation", row)
@@ -214,14 +315,41 @@ def _jsonl(path: Path, source: str, target: str, errors: str) -> Iterator[tuple[
         yield pair
 
 
-def _lines(path: Path, errors: str) -> Iterator[str]:
-    # Bytes end a line at \n alone; str.splitlines and text mode also would at \r or U+2028 and so shift the pairs.
-    open_binary: Callable[[Path], Any] = gzip.open if path.suffix == ".gz" else partial(open, mode="rb")
+def _no_blank_ones(lines: Iterator[tuple[int, str]], path: Path) -> Iterator[tuple[int, str]]:
+    """Yield numbered lines; blank ones may stand at the end only."""
+    blank = 0
+    for number, line in lines:
+        if not line.strip("\r"):
+            blank = blank or number
+        elif blank:
+            raise UserError(f"{path}, line {blank} is blank")
+        else:
+            yield number, line
+
+
+def lines_of(path: Path, errors: str = "strict") -> Iterator[str]:
+    """Yield the lines of a text file, which may be in gzip, without their ends and byte order marks.
+
+    A line ends at LF only: ``str.splitlines`` would end one at a lone CR or U+2028 too, and so shift the pairs.
+
+    Args:
+        path: the file.
+        errors: what to do with bytes that are not UTF-8, as for ``bytes.decode``.
+
+    Raises:
+        UserError: it is not UTF-8, no whole gzip file, or its lines end in CR, as on an old Macintosh.
+    """
+    open_binary: Callable[[Path], Any] = gzip.open if path.suffix == ".gz" else partial(open, mode="rb", buffering=LOOK)
     with open_binary(path) as file, _whole(path):
+        beginning = file.peek(LOOK)
+        if beginning.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise UserError(f"{path} is UTF-16, not UTF-8: iconv -f utf-16 -t utf-8 makes that of it")
+        if beginning.removesuffix(b"\r").count(b"\r") - beginning.count(b"\r\n") > beginning.count(b"\n"):
+            raise UserError(f"{path}: its lines end in CR, not in LF: tr '\\r' '\\n' makes that of it")
         number = 0
         try:
-            for number, line in enumerate(file, start=1):
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8", errors).removesuffix("\n")
+            for number, line in enumerate(file, start=1):  # noqa: B007  the error tells it
+                yield line.decode("utf-8", errors).removeprefix("\ufeff").removesuffix("\n")
         except UnicodeDecodeError:
             raise UserError(f"{path}, line {number}: not UTF-8") from None
 

@@ -12,6 +12,7 @@ from fairseq.models.transformer_lm import TransformerLanguageModel, TransformerL
 from omegaconf import II
 
 from resmlp_mt.decoder import ResMLPDecoder
+from resmlp_mt.growing import GrowingPositions
 from resmlp_mt.inference import FoldedForInference
 from resmlp_mt.options import NOT_IN_RESMLP, ResMLPOptions, settle_options
 
@@ -62,7 +63,7 @@ class ResMLPTinyLanguageModelConfig(ResMLPLanguageModelConfig):
 
 
 @register_model("resmlp_lm", dataclass=ResMLPLanguageModelConfig)
-class ResMLPLanguageModel(FoldedForInference, TransformerLanguageModel):
+class ResMLPLanguageModel(FoldedForInference, GrowingPositions, TransformerLanguageModel):
     """fairseq's Transformer language model with a triangular A in place of its self-attention."""
 
     @classmethod

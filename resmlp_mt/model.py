@@ -11,18 +11,26 @@ from torch import nn
 from resmlp_core import absorb_before
 from resmlp_mt.decoder import ResMLPDecoder
 from resmlp_mt.encoder import ResMLPEncoder
+from resmlp_mt.growing import GrowingPositions
 from resmlp_mt.inference import FoldedForInference
 from resmlp_mt.options import DEFAULTS, ResMLPOptions, settle_options
+from resmlp_mt.translator import Translator
 
 
 @register_model("resmlp")
-class ResMLPModel(FoldedForInference, TransformerModel):
+class ResMLPModel(FoldedForInference, GrowingPositions, TransformerModel):
     """The paper's encoder-decoder for machine translation: fairseq's Transformer, its self-attention replaced by A."""
 
     @classmethod
     def hub_models(cls) -> dict[str, Any]:
         """Name no released models: there are none yet, and the host's Transformers do not fit."""
         return {}
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Translator:
+        """Load a checkpoint as fairseq does; the interface differs in how it translates what has no text."""
+        hub = super().from_pretrained(*args, **kwargs)
+        return Translator(hub.cfg, hub.task, hub.models)
 
     @classmethod
     def add_args(cls, parser: argparse.ArgumentParser) -> None:

@@ -103,6 +103,7 @@ def prepare(
             data, or when its disk is too full for the corpus.
         OSError: when a file cannot be read or written; nothing half-written stays behind.
     """
+    refuse_unusable_name(out, "--out")
     workers = workers if workers is not None else os.cpu_count() or 1
     if workers < 1:
         raise UserError(f"--workers {workers} is less than 1")
@@ -112,6 +113,7 @@ def prepare(
     if vocab_size <= SPECIAL:
         raise UserError(f"--vocab-size {vocab_size} leaves no entry beside fairseq's {SPECIAL} special ones")
     where = str(Path(data).resolve()) if Path(data).exists() else str(data)
+    refuse_other_than_utf8(where, "--data")
     settings = Settings(
         data=where,
         source_lang=source_lang,
@@ -142,6 +144,28 @@ def prepare(
             print(f"{name}: {summary} ({time.perf_counter() - started:.1f} s)", flush=True)
     print(f"{out} is ready", flush=True)
     return report
+
+
+def refuse_unusable_name(path: str | Path, option: str) -> None:
+    """Find before any work that fairseq will not take a path, which ``option`` names.
+
+    Raises:
+        UserError: it begins with a hyphen, has ``${`` or ``\\'``, which mean something to fairseq's configuration, or
+            is not UTF-8.
+    """
+    name = str(path)
+    if name.startswith("-"):
+        raise UserError(f"{option} {name}: fairseq takes it for an option; give the whole path")
+    if found := next((what for what in ("${", "\\'") if what in name), ""):
+        raise UserError(f"{option} {name}: fairseq's configuration gives {found} a meaning; choose another name")
+    refuse_other_than_utf8(name, option)
+
+
+def refuse_other_than_utf8(path: str, option: str) -> None:
+    """Refuse a path that no report could hold."""
+    shown = path.encode("utf-8", "replace").decode()
+    if shown != path:
+        raise UserError(f"{option} {shown}: the name is not UTF-8; choose another")
 
 
 def _earlier_report(out: Path, settings: Settings) -> dict[str, Any]:
@@ -204,8 +228,10 @@ def _write_split(settings: Settings, split: str, folder: Path) -> dict[str, Any]
     corpus = (settings.data, settings.source_lang, settings.target_lang, split)
     paths = [folder / f"{split}.{language}" for language in (settings.source_lang, settings.target_lang)]
     cleaned = split == "train"  # the references of valid and test stay as they are: a score is over all of them
+    rules: Rules = settings if cleaned else EMPTY_SIDES
+    seen_as = normalizer(settings.normalization)
     dropped: Counter[str] = Counter()
-    read = 0
+    read = usable = 0
     with ExitStack() as stack:
         duplicates = None
         if cleaned and settings.drop_duplicates:
@@ -214,25 +240,39 @@ def _write_split(settings: Settings, split: str, folder: Path) -> dict[str, Any]
         pairs = read_pairs(*corpus, mend_encoding=cleaned and settings.drop_bad_encoding)
         bar = tqdm(pairs, f"reading {split}", count_pairs(*corpus), **BAR)
         with _create(paths[0]) as sources, _create(paths[1]) as targets:
-            for source, target in bar:
+            for pair in bar:
                 read += 1
-                if cleaned and (rule := settings.broken_by(source, target)):
-                    dropped[rule] += 1
+                seen = (seen_as(pair[0]), seen_as(pair[1]))
+                broken = rules.broken_by(pair, seen)
+                usable += not broken
+                if cleaned and broken:
+                    dropped[broken] += 1
                     continue
                 if duplicates:
-                    duplicates.add(source, target)
-                sources.write(source + "\n")
-                targets.write(target + "\n")
+                    duplicates.add(*seen)
+                sources.write(pair[0] + "\n")
+                targets.write(pair[1] + "\n")
         if duplicates:
             again = duplicates.find()
             dropped["duplicates"] = int(again.sum())
             for path in paths:
                 with replacing(path) as partial, _create(partial) as file, _open(path) as lines:
                     file.writelines(compress(lines, ~again))
-    kept = read - dropped.total()
-    if not kept:
+    if not usable:
         raise UserError(f"--data {settings.data}: {split} has no pair with text on both sides, or none that is kept")
-    return {"read": read, "kept": kept, "dropped": dict(dropped)}
+    return {"read": read, "kept": read - dropped.total(), "dropped": dict(dropped)}
+
+
+def normalizer(normalization: str) -> Callable[[str], str]:
+    """Make what turns a text into what a model sees of it: as sentencepiece normalises it, by one of NORMALIZATIONS."""
+    normalize = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc", escape_whitespaces=False).normalize
+
+    def seen(text: str) -> str:
+        if normalization == "identity" or (text.isascii() and text.isprintable()):  # sentencepiece is slower by far
+            return " ".join(text.replace("▁", " ").split())  # its own sign for white space
+        return normalize(text).strip()
+
+    return seen
 
 
 def _sentencepiece(settings: Settings, out: Path, workers: int, report: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -276,7 +316,7 @@ def _vocabulary_sentences(settings: Settings, out: Path, pairs: int) -> Iterator
 
 @contextmanager
 def _normalization(name: str) -> Iterator[dict[str, Any]]:
-    """Return sentencepiece's option for one of ``NORMALIZATIONS``."""
+    """Return the option of sentencepiece's trainer for one of ``NORMALIZATIONS``."""
     if name != "identity":
         yield {"normalization_rule_name": name}
         return
@@ -389,8 +429,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--data",
         required=True,
-        help="folder with {train,valid,test} as .{LANG} text, .tsv, .jsonl or .parquet, all but the last also .gz; "
-        "or a data set of the hub: owner/name or owner/name:config",
+        help="folder with {train,valid,test} as .{LANG} text, .tsv, .csv, .jsonl or .parquet, all but the last "
+        "also .gz; or a data set of the hub: owner/name or owner/name:config",
     )
     parser.add_argument("--source-lang", required=True, metavar="LANG", help="language to translate from")
     parser.add_argument("--target-lang", required=True, metavar="LANG", help="language to translate to")

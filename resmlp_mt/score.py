@@ -4,6 +4,8 @@ import argparse
 import importlib
 import json
 import re
+import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +18,7 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.significance import PairedTest
 
 from resmlp_core.files import UserError, reporting
-from resmlp_mt.corpus import one_line
+from resmlp_mt.corpus import lines_of, one_line
 
 COMET = "Unbabel/wmt22-comet-da"
 
@@ -25,12 +27,18 @@ def best_hypotheses(path: Path) -> dict[int, str]:
     """Read the best detokenised hypothesis of each sentence from fairseq-generate's output, by number in the corpus.
 
     Raises:
-        UserError: the hypotheses are in pieces.
+        UserError: the hypotheses are in pieces, or a sentence is there again after others.
     """
     best: dict[int, str] = {}
+    newest = None
     for line in iterate_lines(path):
         if match := re.match(r"D-(\d+)\t[^\t]*\t(.*)", line):
+            if int(match[1]) in best and newest != match[1]:
+                raise UserError(
+                    f"{path} has sentence {match[1]} twice: it is of several outputs, of the same sentences"
+                )
             best.setdefault(int(match[1]), match[2])  # with --nbest the first is the best
+            newest = match[1]
     if any("▁" in text for text in best.values()):
         raise UserError(f"{path} holds pieces, not words: give fairseq-generate --remove-bpe sentencepiece")
     return best
@@ -254,8 +262,32 @@ def iterate_lines(path: Path) -> Iterator[str]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read raw text as ``prepare`` does, a sentence a line; what it wrote itself stays as it is."""
-    return [one_line(line) for line in iterate_lines(path)]
+    """Read raw text as ``prepare`` does, a sentence a line, also in gzip; what it wrote itself stays as it is.
+
+    Raises:
+        UserError: it is not UTF-8, or its lines end otherwise than in LF.
+    """
+    return [one_line(line) for line in lines_of(path)]
+
+
+def other_form(hypotheses: Sequence[str], references: Sequence[str], language: str = "") -> str:
+    """Say what BLEU would be with all letters composed, where it is another: ä is one character or two, a and U+0308.
+
+    Models write composed letters, as sentencepiece makes them (NFC); references need not have them.
+    """
+    if all(unicodedata.is_normalized("NFC", line) for line in (*hypotheses, *references)):
+        return ""
+    composed = [[unicodedata.normalize("NFC", line) for line in lines] for lines in (hypotheses, references)]
+    before, after = (
+        bleu_of(language).corpus_score(*pair).score
+        for pair in ((hypotheses, [references]), (composed[0], composed[1:]))
+    )
+    if before == after:
+        return ""
+    return (
+        f"accented letters are composed (NFC) in some lines and not in others: BLEU is {before:.2f}, and would be "
+        f"{after:.2f} with references and hypotheses in NFC: uconv -x nfc makes that of a file"
+    )
 
 
 @reporting("score")
@@ -295,7 +327,9 @@ def main() -> None:
     if args.against:
         against = compare(hypotheses, read_hypotheses(args.against), references, args.target_lang)
         result["against"] = {"file": str(args.against), **against}
-    print(json.dumps(result, indent=2))
+    print(json.dumps(result, indent=2), flush=True)
+    if warning := other_form(hypotheses, references, args.target_lang):
+        print(f"score: {warning}", file=sys.stderr)
 
 
 if __name__ == "__main__":

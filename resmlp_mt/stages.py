@@ -45,6 +45,7 @@ from resmlp_mt.score import (
     best_hypotheses,
     bleu_of,
     moses_tokenizer,
+    other_form,
     read_hypotheses,
     read_lines,
     score,
@@ -122,9 +123,9 @@ class Run:
     def _distil(self) -> None:
         """Let a trained model translate the training set: sequence-level knowledge distillation (Kim and Rush, 2016).
 
-        Its translations become the targets to train on, but for pairs that are too long for it; the true ones stay to
-        validate on. They are made once, and anew where the teacher is another; a student that is later decoded by
-        another beam search keeps them.
+        Its translations become the targets to train on, but for pairs that are too long for it, or of which it says
+        nothing; the true ones stay to validate on. They are made once, and anew where the teacher is another; a student
+        that is later decoded by another beam search keeps them.
         """
         teacher = self.settings["teacher"]
         folder, model = self.out / teacher, self.out / teacher / "model.pt"
@@ -142,7 +143,7 @@ class Run:
             references = read_lines(self.out / "text" / f"train.{self.target}")
             run_fairseq_generate(self.data_bin, model, output, "train", options)
             best = best_hypotheses(output)
-            replace_train_targets(self.out, [best.get(i, text) for i, text in enumerate(references)], distilled)
+            replace_train_targets(self.out, [best.get(i) or text for i, text in enumerate(references)], distilled)
 
     def _taught_by(self) -> dict[str, Any]:
         """Return what made the targets that are trained on, where a teacher did."""
@@ -250,11 +251,13 @@ class Run:
         self._must_exist("generate.txt", "generate")
         sources, references = (read_lines(self.out / "text" / f"test.{lang}") for lang in (self.source, self.target))
         hypotheses = read_hypotheses(self.folder / "generate.txt")
-        show_translations(sources, references, hypotheses)
         scores = score(hypotheses, references, self.target)
         if tokenized := self.settings["tokenized_bleu"]:
             scores |= score_tokenized(hypotheses, references, self.target, tokenized == "split compounds")
         write_json(self.folder / "results.json", self.describe() | scores | self._provenance())
+        show_translations(sources, references, hypotheses)
+        if warning := other_form(hypotheses, references, self.target):
+            print(f"\n{warning}")
 
     def describe(self) -> dict[str, Any]:
         """Return what training took and gave: parameters, updates, devices, hours, bits a token, tokens a second.

@@ -4,24 +4,25 @@ import argparse
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
-from fairseq.hub_utils import GeneratorHubInterface
 
-from resmlp_core.files import UserError, reporting
+from resmlp_core.files import UserError, output_is_lost, reporting
 from resmlp_mt.model import ResMLPModel
+from resmlp_mt.prepare import refuse_unusable_name
+from resmlp_mt.translator import Translator
 
 
-def load(folder: Path) -> GeneratorHubInterface:
+def load(folder: Path) -> Translator:
     """Load the model that a recipe left in ``folder``, ready for ``.translate("a sentence")``.
 
     It is on the GPU where there is one.
 
     Raises:
-        UserError: the recipe has not come that far.
+        UserError: the recipe has not come that far, or the folder has a name that fairseq does not take.
     """
     folder = folder.resolve()
+    refuse_unusable_name(folder, "folder")
     model, sentencepiece = folder / "model.pt", folder.parent / "sentencepiece.model"
     for path in (model, sentencepiece):
         if not path.is_file():
@@ -36,14 +37,12 @@ def load(folder: Path) -> GeneratorHubInterface:
     return hub.cuda() if torch.cuda.is_available() else hub
 
 
-def translate(hub: Any, sentence: str, beam: int = 4) -> str:
-    """Translate one sentence of raw text; an empty one gives an empty one.
+def translate(hub: Translator, sentence: str, beam: int = 4) -> str:
+    """Translate one sentence of raw text; one without text gives an empty one.
 
     Raises:
         UserError: it has more tokens than the model has positions.
     """
-    if not sentence.strip():
-        return ""
     tokens, limit = hub.encode(sentence), hub.max_positions[0]
     if len(tokens) > limit:
         raise UserError(f"{len(tokens)} tokens are more than the model's {limit} positions; split the sentence")
@@ -66,9 +65,11 @@ def main() -> None:
         print("Type a sentence and press Enter; Ctrl-D ends.")
     for line in sys.stdin:
         try:
-            print(translate(hub, line.strip(), args.beam), flush=True)
+            print(translate(hub, line, args.beam), flush=True)
         except UserError as error:  # the next sentence may be shorter
             print(f"translate: {error}", file=sys.stderr, flush=True)
+        if output_is_lost():
+            break
 
 
 if __name__ == "__main__":

@@ -7,6 +7,11 @@ from collections import Counter
 import pytest
 import torch
 from fairseq import checkpoint_utils
+from fairseq import options as fairseq_options
+from fairseq.sequence_generator import SequenceGenerator
+
+from resmlp_core.files import UserError
+from resmlp_mt.score import best_hypotheses
 
 from .commands import PLUGIN, TRAINING, in_this_process, printed, run, texts
 
@@ -181,3 +186,56 @@ def test_decoding_stops_where_the_matrix_ends(corpus, generate):
     output = generate(corpus.raw, "--min-len", 99, "--max-len-b", 200, "--beam", 2)
     assert {len(text.split()) for text in texts(output).values()} == {99}
     assert all(re.fullmatch(r"(-[\d.]+ ){99}-[\d.]+", lines[0][0]) for lines in printed(output, "P").values())
+
+
+@pytest.mark.parametrize("options", [(), ("--prefix-size", 1), ("--diversity-rate", 0.3, "--diverse-beam-groups", -1)])
+def test_diverse_hypotheses_do_not_depend_on_the_batch(corpus, generate, options):
+    """Sentences are sorted by length: most of them stand at other places in a batch than in the corpus."""
+    diverse = ("--diverse-beam-groups", 2, "--diverse-beam-strength", 2, "--nbest", 4, *options)
+    batched = printed(generate(corpus.raw, *diverse, "--batch-size", 16), "H")
+    alone = printed(generate(corpus.raw, *diverse, "--batch-size", 1), "H")
+    assert [[text for _, text in batched[i]] for i in range(60)] == [[text for _, text in alone[i]] for i in range(60)]
+    usual = printed(generate(corpus.raw, "--nbest", 4), "H")
+    assert sum(batched[i] != usual[i] for i in range(60)) > 30
+
+
+def test_fairseq_itself_still_looks_for_diverse_groups_by_sentence(corpus, generate, monkeypatch):
+    monkeypatch.setattr(SequenceGenerator, "_generate", SequenceGenerator._generate.__wrapped__)
+    with pytest.raises(IndexError):
+        generate(corpus.raw, "--diverse-beam-groups", 2, "--batch-size", 16)
+
+
+def test_shards_part_the_test_set_and_together_are_the_whole(corpus, generate, tmp_path):
+    always = (corpus.raw, "--batch-size", 8, "--remove-bpe", "sentencepiece")
+    whole = generate(*always)
+    shards = [generate(*always, "--num-shards", 3, "--shard-id", i) for i in range(3)]
+    assert all(0 < len(texts(shard)) < 30 for shard in shards)
+    assert sorted(i for shard in shards for i in texts(shard)) == list(range(60))
+    assert texts("".join(shards)) == texts(whole)
+    (tmp_path / "joined").write_text("".join(shards), encoding="utf-8")
+    (tmp_path / "twice").write_text(shards[0] + whole, encoding="utf-8")
+    assert len(best_hypotheses(tmp_path / "joined")) == 60
+    with pytest.raises(UserError, match=r"twice has sentence \d+ twice: it is of several outputs"):
+        best_hypotheses(tmp_path / "twice")
+
+
+@pytest.mark.parametrize("shard", [3, -1])
+def test_a_shard_that_there_is_not_is_refused(corpus, generate, shard, capsys):
+    with pytest.raises(SystemExit):
+        generate(corpus.raw, "--num-shards", 3, "--shard-id", shard)
+    assert f"--shard-id {shard} must be from 0 to 2" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_fairseq_itself_still_translates_all_in_every_shard(corpus, generate, monkeypatch):
+    monkeypatch.setattr(fairseq_options, "parse_args_and_arch", fairseq_options.parse_args_and_arch.__wrapped__)
+    assert len(texts(generate(corpus.raw, "--num-shards", 2, "--shard-id", 1))) == 60
+
+
+def test_colons_in_folders_part_no_path(corpus, generate, trained, tmp_path):
+    data, models = tmp_path / "10:30" / "raw", tmp_path / "11:00"
+    shutil.copytree(corpus.raw, data)
+    models.mkdir()
+    for path in (trained.earlier, trained.last):
+        shutil.copy(path, models)
+    both = [f"{folder / trained.earlier.name}:{folder / trained.last.name}" for folder in (models, trained.folder)]
+    assert texts(generate(data, path=both[0])) == texts(generate(corpus.raw, path=both[1]))

@@ -64,3 +64,9 @@ def test_unknown_words_are_not_replaced_by_positions_in_a_source_that_is_joined(
     assert texts(interact([SENTENCE], *replacing))
     with pytest.raises(ValueError, match="--replace-unk needs the source in pieces: leave --remove-bpe out"):
         interact([SENTENCE], *replacing, *joining)
+
+
+def test_what_is_typed_is_not_sharded(interact, capsys):
+    with pytest.raises(SystemExit):
+        interact([SENTENCE], "--num-shards", 2, "--shard-id", 1)
+    assert "are not for fairseq-interactive, which translates all it reads" in capsys.readouterr().err.splitlines()[-1]

@@ -7,6 +7,7 @@ import sys
 from unittest import mock
 
 import pytest
+from fairseq import hub_utils
 
 from resmlp_mt import ResMLPModel, average, translate
 
@@ -39,6 +40,55 @@ def test_a_checkpoint_translates_from_python_as_on_the_command_line(trained, ave
     assert model.translate(sentences) == [model.translate(sentence) for sentence in sentences] == expected
 
 
+def test_names_with_colons_are_names(trained, corpus, tmp_path):
+    shutil.copy(trained.last, tmp_path / "12:00.pt")
+    shutil.copytree(corpus.data, tmp_path / "10:30" / "data-bin")
+    shutil.copy(corpus.sentencepiece, tmp_path / "10:30")
+    hubs = [
+        ResMLPModel.from_pretrained(
+            str(model.parent),
+            checkpoint_file=model.name,
+            data_name_or_path=str(data / "data-bin"),
+            bpe="sentencepiece",
+            sentencepiece_model=str(data / "sentencepiece.model"),
+        )
+        for model, data in ((tmp_path / "12:00.pt", tmp_path / "10:30"), (trained.last, corpus.folder))
+    ]
+    for sentence in corpus.text("test.en")[:3]:
+        assert hubs[0].translate(sentence) == hubs[1].translate(sentence)
+
+
+def test_fairseq_itself_still_parts_a_checkpoints_name(trained, corpus, tmp_path):
+    shutil.copy(trained.last, tmp_path / "12:00.pt")
+    with pytest.raises(OSError, match="12"):
+        hub_utils.from_pretrained.__wrapped__(str(tmp_path), "12:00.pt", str(corpus.data))
+
+
+WITHOUT_TEXT = ["", " ", "\ufeff", "\u200b", "\x7f", "\x01", "\ufffd", "\u00ad", "\u2581"]
+
+
+def test_what_has_no_text_is_answered_with_nothing_and_changes_nothing_beside_it(trained, corpus):
+    pieces = {"bpe": "sentencepiece", "sentencepiece_model": str(corpus.sentencepiece)}
+    model = ResMLPModel.from_pretrained(
+        str(trained.folder), checkpoint_file=trained.last.name, data_name_or_path=str(corpus.data), **pieces
+    )
+    first, second = corpus.text("test.en")[:2]
+    expected = [model.translate(first), model.translate(second)]
+    assert all(expected)
+    assert model.translate([*WITHOUT_TEXT, first, *WITHOUT_TEXT, second]) == [
+        *([""] * len(WITHOUT_TEXT)),
+        expected[0],
+        *([""] * len(WITHOUT_TEXT)),
+        expected[1],
+    ]
+    assert model.translate("\u200b") == model.translate(WITHOUT_TEXT)[0] == ""
+    assert model.translate(f"\ufeff{first}") == expected[0]
+    long = "red " * 100
+    assert model.translate(["", long, first], skip_invalid_size_inputs=True) == ["", expected[0]]
+    (nothing,) = model.generate(model.encode("\u200b"))
+    assert nothing["tokens"].tolist() == [model.tgt_dict.eos()] and nothing["score"] == 0
+
+
 def test_what_is_typed_is_translated_as_by_fairseq_interactive(trained, corpus, tmp_path):
     """From within the model's folder too. Too long a sentence is told in one line, and the next one is translated."""
     (tmp_path / "run").mkdir()
@@ -52,10 +102,10 @@ def test_what_is_typed_is_translated_as_by_fairseq_interactive(trained, corpus, 
         "interactive", corpus.data, *PLUGIN, *options, "--sentencepiece-model", corpus.sentencepiece
     )
     command = [sys.executable, "-m", "resmlp_mt.translate"]
-    typed = "".join(f"{line}\n" for line in ["red " * 100, "", *sentences])
+    typed = "".join(f"{line}\n" for line in ["red " * 100, *WITHOUT_TEXT, *sentences])
     pipes = {"input": typed, "env": ENVIRONMENT, "capture_output": True, "text": True}
     done = subprocess.run([*command, "."], cwd=tmp_path / "run", **pipes)
-    assert done.stdout.splitlines() == ["", *texts(output, "D").values()]
+    assert done.stdout.splitlines() == [*([""] * len(WITHOUT_TEXT)), *texts(output, "D").values()]
     too_long = r"translate: \d+ tokens are more than the model's 100 positions; split the sentence"
     assert re.fullmatch(too_long, done.stderr.splitlines()[-1])
     assert "pin_memory" not in done.stderr and "FutureWarning" not in done.stderr

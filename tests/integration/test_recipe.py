@@ -16,6 +16,7 @@ from argparse import Namespace
 from contextlib import redirect_stdout
 from hashlib import sha256
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import sentencepiece
@@ -28,6 +29,7 @@ from tqdm import tqdm
 import resmlp_mt  # noqa: F401  lets the options in checkpoints load
 from resmlp_core import files
 from resmlp_core.files import UserError, alone_in, remove
+from resmlp_mt import stages
 from resmlp_mt.average import average_checkpoints
 from resmlp_mt.recipe import choose_data, main, read_recipe
 from resmlp_mt.score import read_hypotheses
@@ -104,6 +106,36 @@ def test_one_command_goes_from_text_to_bleu(unbroken):
     assert results["command"].startswith("python -m resmlp_mt.recipe ")
     for picture in ("learning-curve.png", "matrices.png"):
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+
+
+ODD_NAMES = "10:30 it's [a] {b}, c=~d|é"
+
+
+def test_no_name_of_a_folder_and_no_terminal_ends_a_run(recipe, tmp_path):
+    """Fairseq would part the name; and the test set is in letters that the terminal lacks."""
+    data, out = tmp_path / f"data {ODD_NAMES}", tmp_path / f"out {ODD_NAMES}"
+    shutil.copytree(recipe.parent / "corpus", data)
+    for path in data.glob("test.de"):
+        path.write_text(path.read_text(encoding="utf-8").replace(".", "€."), encoding="utf-8")
+    line = command(recipe, "--data", data, "--out", out, "train.max-epoch=1", "average=1")
+    done = subprocess.run(line, env=environment() | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "?.\n" in done.stdout and "BLEU" in done.stdout
+    assert (out / "resmlp_tiny" / "results.json").exists()
+    translated = subprocess.run(
+        [sys.executable, "-m", "resmlp_mt.translate", out / "resmlp_tiny"],
+        **{"env": environment(), "input": "\u200b\nThe old man.\n", "capture_output": True, "encoding": "utf-8"},
+    )
+    assert translated.returncode == 0, translated.stderr
+    assert translated.stdout.startswith("\n") and translated.stdout.count("\n") == 2
+
+
+def test_results_are_kept_before_any_are_shown(recipe, out, monkeypatch):
+    (out / "resmlp_tiny" / "results.json").unlink()
+    monkeypatch.setattr(stages, "show_translations", mock.Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        Run(json.loads((out / "resmlp_tiny" / "settings.json").read_text()), out).score()
+    assert (out / "resmlp_tiny" / "results.json").exists()
 
 
 def test_the_command_again_is_done_at_once_and_changes_nothing(recipe, out):
@@ -273,6 +305,7 @@ def test_a_student_trains_on_its_teachers_translations_and_joins_the_table(recip
     assert (taught / "train.de").read_text().splitlines() == translations
     made = (out / "resmlp_tiny" / "distilled.json").read_text()
     assert f'"model_sha256": "{sha256((out / "resmlp_tiny" / "model.pt").read_bytes()).hexdigest()}"' in made
+    assert "" not in translations
     assert translations != (out / "text" / "train.de").read_text().splitlines()
     for name in ("train.en", "valid.de", "test.de"):  # all else is as it was
         assert (taught / name).read_bytes() == (out / "text" / name).read_bytes()

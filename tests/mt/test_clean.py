@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
 from resmlp_core.files import UserError
-from resmlp_mt.clean import Duplicates, Rules, badly_encoded
-from resmlp_mt.prepare import main
+from resmlp_mt.clean import Duplicates, Rules, badly_encoded, has_text
+from resmlp_mt.prepare import NORMALIZATIONS, main, normalizer
 
 
 @pytest.mark.parametrize(
@@ -31,10 +32,33 @@ from resmlp_mt.prepare import main
         (Rules(), "Berlin", "Berlin", None),
         (Rules(drop_bad_encoding=True), "fine", "sch\ufffdn", "bad_encoding"),
         (Rules(), "fine", "sch\ufffdn", None),
+        (Rules(drop_identical=True), "ﬁne  …", "Fine ...", "identical"),
+        (Rules(max_words=2), "a\u200bb c", "x", "max_words"),
+        (Rules(max_words=2), "a\u3000b", "x y", None),
+        (Rules(max_ratio=2), "a", "x\u200by\ufeffz", "max_ratio"),
     ],
 )
 def test_each_rule(rules: Rules, source: str, target: str, broken: str | None) -> None:
-    assert rules.broken_by(source, target) == broken
+    seen = normalizer("nmt_nfkc")
+    assert rules.broken_by((source, target), (seen(source), seen(target))) == broken
+
+
+INVISIBLE = ["\u200b", "\u200e", "\ufeff", "\x01", "\x7f", "\x85", "\u2028 \u00a0", "\u2581", "\u00ad", "\u2060", "\0"]
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("text", INVISIBLE)
+def test_what_has_nothing_to_be_seen_is_empty(normalization: str, text: str) -> None:
+    seen = normalizer(normalization)
+    assert Rules().broken_by((text, "x"), (seen(text), seen("x"))) == "empty"
+    assert Rules().broken_by(("x", f"{text}x"), (seen("x"), seen(f"{text}x"))) is None
+    assert not has_text(text.replace("\u2581", " "))
+
+
+@given(st.text())
+def test_a_text_is_seen_as_sentencepiece_normalises_it(text: str) -> None:
+    whole = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc").normalize(text)
+    assert normalizer("nmt_nfkc")(text) == whole.replace("▁", " ").strip()
 
 
 @pytest.mark.parametrize(
@@ -106,26 +130,29 @@ def test_the_command_cleans_train_alone_and_reports_each_rule(tmp_path: Path) ->
         pairs[7],
         (" ".join("abcdefghijk"), "x"),
         ("x", "z" * 60_000),
+        ("\u200b", "x"),
+        ("x", "\x01"),
+        (f"{pairs[7][0]}\u200e", pairs[7][1].replace(" ", "\u00a0")),
     ]
     data = tmp_path / "data"
     data.mkdir()
     for name, rows in (("train", [*pairs, *bad]), ("valid", bad), ("test", bad)):
         for lang, side in zip(("en", "de"), zip(*rows, strict=True), strict=True):
-            (data / f"{name}.{lang}").write_text("".join(line + "\n" for line in side))
+            (data / f"{name}.{lang}").write_text("".join(line + "\n" for line in side), encoding="utf-8")
     with (data / "train.en").open("ab") as source, (data / "train.de").open("a") as target:
         source.write("verr\xfcckt\n".encode("latin-1"))
         target.write("crazy\n")
     out = tmp_path / "out"
     line = ["--data", str(data), "--source-lang", "en", "--target-lang", "de", "--vocab-size", "60", "--out", str(out)]
-    with pytest.raises(SystemExit, match=r"train.en, line 309: not UTF-8"):
+    with pytest.raises(SystemExit, match=r"train.en, line 312: not UTF-8"):
         main(line)
     limits = ["--max-words", "10", "--max-chars", "1000", "--max-ratio", "4"]
     main([*line, *limits, "--drop-identical", "--drop-bad-encoding", "--drop-duplicates"])
     report = json.loads((out / "prepare.json").read_text())["text"]
     limits_broken = {"max_words": 1, "max_chars": 1, "max_ratio": 1}
-    dropped = {"empty": 1, **limits_broken, "identical": 1, "bad_encoding": 2, "duplicates": 2}
-    assert report["train"] == {"read": 309, "kept": 300, "dropped": dropped}
-    assert report["valid"] == {"read": 8, "kept": 8, "dropped": {}}
+    dropped = {"empty": 3, **limits_broken, "identical": 1, "bad_encoding": 2, "duplicates": 3}
+    assert report["train"] == {"read": 312, "kept": 300, "dropped": dropped}
+    assert report["valid"] == {"read": 11, "kept": 11, "dropped": {}}
     assert (out / "text" / "train.en").read_text().splitlines() == words
     with pytest.raises(SystemExit, match="was prepared with --max-words 10, not None"):
         main(line)

@@ -1,5 +1,6 @@
 """Reading parallel text: what comes out of each kind of source, and what is said of a bad one."""
 
+import csv
 import gzip
 import json
 import os
@@ -65,7 +66,13 @@ def test_one_line_is_one_line(text: str) -> None:
     line = one_line(text)
     assert len(line.splitlines()) <= 1
     assert line == line.strip() == one_line(line)
-    assert line.split() == text.split()
+    assert line.split() == text.replace("\ufeff", " ").split()
+
+
+def test_a_byte_order_mark_is_no_part_of_a_sentence(tmp_path: Path) -> None:
+    """Files that were joined have one within them too."""
+    write_text(tmp_path, source="\ufeffa\n\ufeffb c\n", target="d\ufeffe\nf\ufeff\n")
+    assert read(tmp_path) == [("a", "d e"), ("b c", "f")]
 
 
 @pytest.mark.parametrize("table", [translation_table, column_table])
@@ -109,6 +116,83 @@ def test_text_in_other_files(tmp_path: Path, kind: str, end: str) -> None:
             file.write(content)
     assert read(tmp_path) == [("a b", "ä"), ("", "x"), ("c d", "y")]
     assert count_pairs(tmp_path, "en", "de", "train") == (None if end else 3)
+
+
+AWKWARD = [
+    ('"Hello", he said', "tab\there"),
+    ("comma, semicolon;", '"Zitat"'),
+    ("", "x\ny"),
+    ('7" pipe', "ä"),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@pytest.mark.parametrize(("kind", "delimiter"), [("csv", ","), ("csv", ";"), ("csv", "\t"), ("tsv", "\t")])
+def test_what_a_writer_of_csv_writes_is_read(tmp_path: Path, kind: str, delimiter: str, quoting: int, end: str) -> None:
+    with (gzip.open if end else open)(tmp_path / f"train.{kind}{end}", "wt", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter, quoting=quoting)
+        writer.writerow(["id", "de", "en"])
+        writer.writerows([i, target, source] for i, (source, target) in enumerate(AWKWARD))
+    expected = [(one_line(source), one_line(target)) for source, target in AWKWARD]
+    assert read(tmp_path) == expected
+    assert read(tmp_path, "de", "en") == [(target, source) for source, target in expected]
+
+
+@given(st.lists(st.tuples(st.text('ab" ,\t\n'), st.text('ä"; \n'))))
+def test_any_text_survives_csv(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]) -> None:
+    folder = tmp_path_factory.mktemp("csv")
+    for kind, delimiter in (("csv", ","), ("tsv", "\t")):
+        if kind == "tsv" and any(("\t" in side and "\n" in side) or "\n\n" in side for pair in pairs for side in pair):
+            continue  # their lines can be taken for whole ones
+        with open(folder / f"{kind}.part", "w", encoding="utf-8", newline="") as file:
+            csv.writer(file, delimiter=delimiter).writerows([("en", "de"), *pairs])
+        (folder / f"{kind}.part").rename(folder / f"train.{kind}")
+        assert read(folder) == [(one_line(source), one_line(target)) for source, target in pairs]
+        (folder / f"train.{kind}").unlink()
+
+
+def test_quotation_marks_of_tsv_that_is_not_quoted_stay(tmp_path: Path) -> None:
+    rows = ['"Hello"\t"Hallo"', 'x\t"Nun', '"x\ty"', '"Well\t„Nun“', 'a" b\t"', '"x" and "y"\t""']
+    (tmp_path / "train.tsv").write_text("".join(f"{row}\n" for row in ["en\tde", *rows]), encoding="utf-8")
+    assert read(tmp_path) == [tuple(row.split("\t")) for row in rows]
+
+
+@pytest.mark.parametrize("end", ["\n", "\n\n", "\r\n\r\n", "\n\n\n", ""])
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("train.tsv", ["en\tde", "a\tb", "\tc"]),
+        ("train.csv", ["en,de", "a,b", ",c"]),
+        ("train.jsonl", ['{"en": "a", "de": "b"}', '{"en": "", "de": "c"}']),
+        ("train.json", ['{"en": "a", "de": "b"}', '{"en": "", "de": "c"}']),
+    ],
+)
+def test_blank_lines_may_end_a_file(tmp_path: Path, name: str, lines: list[str], end: str) -> None:
+    (tmp_path / name).write_text("\n".join(lines) + end, newline="")
+    assert read(tmp_path) == [("a", "b"), ("", "c")]
+    (tmp_path / name).write_text("\n".join([*lines[:-1], "", lines[-1]]))
+    with pytest.raises(UserError, match=rf"{name}, line {len(lines)} is blank"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names", [("train.en.gz", "train.de"), ("train.en.txt", "train.de.txt"), ("train.en", "train.de.txt.gz")]
+)
+def test_each_side_is_read_under_the_name_that_it_has(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name, text in zip(names, ("a\nb\n", "c\nd\n"), strict=True):
+        with (gzip.open if name.endswith(".gz") else open)(tmp_path / name, "wt") as file:
+            file.write(text)
+    assert read(tmp_path) == [("a", "c"), ("b", "d")]
+
+
+def test_a_pipe_is_read_too(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    (tmp_path / "train.en").rename(tmp_path / "text")
+    os.mkfifo(tmp_path / "train.en")
+    with subprocess.Popen(f"cat '{tmp_path}/text' > '{tmp_path}/train.en'", shell=True):
+        assert list(corpus.lines_of(tmp_path / "train.en")) == ["a", "b"]
 
 
 def test_a_sub_folder_of_the_pair_holds_the_data_if_there_are_any_in_it(tmp_path: Path) -> None:
@@ -252,9 +336,43 @@ def torn_gzip(folder: Path) -> None:
         (folder / f"train.{lang}.gz").write_bytes(whole[: len(whole) - 9])
 
 
+def content(name: str, text: str | bytes) -> Callable[[Path], None]:
+    """Return what writes a file, beside whole sets of the other splits."""
+
+    def make(folder: Path) -> None:
+        for split in {"valid", "test"} - {name.partition(".")[0]}:
+            write_text(folder, split)
+        (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    return make
+
+
+def dev(folder: Path) -> None:
+    write_text(folder, "Training")
+
+
+def old_macintosh(folder: Path) -> None:
+    write_text(folder, source="a\rb\rc\r", target="d\re\rf\r")
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
+        (content("train.csv", "English,German\na,b\n"), ["train.csv: the first line must name", "not English, German"]),
+        (content("train.csv", 'en,de\n"a"b,c\n'), ["train.csv, line 2: not CSV ("]),
+        (content("train.csv", 'en,de\na,"b\n'), ["train.csv, line 2: not CSV (unexpected end of data)"]),
+        (content("train.csv", "en,de\na,b,c\n"), ["train.csv, line 2: 3 columns where the first line has 2"]),
+        (content("train.json", '[{"en": "a", "de": "b"}]'), ["train.json is a JSON array", "jq -c '.[]'"]),
+        (content("train.jsonl", '[\n{"en": "a", "de": "b"}]'), ["train.jsonl is a JSON array"]),
+        (
+            content("train.txt", "a\n"),
+            ["'train' is missing", "train.de (also .txt", "train.txt is not read"],
+        ),
+        (content("train.en.xz", "a\n"), ["'train' is missing", "train.en.xz is not read"]),
+        (content("corpus.tsv", "en\tde\na\tb\n"), ["'train' is missing", "there are corpus.tsv, test.de, test.en"]),
+        (dev, ["'train' is missing", "Training.de, Training.en may be it: call that train.de, train.en"]),
+        (old_macintosh, ["train.en: its lines end in CR, not in LF: tr '\\r' '\\n'"]),
+        (content("train.tsv", "en\tde\na\tb\n".encode("utf-16")), ["train.tsv is UTF-16, not UTF-8"]),
         (tsv_without_header, ["train.tsv: the first line must name the columns, en and de among them"]),
         (tsv_of_unequal_rows, ["train.tsv, line 3: 1 columns where the first line has 2"]),
         (jsonl_without_a_language, ["train.jsonl, line 2: no JSON object with a text for en and for de"]),
@@ -300,6 +418,18 @@ def test_the_command_tells_of_bad_data_in_one_line(tmp_path: Path, make: Callabl
     make(data)
     with pytest.raises(SystemExit, match=rf"^prepare: {data}/train\.[^\n]*$"):
         main(command(data, tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("called", "call"), [("dev", "valid"), ("val", "valid"), ("tst", "test"), ("DEV-2016", "valid")]
+)
+def test_a_split_of_another_name_is_found(tmp_path: Path, called: str, call: str) -> None:
+    for split in {"train", "valid", "test", called} - {call}:
+        write_text(tmp_path, split)
+    end = called[3:]
+    said = f"{called}.de, {called}.en may be it: call that {call}{end}.de, {call}{end}.en$"
+    with pytest.raises(UserError, match=said):
+        read(tmp_path, split=call)
 
 
 def test_the_two_languages_differ(tmp_path: Path) -> None:

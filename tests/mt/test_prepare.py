@@ -397,10 +397,44 @@ def test_a_mistake_can_be_mended_in_the_same_folder(data: Path, tmp_path: Path) 
 
 
 def test_train_without_text_is_refused(tmp_path: Path) -> None:
-    write_corpus(tmp_path / "data", ["", ""])
+    write_corpus(tmp_path / "data", ["", "\u200b"])
     with pytest.raises(UserError, match="train has no pair"):
         prepare(tmp_path / "data", "en", "de", VOCABULARY, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["prepare.json"]
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+@pytest.mark.parametrize("nothing", ["", "\u200b", "\ufeff", "\x7f", "\u2581"])
+def test_a_set_without_text_is_refused(tmp_path: Path, split: str, nothing: str) -> None:
+    data = write_corpus(tmp_path / "data", sentences(300, 1))
+    (data / f"{split}.en").write_text(f"{nothing}\n" * 3, encoding="utf-8")
+    (data / f"{split}.de").write_text("eins\nzwei\ndrei\n")
+    with pytest.raises(UserError, match=f"{split} has no pair with text on both sides"):
+        prepare(data, "en", "de", VOCABULARY, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("-x", "--out -x: fairseq takes it for an option"),
+        ("a${b}", r"--out a\${b}: fairseq's configuration gives \${ a meaning"),
+        ("a\\'b", r"--out a\\'b: fairseq's configuration gives \\' a meaning"),
+        (os.fsdecode(b"\xff"), r"--out \?: the name is not UTF-8"),
+    ],
+)
+def test_a_name_that_fairseq_does_not_take_is_refused_at_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=said):
+        prepare(data, "en", "de", VOCABULARY, name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_in_a_folder_whose_name_is_not_utf8_are_refused(data: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(data, tmp_path / os.fsdecode(b"\xff"))
+    with pytest.raises(UserError, match=r"--data .*\?: the name is not UTF-8"):
+        prepare(copy, "en", "de", VOCABULARY, tmp_path / "out")
 
 
 def test_a_folder_of_anothers_is_left_alone(data: Path, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Reading fairseq-generate's output and scoring it."""
 
+import gzip
 import json
 import sys
+import unicodedata
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +15,7 @@ from resmlp_mt.corpus import read_pairs
 from resmlp_mt.score import (
     compare,
     main,
+    other_form,
     read_hypotheses,
     read_lines,
     score,
@@ -77,6 +80,31 @@ def test_references_are_read_as_prepare_reads_them(tmp_path):
         (tmp_path / f"test.{language}").write_bytes("\ufeffHallo .\r\n zwei\rdrei \nvier\n".encode())
     prepared = [target for _, target in read_pairs(tmp_path, "en", "de", "test")]
     assert read_lines(tmp_path / "test.de") == prepared == ["Hallo .", "zwei drei", "vier"]
+
+
+def test_references_in_gzip_are_read_and_those_of_an_old_macintosh_refused(tmp_path):
+    (tmp_path / "ref.gz").write_bytes(gzip.compress(b"a\nb\n"))
+    assert read_lines(tmp_path / "ref.gz") == ["a", "b"]
+    (tmp_path / "ref").write_bytes(b"a\rb\rc")
+    with pytest.raises(UserError, match="ref: its lines end in CR, not in LF"):
+        read_lines(tmp_path / "ref")
+
+
+@pytest.mark.parametrize("decomposed", ["ref", "out"])
+def test_accents_that_are_written_in_two_ways_are_told(tmp_path, monkeypatch, capsys, decomposed):
+    contents = {"out": "".join(f"D-{i}\t-0.1\t{line}\n" for i, line in enumerate(SYSTEM)), "ref": "\n".join(REFERENCES)}
+    for name, content in contents.items():
+        form = "NFD" if name == decomposed else "NFC"
+        (tmp_path / name).write_text(unicodedata.normalize(form, content), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["score", "out", "--references", "ref"])
+    main()
+    printed = capsys.readouterr()
+    before, after = json.loads(printed.out)["bleu"], score(SYSTEM, REFERENCES)["bleu"]
+    assert before < after
+    assert f"BLEU is {before:.2f}, and would be {after:.2f} with references and hypotheses in NFC" in printed.err
+    assert other_form(SYSTEM, REFERENCES) == ""
+    assert other_form([unicodedata.normalize("NFD", line) for line in REFERENCES], ["x"] * 4) == ""
 
 
 def test_scores_are_sacrebleus():
