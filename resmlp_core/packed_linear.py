@@ -37,6 +37,12 @@ class PackedLinear(nn.Linear):
             return (y if self.bias is None else y + self.bias).reshape(*x.shape[:-1], -1)
         return torch.ops.mkldnn._linear_pointwise(x, self._pack(), self.bias, "none", [], "")
 
+    def __prepare_scriptable__(self) -> nn.Linear:
+        """Be what TorchScript knows; called by ``torch.jit.script``."""
+        linear = nn.Linear.__new__(nn.Linear)
+        linear.__dict__.update(self.__getstate__())
+        return linear
+
     def _pack(self) -> Tensor:
         weight = self.weight
         values = weight.data_ptr(), None if weight.is_inference() else weight._version
