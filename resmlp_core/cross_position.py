@@ -27,29 +27,26 @@ class PositionCache:
 
     def __init__(self) -> None:
         self.length = 0
-        self._buffer: Tensor | None = None
+        self._buffer = torch.empty(0)
 
     def last(self, count: int) -> Tensor:
         """Return the newest positions, at most ``count`` of them."""
-        buffer = self._buffer
-        assert buffer is not None
-        return buffer[max(0, self.length - count) : self.length]
+        return self._buffer[max(0, self.length - count) : self.length]
 
     def append(self, x: Tensor) -> Tensor:
         """Append one position, ``(1, B, C)``, and return all of them, ``(length, B, C)``."""
-        buffer = self._buffer
-        if buffer is None or self.length == buffer.size(0):
+        if self.length == self._buffer.size(0):
             grown = x.new_empty(max(16, 2 * self.length), x.size(1), x.size(2))
-            if buffer is not None:
-                grown[: self.length] = buffer
-            self._buffer = buffer = grown
-        buffer[self.length] = x[0]
+            if self.length > 0:
+                grown[: self.length] = self._buffer
+            self._buffer = grown
+        self._buffer[self.length] = x[0]
         self.length += 1
-        return buffer[: self.length]
+        return self._buffer[: self.length]
 
     def reorder(self, new_order: Tensor) -> None:
         """Select along the batch, as beam search does: entry ``i`` becomes the old entry ``new_order[i]``."""
-        if self._buffer is None:
+        if self.length == 0:
             return
         old = self._buffer
         self._buffer = old.new_empty(old.size(0), new_order.numel(), old.size(2))
