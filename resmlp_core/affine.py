@@ -41,9 +41,8 @@ class Affine(nn.Module):
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
     """Return the type that autocast computes in on the device of ``x``; None where it leaves ``x`` as it is."""
     device = x.device.type
-    if device == "meta" or x.dtype == torch.float64 or not torch.is_autocast_enabled(device):
-        return None
-    return torch.get_autocast_dtype(device)
+    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if enabled and x.dtype != torch.float64 else None
 
 
 def is_transformed() -> bool:

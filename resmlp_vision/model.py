@@ -130,7 +130,7 @@ class ResMLP(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Map features ``(B, N, C)`` to logits ``(B, num_classes)``, or to what enters the classifier."""
-        if self.global_pool:
+        if self.global_pool != "":
             x = self.pool(x.transpose(0, 1))
         if self.global_pool == "class_mlp":
             x = self.norm(x)
