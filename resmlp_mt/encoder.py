@@ -122,15 +122,15 @@ class ResMLPEncoder(TransformerEncoderBase):
         mask = padding if possible(padding) else None
         x, embedding = self.forward_embedding(src_tokens, token_embeddings)
         x = (x if mask is None else x.masked_fill(mask.unsqueeze(-1), 0.0)).transpose(0, 1)
-        states = [x]
+        states = [x] if return_all_hiddens else []
         for layer in self.layers:
             x = layer(x, encoder_padding_mask=mask)
-            states.append(x)
+            states += [x] if return_all_hiddens else []
         return {
             "encoder_out": [self.layer_norm(x)],
             "encoder_padding_mask": [padding],
             "encoder_embedding": [embedding],
-            "encoder_states": states if return_all_hiddens else [],
+            "encoder_states": states,
             "fc_results": [],
             "src_tokens": [],
             "src_lengths": [padding.logical_not().sum(dim=1, keepdim=True, dtype=torch.int32)],

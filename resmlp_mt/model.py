@@ -43,10 +43,6 @@ class ResMLPModel(FoldedForInference, TransformerModel):
         """Run the host's forward; the encoder's inner states, which no loss reads, come only when asked for."""
         return super().forward(*args, return_all_hiddens=return_all_hiddens, **kwargs)
 
-    def __prepare_scriptable__(self) -> nn.Module:
-        """Refuse TorchScript; called by ``torch.jit.script``."""
-        raise TypeError("torch.jit.script cannot take ResMLP for text; torch.compile can")
-
     def fold_(self) -> None:
         """Absorb the encoder's final Aff into the cross-attention that reads it; called by ``resmlp_core.fold``."""
         attentions = [layer.encoder_attn for layer in self.decoder.layers if layer.encoder_attn is not None]

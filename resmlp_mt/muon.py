@@ -44,7 +44,8 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     """
     a, b, c = NEWTON_SCHULZ
     wide = matrix if matrix.size(-2) <= matrix.size(-1) else matrix.mT
-    norm = torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True, dtype=torch.float32)  # float16 ends at 65,504
+    enough = torch.promote_types(matrix.dtype, torch.float32)  # float16 ends at 65,504
+    norm = torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True, dtype=enough)
     x = (wide / norm.clamp(min=1e-12)).to(matrix.dtype).reshape(-1, *wide.shape[-2:])
     for _ in range(STEPS):
         gram = x @ x.mT
