@@ -14,9 +14,9 @@ def rows(matrix: Tensor, bias: Tensor | None, first: int, total: int) -> tuple[T
             f"a sequence of {total} positions does not fit a matrix A of {size}; give shorter ones, "
             "or train with more max_positions (--max-source-positions, --max-target-positions in fairseq)"
         )
-    if torch.jit.is_scripting() or not torch.compiler.is_compiling():  # which would take `==` for a promise
-        if first == 0 and total == size:
-            return matrix, bias  # the backward pass of a slice, even of one of it all, is a copy
+    exporting = not torch.jit.is_scripting() and torch.compiler.is_compiling()  # and `==` would be a promise
+    if not exporting and first == 0 and total == size:
+        return matrix, bias  # the backward pass of a slice, even of one of it all, is a copy
     return matrix[first:total, :total], None if bias is None else bias[first:total]
 
 
