@@ -1,7 +1,23 @@
 """A · x, the linear layer over positions that stands where a Transformer has self-attention (paper, equation 2)."""
 
 import torch
+import torch.fx
 from torch import Tensor, nn
+
+
+@torch.fx.wrap  # one node of a graph: what depends on sizes is decided when it runs
+def rows(matrix: Tensor, bias: Tensor | None, first: int, total: int) -> tuple[Tensor, Tensor | None]:
+    """Return the rows of A and of its bias from ``first`` on for a sequence of ``total`` positions."""
+    size = matrix.size(0)
+    if total > size:
+        raise ValueError(
+            f"a sequence of {total} positions does not fit a matrix A of {size}; give shorter ones, "
+            "or train with more max_positions (--max-source-positions, --max-target-positions in fairseq)"
+        )
+    exporting = not torch.jit.is_scripting() and torch.compiler.is_compiling()  # and `==` would be a promise
+    if not exporting and first == 0 and total == size:
+        return matrix, bias  # the backward pass of a slice, even of one of it all, is a copy
+    return matrix[first:total, :total], None if bias is None else bias[first:total]
 
 
 class PositionCache:
@@ -12,18 +28,17 @@ class PositionCache:
 
     def __init__(self) -> None:
         self.length = 0
-        self._buffer: Tensor | None = None
+        self._buffer = torch.empty(0)
 
     def last(self, count: int) -> Tensor:
         """Return the newest positions, at most ``count`` of them."""
-        assert self._buffer is not None
         return self._buffer[max(0, self.length - count) : self.length]
 
     def append(self, x: Tensor) -> Tensor:
         """Append one position, ``(1, B, C)``, and return all of them, ``(length, B, C)``."""
-        if self._buffer is None or self.length == self._buffer.size(0):
+        if self.length == self._buffer.size(0):
             grown = x.new_empty(max(16, 2 * self.length), x.size(1), x.size(2))
-            if self._buffer is not None:
+            if self.length > 0:
                 grown[: self.length] = self._buffer
             self._buffer = grown
         self._buffer[self.length] = x[0]
@@ -32,7 +47,7 @@ class PositionCache:
 
     def reorder(self, new_order: Tensor) -> None:
         """Select along the batch, as beam search does: entry ``i`` becomes the old entry ``new_order[i]``."""
-        if self._buffer is None:
+        if self.length == 0:
             return
         old = self._buffer
         self._buffer = old.new_empty(old.size(0), new_order.numel(), old.size(2))
@@ -77,16 +92,15 @@ class CrossPositionLinear(nn.Module):
             ValueError: there are more positions than ``max_positions``, or a cache meets a layer that is not causal
                 or more than one position.
         """
+        return self.mix(x, padding_mask, cache)
+
+    def mix(self, x: Tensor, padding_mask: Tensor | None, cache: PositionCache | None) -> Tensor:
+        """Do what ``forward`` does; for subclasses, as TorchScript knows no ``super()``."""
         if cache is not None and not (self.causal and x.size(0) == 1):
             raise ValueError("a cache serves a causal CrossPositionLinear, one position at a time")
         first = 0 if cache is None else cache.length
         total = first + x.size(0)
-        if total > self.max_positions:
-            raise ValueError(
-                f"a sequence of {total} positions does not fit a matrix A of {self.max_positions}; give shorter ones, "
-                "or train with more max_positions (--max-source-positions, --max-target-positions in fairseq)"
-            )
-        matrix = self.weight[first:total, :total]
+        matrix, bias = rows(self.weight, self.bias, first, total)
         if self.causal and cache is None:
             matrix = matrix.tril()
         if padding_mask is not None:
@@ -95,7 +109,8 @@ class CrossPositionLinear(nn.Module):
         columns = inputs.reshape(total, -1)
         if self.bias is None:
             return (matrix @ columns).view_as(x)
-        return torch.addmm(self.bias[first:total].unsqueeze(-1), matrix, columns).view_as(x)
+        assert bias is not None
+        return torch.addmm(bias.unsqueeze(-1), matrix, columns).view_as(x)
 
     def extra_repr(self) -> str:
         return f"{self.max_positions}, causal={self.causal}, bias={self.bias is not None}"

@@ -108,13 +108,13 @@ class FoldedCrossPosition(nn.Module):
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
         """Map ``(T, B, dim)`` to ``(T, B, dim)``; mask and cache are those of ``CrossPositionLinear``."""
-        first = cache.length if cache is not None and len(self.offset) > 1 else 0
+        first = cache.length if cache is not None and self.offset.size(0) > 1 else 0
         if self.eps is None:
             inputs = torch.addcmul(self.shift, self.scale, x)
         else:
             inputs = F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
         mixed = self.mixer(inputs, padding_mask=padding_mask, cache=cache)
-        return mixed.to(x.dtype).add_(x).add_(self.offset[first : first + len(x)])
+        return mixed.to(x.dtype).add_(x).add_(self.offset[first : first + x.size(0)])
 
 
 class FoldedCrossChannel(nn.Module):
@@ -132,6 +132,8 @@ class FoldedCrossChannel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., dim)`` to ``(..., dim)``."""
+        if torch.jit.is_scripting() or not isinstance(x, Tensor):  # torch.fx hands in what is no tensor
+            return x + self.mixer(self.pre(x))
         if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return x + self.mixer(self.pre(x))
         blocks = x.reshape(-1, x.size(-1)).split(ROWS)

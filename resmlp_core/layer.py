@@ -1,14 +1,13 @@
 """The residual layer: a cross-position sublayer, then a cross-channel one (paper, equations 2 and 3)."""
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor, nn
 
 from resmlp_core.affine import Affine, Norm
 from resmlp_core.channel_mlp import ChannelMLP
 from resmlp_core.convolution import ConvolvedMixer
-from resmlp_core.cross_position import CrossPositionLinear
+from resmlp_core.cross_position import CrossPositionLinear, PositionCache
 from resmlp_core.fold import FoldedCrossChannel, FoldedCrossPosition
 
 
@@ -37,9 +36,9 @@ class ResidualSublayer(nn.Module):
         self.post = Affine(dim, scale=layer_scale)
         self.dropout = dropout or nn.Identity()
 
-    def forward(self, x: Tensor, **mixer_options: Any) -> Tensor:
-        """Map ``(T, B, dim)`` to ``(T, B, dim)``; the options go to the mixer."""
-        return x + self.dropout(self.post(self.mixer(self.pre(x), **mixer_options)))
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(T, B, dim)`` to ``(T, B, dim)``."""
+        return x + self.dropout(self.post(self.mixer(self.pre(x))))
 
     def make_folded(self) -> nn.Module:
         """Return the same without Affs, for inference; itself where the mixer is neither A nor a channel MLP."""
@@ -50,10 +49,18 @@ class ResidualSublayer(nn.Module):
         return self
 
 
+class CrossPositionSublayer(ResidualSublayer):
+    """The same where the mixer is one of positions, which padding and the cache of decoding concern."""
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
+        """Map ``(T, B, dim)`` to ``(T, B, dim)``; mask and cache are those of ``CrossPositionLinear``."""
+        return x + self.dropout(self.post(self.mixer(self.pre(x), padding_mask, cache)))
+
+
 class NoSublayer(nn.Module):
     """The residual stream as it is."""
 
-    def forward(self, x: Tensor, **mixer_options: Any) -> Tensor:
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
         """Return ``x``."""
         return x
 
@@ -63,8 +70,8 @@ class ResMLPLayer(nn.Module):
 
     Args:
         dim: number of channels.
-        cross_position: what mixes positions: ``CrossPositionLinear`` in the paper's model; None leaves that sublayer
-            out, as one of the paper's ablations does.
+        cross_position: what mixes positions: ``CrossPositionLinear`` in the paper's model, or a module that is called
+            as it is; None leaves that sublayer out, as one of the paper's ablations does.
         cross_channel: what mixes channels, ``ChannelMLP``.
         layer_scale: start of both post-Affs' α.
         dropout: module applied to each sublayer's output before it is added.
@@ -83,12 +90,12 @@ class ResMLPLayer(nn.Module):
         super().__init__()
         self.cross_position: nn.Module = NoSublayer()
         if cross_position is not None:
-            self.cross_position = ResidualSublayer(dim, cross_position, layer_scale, dropout, norm)
+            self.cross_position = CrossPositionSublayer(dim, cross_position, layer_scale, dropout, norm)
         self.cross_channel: nn.Module = ResidualSublayer(dim, cross_channel, layer_scale, dropout, norm)
 
-    def forward(self, x: Tensor, **mixer_options: Any) -> Tensor:
-        """Map ``(T, B, dim)`` to ``(T, B, dim)``; the options, such as ``padding_mask``, go to what mixes positions."""
-        return self.cross_channel(self.cross_position(x, **mixer_options))
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
+        """Map ``(T, B, dim)`` to ``(T, B, dim)``; mask and cache go to what mixes positions."""
+        return self.cross_channel(self.cross_position(x, padding_mask, cache))
 
     def fold_(self) -> None:
         """Absorb the Affs; called by ``resmlp_core.fold``."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resmlp_core.onednn import can_multiply
@@ -21,6 +22,7 @@ class PackedLinear(nn.Linear):
         linear: gives its parameters.
     """
 
+    __jit_ignored_attributes__ = ("_packed",)  # TorchScript computes as nn.Linear does
     _packed: tuple[Tensor, Tensor, Any, Tensor] | None = None  # W, its storage, which values these were, W packed
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -30,6 +32,8 @@ class PackedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in_features)`` to ``(..., out_features)``."""
+        if torch.jit.is_scripting():
+            return F.linear(x, self.weight, self.bias)
         if torch.is_grad_enabled() or not can_multiply(x, self.weight, self.bias):
             return super().forward(x)
         if x.numel() == self.in_features:  # for one column PyTorch employs one thread, for two all of them

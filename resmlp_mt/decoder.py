@@ -141,6 +141,7 @@ class ResMLPDecoder(TransformerDecoderBase):
             else nn.LayerNorm(cfg.decoder.embed_dim)
         )
         self.vocabulary = Vocabulary(dictionary)
+        self.cross_self_attention = True  # fairseq then makes the mask, which no one reads, without asking the device
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> dict[str, Any]:
         """Leave weights as they are: the host takes a moving average for an early version, without a final norm."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from fairseq import utils
 from fairseq.distributed import fsdp_wrap
 from fairseq.models.transformer import TransformerConfig, TransformerEncoderBase
@@ -11,7 +12,7 @@ from fairseq.modules.quant_noise import quant_noise
 from torch import Tensor, nn
 
 from resmlp_core import NORMS, ChannelMLP, ConvolvedMixer, CrossPositionLinear, ResMLPLayer
-from resmlp_mt.left_padding import left_padding, rotate
+from resmlp_mt.left_padding import left_padding, possible, rotate
 from resmlp_mt.vocabulary import Vocabulary
 
 
@@ -100,10 +101,10 @@ class ResMLPEncoder(TransformerEncoderBase):
         """
         shift = left_padding(src_tokens, self.padding_idx)
         if shift is None:
-            return super().forward(src_tokens, src_lengths, return_all_hiddens, token_embeddings)
+            return self.encode(src_tokens, return_all_hiddens, token_embeddings)
         if token_embeddings is not None:
             token_embeddings = rotate(token_embeddings, shift, 1)
-        out = super().forward(rotate(src_tokens, shift, 1), src_lengths, return_all_hiddens, token_embeddings)
+        out = self.encode(rotate(src_tokens, shift, 1), return_all_hiddens, token_embeddings)
         for key, positions_dim in (
             ("encoder_out", 0),
             ("encoder_padding_mask", 1),
@@ -112,3 +113,25 @@ class ResMLPEncoder(TransformerEncoderBase):
         ):
             out[key] = [rotate(x, -shift, positions_dim) for x in out[key]]
         return out
+
+    def encode(
+        self, src_tokens: Tensor, return_all_hiddens: bool, token_embeddings: Tensor | None
+    ) -> dict[str, list[Tensor]]:
+        """Encode what is padded on the right; fairseq's own asks the device before each layer whether there is any."""
+        padding = src_tokens.eq(self.padding_idx)
+        mask = padding if possible(padding) else None
+        x, embedding = self.forward_embedding(src_tokens, token_embeddings)
+        x = (x if mask is None else x.masked_fill(mask.unsqueeze(-1), 0.0)).transpose(0, 1)
+        states = [x] if return_all_hiddens else []
+        for layer in self.layers:
+            x = layer(x, encoder_padding_mask=mask)
+            states += [x] if return_all_hiddens else []
+        return {
+            "encoder_out": [self.layer_norm(x)],
+            "encoder_padding_mask": [padding],
+            "encoder_embedding": [embedding],
+            "encoder_states": states,
+            "fc_results": [],
+            "src_tokens": [],
+            "src_lengths": [padding.logical_not().sum(dim=1, keepdim=True, dtype=torch.int32)],
+        }

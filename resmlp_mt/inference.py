@@ -4,12 +4,17 @@ from typing import Any
 
 from fairseq.models import BaseFairseqModel
 from fairseq.modules.quantization.scalar.modules import IntLinear
+from torch import nn
 
 from resmlp_core import fold_
 
 
 class FoldedForInference(BaseFairseqModel):
     """A model of the host's whose Affs are absorbed before generation; it goes before the host's class."""
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Refuse TorchScript; called by ``torch.jit.script``."""
+        raise TypeError("torch.jit.script cannot take ResMLP for text; torch.compile can")
 
     def make_generation_fast_(self, **kwargs: Any) -> None:
         """Absorb the Affs into the linear layers beside them; called by the host's tools."""

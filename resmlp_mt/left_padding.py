@@ -8,13 +8,23 @@ import torch
 from torch import Tensor
 
 
+def possible(condition: Tensor) -> bool:
+    """Whether any entry is True, as far as it costs nothing to know.
+
+    Returns:
+        The truth on a CPU. True on a GPU, which would have to finish its work before it could answer, and where
+        PyTorch compiles or exports, which has no values yet.
+    """
+    return condition.device.type != "cpu" or torch.compiler.is_compiling() or bool(condition.any())
+
+
 def left_padding(tokens: Tensor, padding_idx: int) -> Tensor | None:
     """Count the padding before each sentence of ``tokens``, ``(B, T)``.
 
     Returns:
-        ``(B,)``, or None when no sentence begins with padding and there is nothing to move.
+        ``(B,)``, or None where it is known that no sentence begins with padding and there is nothing to move.
     """
-    if not tokens[:, :1].eq(padding_idx).any():
+    if not possible(tokens[:, :1].eq(padding_idx)):
         return None
     return tokens.ne(padding_idx).cumsum(dim=1).eq(0).sum(dim=1)
 

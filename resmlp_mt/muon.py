@@ -10,6 +10,7 @@ instructions for it, and would fill the upper triangle of the decoder's A.
 """
 
 from ast import literal_eval
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,10 +44,13 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     """
     a, b, c = NEWTON_SCHULZ
     wide = matrix if matrix.size(-2) <= matrix.size(-1) else matrix.mT
-    x = wide / wide.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-12)
+    enough = torch.promote_types(matrix.dtype, torch.float32)  # float16 ends at 65,504
+    norm = torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True, dtype=enough)
+    x = (wide / norm.clamp(min=1e-12)).to(matrix.dtype).reshape(-1, *wide.shape[-2:])
     for _ in range(STEPS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    x = x.view(wide.shape)
     return x if matrix.size(-2) <= matrix.size(-1) else x.mT
 
 
@@ -87,28 +91,36 @@ class Muon(torch.optim.AdamW):
         loss = None if closure is None else torch.enable_grad()(closure)()
         gradients = {}
         for group in self.param_groups:
+            alike: dict[Any, list[nn.Parameter]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None and is_layer_matrix(parameter):
+                    alike[parameter.shape, parameter.dtype, parameter.device].append(parameter)
+            for parameters in alike.values():
+                self._step_matrices(parameters, group)
+                for parameter in parameters:
                     gradients[parameter] = parameter.grad
-                    self._step_matrix(parameter, group)
                     parameter.grad = None  # AdamW passes over it
         super().step()
         for parameter, gradient in gradients.items():
             parameter.grad = gradient
         return loss
 
-    def _step_matrix(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
-        gradient, state = parameter.grad, self.state[parameter]
-        assert gradient is not None
-        if not state:  # by the names of AdamW, which reads the state of all parameters when it is loaded
-            state.update(step=torch.zeros(()), exp_avg=torch.zeros_like(parameter))
-        momentum: Tensor = state["exp_avg"].lerp_(gradient, 1 - group["momentum"])
+    def _step_matrices(self, parameters: list[Any], group: dict[str, Any]) -> None:
+        """Move matrices of one shape in one stack: a GPU waits for every small operation on each."""
+        for parameter in parameters:
+            if not self.state[parameter]:  # by the names of AdamW, which reads the state of all when it is loaded
+                self.state[parameter].update(step=torch.zeros(()), exp_avg=torch.zeros_like(parameter))
+        gradients = [parameter.grad for parameter in parameters]
+        momenta = [self.state[parameter]["exp_avg"] for parameter in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        momentum = torch.stack(momenta)
         used = momentum != 0  # not the upper triangle of a causal A, nor positions that no sentence has had yet
-        update = orthogonalise(gradient.lerp(momentum, group["momentum"])).masked_fill_(~used, 0.0)
+        nesterov = torch.stack(gradients).lerp_(momentum, group["momentum"])
+        update = orthogonalise(nesterov).masked_fill_(~used, 0.0)
         longer_side = torch.maximum(used.any(-1).sum(-1), used.any(-2).sum(-1))
         update *= group["rms"] * longer_side.sqrt()[..., None, None]
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(update, alpha=-group["lr"])
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(parameters, list(update), alpha=-group["lr"])
 
 
 @dataclass

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from timm.layers import DropPath, PatchEmbed
 from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint_seq
@@ -20,7 +22,7 @@ class StochasticDepth(DropPath):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, B, C)`` to ``(N, B, C)``."""
-        return x * super().forward(x.new_ones(x.size(1), 1)) if self.training else x
+        return x * F.dropout(x.new_ones(1, x.size(1), 1), self.drop_prob, self.training)
 
 
 class ResMLP(nn.Module):
@@ -116,7 +118,10 @@ class ResMLP(nn.Module):
     def forward_features(self, images: Tensor) -> Tensor:
         """Map images ``(B, channels, height, width)`` to features, in timm's layout ``(B, N, C)``."""
         x = self.embed_patches(images)
-        x = checkpoint_seq(self.layers, x) if self.grad_checkpointing and self.training else self.layers(x)
+        if self.grad_checkpointing and self.training and not torch.jit.is_scripting():
+            x = checkpoint_seq(self.layers, x)
+        else:
+            x = self.layers(x)
         return self.final_norm(x).transpose(0, 1)
 
     def final_norm(self, x: Tensor) -> Tensor:
@@ -125,7 +130,7 @@ class ResMLP(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Map features ``(B, N, C)`` to logits ``(B, num_classes)``, or to what enters the classifier."""
-        if self.global_pool:
+        if self.global_pool != "":
             x = self.pool(x.transpose(0, 1))
         if self.global_pool == "class_mlp":
             x = self.norm(x)

@@ -18,8 +18,8 @@ class CrossPositionMLP(nn.Module):
         self.fc1 = nn.Linear(positions, 4 * positions)
         self.fc2 = nn.Linear(4 * positions, positions)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, B, C)`` to ``(N, B, C)``."""
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
+        """Map ``(N, B, C)`` to ``(N, B, C)``; a grid of patches is never padded or cached."""
         columns = x.flatten(1)  # as one matrix product over positions, which come first
         hidden = F.gelu(self.fc1.weight @ columns + self.fc1.bias.unsqueeze(1))
         return (self.fc2.weight @ hidden + self.fc2.bias.unsqueeze(1)).view_as(x)
@@ -38,8 +38,8 @@ class PatchConvolution(nn.Module):
         self.grid = grid
         self.convolution = convolution
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, B, C)`` to ``(N, B, C)``."""
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
+        """Map ``(N, B, C)`` to ``(N, B, C)``; a grid of patches is never padded or cached."""
         images = x.permute(1, 2, 0).unflatten(2, self.grid)
         return self.convolution(images).flatten(2).permute(2, 0, 1)
 
@@ -61,7 +61,7 @@ class ConvolvedLinear(CrossPositionLinear):
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
         """Map ``(N, B, C)`` to ``(N, B, C)``; a grid of patches is never padded or cached."""
-        return super().forward(x) + self.near(x)
+        return self.mix(x, padding_mask, cache) + self.near(x)
 
 
 # By the name that ``create_model(..., position_mixer=NAME)`` takes: (dim, grid) -> module, or None.

@@ -1,6 +1,7 @@
 """For all tests: the same draws in every run, on one thread of a CPU, as the models are tiny, and a terminal."""
 
 import io
+import math
 import os
 import pty
 import runpy
@@ -8,6 +9,7 @@ import select
 import subprocess
 import sys
 import termios
+from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -16,6 +18,8 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("repeatable")
@@ -57,3 +61,34 @@ def on_a_terminal() -> Callable[..., str]:
         return shown.decode()
 
     return run
+
+
+class Operations(TorchDispatchMode):
+    """Counts what a GPU would run as a kernel each, and the bytes that these read and write: no views, no allocations.
+
+    A tensor that is expanded counts as what it is expanded from.
+    """
+
+    FREE = ("detach", "_unsafe_view", "empty", "empty_like", "new_empty", "new_empty_strided", "empty_strided")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels: Counter[str] = Counter()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        name = function.overloadpacket.__name__
+        if not function.is_view and name not in self.FREE:
+            self.kernels[name] += 1
+            for tensor in tree_leaves((args, kwargs, result)):
+                if isinstance(tensor, torch.Tensor):
+                    stored = [n for n, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride]
+                    self.bytes += math.prod(stored) * tensor.element_size()
+        return result
+
+
+@pytest.fixture
+def operations() -> type[Operations]:
+    """A mode that counts kernels and bytes: ``with operations() as counted``."""
+    return Operations

@@ -48,6 +48,69 @@ def test_the_steps_of_a_matrix_are_those_of_its_description():
     torch.testing.assert_close(weight.detach(), expected, rtol=1e-4, atol=1e-5)
 
 
+def slowly(matrix):
+    """Orthogonalise one matrix as the equation is written."""
+    x = matrix if len(matrix) <= matrix.size(1) else matrix.T
+    x = x / max(x.norm().item(), 1e-12)
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x if len(matrix) <= matrix.size(1) else x.T
+
+
+def test_matrices_in_one_stack_move_as_each_by_itself():
+    """Wide and tall ones, several of a shape, a causal A, one that is never reached and one of zero gradient."""
+    torch.manual_seed(0)
+    shapes = [(8, 16), (16, 8), (8, 16), (8, 8), (8, 8), (8, 16), (16, 8)]
+    weights = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    expected = [weight.detach().clone() for weight in weights]
+    momenta = [torch.zeros(shape) for shape in shapes]
+    muon = Muon(weights, lr=0.01, momentum=0.9, rms=0.3, weight_decay=0.5)
+    for _ in range(3):
+        for i, weight in enumerate(weights):
+            weight.grad = torch.randn_like(weight)
+            if i == 3:
+                weight.grad.tril_()
+            if i == 5:
+                weight.grad.zero_()
+            if i == 6:
+                weight.grad = None
+                continue
+            momenta[i] = 0.9 * momenta[i] + 0.1 * weight.grad
+            step = slowly(0.1 * weight.grad + 0.9 * momenta[i]) * (momenta[i] != 0)
+            longer = max((momenta[i] != 0).any(1).sum(), (momenta[i] != 0).any(0).sum())
+            expected[i] = (1 - 0.01 * 0.5) * expected[i] - 0.01 * 0.3 * longer**0.5 * step
+        muon.step()
+    torch.testing.assert_close([weight.detach() for weight in weights], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_gradients_of_any_size_give_the_step_of_their_direction(dtype):
+    """A norm above 65,504, the largest float16; one so small that its square is none; and none at all."""
+    torch.manual_seed(0)
+    direction = torch.randn(64, 128).to(dtype)
+    for scale in (4096.0, 1.0, 2.0**-12):
+        got = orthogonalise(direction * scale).float()
+        torch.testing.assert_close(got, orthogonalise(direction.float()), rtol=0, atol=0.02)
+    assert not orthogonalise(torch.zeros(4, 8, dtype=dtype)).any()
+
+
+def test_an_update_takes_few_operations_however_many_matrices_there_are(operations):
+    """Of one shape; a GPU waits for each operation."""
+
+    def counted(matrices):
+        weights = [nn.Parameter(torch.randn(8, 16)) for _ in range(matrices)]
+        for weight in weights:
+            weight.grad = torch.randn(8, 16)
+        muon = Muon(weights, lr=0.01)
+        muon.step()
+        with operations() as counter:
+            muon.step()
+        return counter.kernels.total()
+
+    assert counted(12) == counted(2) <= 40
+
+
 def test_all_but_the_matrices_move_as_under_adamw():
     def parameters():
         torch.manual_seed(0)
