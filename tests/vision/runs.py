@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,9 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 TINY = (
     "model_args={depth: 2, embed_dim: 16, patch_size: 4}",
@@ -68,3 +71,22 @@ def fail(main: Callable[[], None], *arguments: object) -> str:
     message = str(stopped.value)
     assert message not in ("0", "1", "2") and "\n" not in message
     return message
+
+
+def on_two_processes(work: Callable[[int], Any]) -> dict[int, Any]:
+    """Call ``work`` with 0 and 1 in two processes, started and watched as by torchrun, which have imported all already.
+
+    Returns:
+        What they return, by rank.
+
+    Raises:
+        ChildFailedError: one has failed; by then the other has been ended.
+    """
+
+    def in_a_process() -> Any:
+        if torch.distributed.is_initialized():  # by an earlier test, before the fork
+            torch.distributed.destroy_process_group()
+        return work(int(os.environ["RANK"]))
+
+    how = LaunchConfig(1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork")
+    return elastic_launch(how, in_a_process)()
