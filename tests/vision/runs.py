@@ -3,9 +3,10 @@
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 TINY = (
     "model_args={depth: 2, embed_dim: 16, patch_size: 4}",
@@ -73,20 +72,28 @@ def fail(main: Callable[[], None], *arguments: object) -> str:
     return message
 
 
-def on_two_processes(work: Callable[[int], Any]) -> dict[int, Any]:
-    """Call ``work`` with 0 and 1 in two processes, started and watched as by torchrun, which have imported all already.
+def start_two(module: str, *each: Sequence[object], cwd: Sequence[Path] = ()) -> list[subprocess.Popen]:
+    """Start ``python -m module`` as the two processes of a group, each with its own arguments, and its own folder."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", module, *map(str, arguments)],
+            env={**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=cwd[rank] if cwd else None,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, arguments in enumerate(each)
+    ]
 
-    Returns:
-        What they return, by rank.
 
-    Raises:
-        ChildFailedError: one has failed; by then the other has been ended.
-    """
-
-    def in_a_process() -> Any:
-        if torch.distributed.is_initialized():  # by an earlier test, before the fork
-            torch.distributed.destroy_process_group()
-        return work(int(os.environ["RANK"]))
-
-    how = LaunchConfig(1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork")
-    return elastic_launch(how, in_a_process)()
+def torchrun(module: str, *arguments: object) -> subprocess.Popen:
+    """Start ``python -m module`` in two processes, by torchrun; they end with it."""
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", module]
+    return subprocess.Popen(
+        [*line, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
