@@ -1,0 +1,111 @@
+"""Images on a GPU: a pretended one, which mixes no devices and waits for nothing of ours, and where there is one a real."""
+
+import json
+
+import pytest
+import torch
+from pretended_gpu import PYTORCH, pretended_gpu
+
+from resmlp_core import fold
+from resmlp_core.checkpoint import read_checkpoint
+from resmlp_vision import create_model, dino, evaluate
+from resmlp_vision.config import Config, read_config
+from resmlp_vision.processes import join_processes, leave_processes
+from resmlp_vision.train import SupervisedTrainer, main
+
+from .runs import TINY, read_log, run, write_images
+from .test_processes import DINO
+
+on_pytorch = pytest.mark.skipif(
+    not torch.__version__.startswith(PYTORCH), reason=f"the pretended GPU is made of private names of PyTorch {PYTORCH}"
+)
+# How often a CPU may wait for the GPU in our own code, by what it is for: each time is a gap in which a GPU idles.
+BUDGET = {
+    "resmlp_vision/train.py:train_epoch": 3,  # an epoch: its losses, its weights, its mean
+    "resmlp_vision/evaluate.py:evaluate": 2,  # a validation
+    "resmlp_vision/probes.py:measure_knn": 1,  # a validation
+    "resmlp_vision/checkpoints.py:_save": 1000,  # a checkpoint is written by the CPU
+}
+ON_GPU = ("device=cuda", "epochs=1", "workers=0")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+def refuse_more_waits(waits):
+    """Fail where our own code made the CPU wait more often than it may."""
+    over = {place: count for place, count in waits.items() if place and count > BUDGET.get(place, 0)}
+    assert not over
+
+
+@on_pytorch
+@pytest.mark.parametrize("settings", [(), ("dtype=bfloat16", "mixup=0.8", "reprob=0.5", "ema_decay=0.9")])
+def test_a_classifier_trains_on_a_pretended_gpu(images, tmp_path, settings):
+    with pretended_gpu() as waits:
+        run(main, *TINY, *ON_GPU, *settings, f"data={images}", f"out={tmp_path}")
+    assert read_log(tmp_path)[0]["train_loss"] > 0
+    refuse_more_waits(waits)
+
+
+@on_pytorch
+def test_a_student_asks_its_teacher_without_waiting(images, tmp_path):
+    run(main, *TINY, "epochs=1", f"data={images}", f"out={tmp_path / 'teacher'}")
+    teacher = f"teacher={tmp_path / 'teacher' / 'last.pth.tar'}"
+    with pretended_gpu() as waits:
+        run(main, *TINY, *ON_GPU, teacher, f"data={images}", f"out={tmp_path / 'student'}")
+    refuse_more_waits(waits)
+    assert not any("forward" in place for place in waits)
+
+
+@on_pytorch
+def test_dino_trains_on_a_pretended_gpu(images, tmp_path):
+    with pretended_gpu() as waits:
+        run(dino.main, *DINO, *ON_GPU, "val_every=1", f"data={images}", f"out={tmp_path}")
+    assert read_log(tmp_path)[0]["train_loss"] > 0
+    refuse_more_waits(waits)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["matmul_precision=highest", "matmul_precision=high", "dtype=bfloat16"])
+def test_a_training_step_on_a_gpu_is_that_on_a_cpu_up_to_rounding(images, tmp_path, precision):
+    losses = {}
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        settings = [*TINY, f"data={images}", f"out={tmp_path}", f"device={device}", "scale=[1,1]", "hflip=0"]
+        settings += ["auto_augment=null", "color_jitter=0", "drop_path=0", precision if device == "cuda" else "seed=0"]
+        trainer = SupervisedTrainer(read_config(None, settings, Config), join_processes(device))
+        losses[device] = trainer.train_epoch(0)["train_loss"]
+        leave_processes()
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.05 if "bfloat16" in precision else 0.01)
+
+
+@pytest.mark.gpu
+def test_a_folded_classifier_gives_the_same_on_a_gpu():
+    torch.manual_seed(0)
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    model = create_model("resmlp_s12", num_classes=10, depth=2).eval().cuda()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    images = torch.randn(4, 3, 224, 224, device="cuda")
+    with torch.inference_mode():
+        expected = model(images)
+        torch.testing.assert_close(fold(model)(images), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_run_resumes_on_a_gpu_and_its_checkpoint_is_for_any_device(images, tmp_path):
+    settings = (*TINY, f"data={images}", f"out={tmp_path}", "device=cuda", "ema_decay=0.9")
+    run(main, *settings, "epochs=3")
+    kept = tmp_path / "config.yaml"  # lets the run go on for an epoch more
+    kept.write_text(kept.read_text().replace("\nepochs: 3", "\nepochs: 4"))
+    assert "going on after epoch 3" in run(main, *settings, "epochs=4")
+    assert all(weight.isfinite().all() for weight in read_checkpoint(tmp_path / "last.pth.tar")["state_dict"].values())
+    line = ("--checkpoint", tmp_path / "last.pth.tar", "--data", images, "--split", "val", "--workers", 0)
+    found = []
+    for device in ("cpu", "cuda"):
+        run(evaluate.main, *line, "--device", device, "--out", tmp_path / "found.json")
+        found.append(json.loads((tmp_path / "found.json").read_text())["loss"])
+    assert found[0] == pytest.approx(found[1], rel=1e-2)
