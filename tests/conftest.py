@@ -16,14 +16,11 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
-from pretended_gpu import PYTORCH
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("repeatable")
 if os.environ.get("RESMLP_TEST_GPU") != "1":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before PyTorch looks for a GPU: tests compare bits
-    if torch.__version__.startswith(PYTORCH):
-        torch._C._ensureCUDADeviceGuardSet()  # before autograd counts the devices: one may be pretended
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start: other threads add up in another order
 

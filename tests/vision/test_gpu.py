@@ -1,70 +1,23 @@
-"""Images on a GPU: a pretended one, which mixes no devices and waits for nothing of ours, and where there is one a real."""
+"""Images on a GPU: run them there by ``RESMLP_TEST_GPU=1 python -m pytest -n 0 -m gpu``."""
 
 import json
 
 import pytest
 import torch
-from pretended_gpu import PYTORCH, pretended_gpu
 
 from resmlp_core import fold
 from resmlp_core.checkpoint import read_checkpoint
-from resmlp_vision import create_model, dino, evaluate
+from resmlp_vision import create_model, evaluate
 from resmlp_vision.config import Config, read_config
 from resmlp_vision.processes import join_processes, leave_processes
 from resmlp_vision.train import SupervisedTrainer, main
 
-from .runs import TINY, read_log, run, write_images
-from .test_processes import DINO
-
-on_pytorch = pytest.mark.skipif(
-    not torch.__version__.startswith(PYTORCH), reason=f"the pretended GPU is made of private names of PyTorch {PYTORCH}"
-)
-# How often a CPU may wait for the GPU in our own code, by what it is for: each time is a gap in which a GPU idles.
-BUDGET = {
-    "resmlp_vision/train.py:train_epoch": 3,  # an epoch: its losses, its weights, its mean
-    "resmlp_vision/evaluate.py:evaluate": 2,  # a validation
-    "resmlp_vision/probes.py:measure_knn": 1,  # a validation
-    "resmlp_vision/checkpoints.py:_save": 1000,  # a checkpoint is written by the CPU
-}
-ON_GPU = ("device=cuda", "epochs=1", "workers=0")
+from .runs import TINY, run, write_images
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     return write_images(tmp_path_factory.mktemp("images"))
-
-
-def refuse_more_waits(waits):
-    """Fail where our own code made the CPU wait more often than it may."""
-    over = {place: count for place, count in waits.items() if place and count > BUDGET.get(place, 0)}
-    assert not over
-
-
-@on_pytorch
-@pytest.mark.parametrize("settings", [(), ("dtype=bfloat16", "mixup=0.8", "reprob=0.5", "ema_decay=0.9")])
-def test_a_classifier_trains_on_a_pretended_gpu(images, tmp_path, settings):
-    with pretended_gpu() as waits:
-        run(main, *TINY, *ON_GPU, *settings, f"data={images}", f"out={tmp_path}")
-    assert read_log(tmp_path)[0]["train_loss"] > 0
-    refuse_more_waits(waits)
-
-
-@on_pytorch
-def test_a_student_asks_its_teacher_without_waiting(images, tmp_path):
-    run(main, *TINY, "epochs=1", f"data={images}", f"out={tmp_path / 'teacher'}")
-    teacher = f"teacher={tmp_path / 'teacher' / 'last.pth.tar'}"
-    with pretended_gpu() as waits:
-        run(main, *TINY, *ON_GPU, teacher, f"data={images}", f"out={tmp_path / 'student'}")
-    refuse_more_waits(waits)
-    assert not any("forward" in place for place in waits)
-
-
-@on_pytorch
-def test_dino_trains_on_a_pretended_gpu(images, tmp_path):
-    with pretended_gpu() as waits:
-        run(dino.main, *DINO, *ON_GPU, "val_every=1", f"data={images}", f"out={tmp_path}")
-    assert read_log(tmp_path)[0]["train_loss"] > 0
-    refuse_more_waits(waits)
 
 
 @pytest.mark.gpu
