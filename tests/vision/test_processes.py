@@ -45,7 +45,7 @@ def equal(first, second):
 
 @pytest.mark.parametrize(
     ("module", "settings"),
-    [("train", (*TINY, "epochs=4", "drop_path=0.2", "opt=lamb", "ema_decay=0.9")), ("dino", DINO)],
+    [("train", (*TINY, "epochs=8", "drop_path=0.2", "opt=lamb", "ema_decay=0.9")), ("dino", DINO)],
 )
 def test_two_processes_that_are_killed_resume_to_what_an_unbroken_run_ends_with(images, tmp_path, module, settings):
     command = (f"resmlp_vision.{module}", *settings, f"data={images}")
@@ -58,7 +58,7 @@ def test_two_processes_that_are_killed_resume_to_what_an_unbroken_run_ends_with(
     for pid in Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split():
         os.kill(int(pid), signal.SIGKILL)
     killed.communicate(timeout=60)
-    assert killed.returncode != 0 and len(read_log(out)) < 4
+    assert killed.returncode != 0 and len(read_log(out)) < len(read_log(tmp_path / "whole"))
     assert "going on after epoch" in finish(torchrun(*command, f"out={out}"))
     last, whole = (read_checkpoint(folder / "last.pth.tar") for folder in (out, tmp_path / "whole"))
     for key in ("state_dict", "state_dict_ema", "optimizer", "task_state", "task_state_ema"):

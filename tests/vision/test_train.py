@@ -378,8 +378,9 @@ def test_a_teacher_sees_images_by_its_own_mean_and_deviation(std, monkeypatch):
     images, labels, seen = torch.randn(5, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1]), []
     teacher.register_forward_pre_hook(lambda model, inputs: seen.append(inputs[0]))
     expected = task.teacher.normalize_input(images, task.student_mean, task.student_std)
-    monkeypatch.setattr(torch, "equal", None)  # for what it tells, a GPU would be waited for
-    task(images, labels)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "equal", None)  # for what it tells, a GPU would be waited for
+        task(images, labels)
     torch.testing.assert_close(seen[0], expected)
     assert (seen[0] is images) == (std[0] == 0.229)
 
