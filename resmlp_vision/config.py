@@ -50,6 +50,9 @@ class RunConfig:
     decay_rate: float = 0.1  # of sched: step, every decay_epochs
     decay_epochs: float = 30
     dtype: str = "float32"  # bfloat16 or float16: automatic mixed precision
+    # Of float32 products on a GPU, as torch.set_float32_matmul_precision takes it. high: TF32, which rounds what enters
+    # a product to 10 bits and adds in float32; highest: float32 throughout, at a fraction of the speed
+    matmul_precision: str = "high"
 
     # Crops
     interpolation: str = "bicubic"  # of crops, in training and validation; DINO's views are bicubic whatever it says
@@ -58,7 +61,7 @@ class RunConfig:
     # The run
     out: str = MISSING
     device: str | None = None  # cpu or cuda; cuda where there is one
-    workers: int = 8  # of the data loader, a process
+    workers: int | None = None  # of the data loader, a process; null: as many as the cores that the process can have
     val_batch_size: int = 256  # a process
     val_every: int = 1  # epochs between validations; the last epoch is always validated
     seed: int = 0
@@ -128,8 +131,10 @@ class DINOConfig(RunConfig):
 # other parts, the images are augmented otherwise; all else changes the weights that come out by rounding at most.
 FREE = {"data", "image_key", "device", "workers", "val_batch_size", "val_every", "max_unreadable", "out"}
 FREE_WITH_LABELS = {"accumulate"}  # DINO's loss follows a mean over each part
+OF_A_MACHINE = {"data", "workers"}  # what may differ between the machines of a run
 CHOICES = {
     "dtype": ("float32", "bfloat16", "float16"),
+    "matmul_precision": ("highest", "high", "medium"),
     "sched": ("cosine", "step", "constant"),
     "interpolation": ("bicubic", "bilinear", "nearest"),
 }
@@ -190,7 +195,7 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
         if (value := getattr(config, key)) is not None and value <= 0:
             raise UserError(f"{key}={value} must be above 0")
     for key in NOT_NEGATIVE:
-        if getattr(config, key, 0) < 0:
+        if (getattr(config, key, 0) or 0) < 0:
             raise UserError(f"{key}={getattr(config, key)} must be 0 or more")
     for key in SHARES:
         if not 0 <= (getattr(config, key, 0) or 0) <= 1:

@@ -24,6 +24,7 @@ from resmlp_core.files import DISK_FULL, UserError
 from resmlp_vision import posterize
 from resmlp_vision.config import Config, RunConfig
 from resmlp_vision.images import open_rgb
+from resmlp_vision.processes import available_cores
 
 log = logging.getLogger(__name__)
 
@@ -381,10 +382,11 @@ def validation_loader(dataset: Images | StreamedImages, config: RunConfig, devic
 
 def loading(dataset: Images | StreamedImages, config: RunConfig, device: torch.device) -> dict[str, Any]:
     """Return the options that timm's loaders for training and validation have in common."""
+    workers = available_cores() if config.workers is None else config.workers
     return {
         "input_size": (3, config.img_size, config.img_size),
         "interpolation": config.interpolation,
-        "num_workers": min(config.workers, getattr(dataset, "files", config.workers)),
+        "num_workers": min(workers, getattr(dataset, "files", workers)),
         "distributed": True,
         "pin_memory": device.type == "cuda",
         "device": device,

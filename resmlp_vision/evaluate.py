@@ -22,9 +22,9 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from resmlp_core import fold
 from resmlp_core.files import UserError, reporting, write_json
 from resmlp_vision.classifiers import add_model_arguments, load
-from resmlp_vision.config import RunConfig
+from resmlp_vision.config import CHOICES, OF_A_MACHINE, RunConfig
 from resmlp_vision.data import Images, StreamedImages, count_classes, open_dataset, readable, validation_loader
-from resmlp_vision.processes import join_processes, leave_processes
+from resmlp_vision.processes import agree, agree_on_data, join_processes, leave_processes, use_precision
 
 log = logging.getLogger(__name__)
 
@@ -81,10 +81,13 @@ def apply_to_images(model: Callable[[Tensor], Tensor], loader: Any, name: str) -
         unreadable.refuse_more()
         count = len(labels) if limit is None else max(0, min(len(labels), limit - seen))
         seen += len(labels)
-        known = readable(labels[:count])  # what is behind fills the last process's batch
         with torch.inference_mode():
             outputs = model(images)
-        yield outputs[:count][known], labels[:count][known]
+        outputs, labels = outputs[:count], labels[:count]  # what is behind fills the last process's batch
+        if unreadable.count.value:  # to choose among rows, a GPU is waited for
+            known = readable(labels)
+            outputs, labels = outputs[known], labels[known]
+        yield outputs, labels
     unreadable.refuse_more()
 
 
@@ -116,6 +119,7 @@ def read_images_as(model: Any, args: argparse.Namespace) -> tuple[RunConfig, dic
         interpolation=wanted["interpolation"],
         val_batch_size=args.batch_size,
         workers=args.workers,
+        matmul_precision=args.matmul_precision,
         max_unreadable=args.max_unreadable,
         device=args.device,
     )
@@ -142,7 +146,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--train-split", help="of the probes' training images (default: train)")
     parser.add_argument("--k", type=int, nargs="+", help="nearest images that vote in --probe knn (default: 10 20)")
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument(
+        "--workers", type=int, help="of the data loader, a process (default: as many as the cores that it can have)"
+    )
+    parser.add_argument(
+        "--matmul-precision",
+        choices=CHOICES["matmul_precision"],
+        default="high",
+        help="of float32 products on a GPU: highest is float32 throughout (default: %(default)s, TF32)",
+    )
     parser.add_argument("--max-unreadable", type=int, default=100, help="images, before it gives up")
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument(
@@ -163,7 +175,7 @@ def parse_arguments() -> argparse.Namespace:
     if args.probe != "linear" and args.out and (args.out.is_dir() or not args.out.parent.is_dir()):
         parser.error(f"--out {args.out} is to be a file, in a folder that is there")
     args.k, args.train_split = args.k or [10, 20], args.train_split or "train"
-    if args.batch_size < 1 or args.workers < 0:
+    if args.batch_size < 1 or (args.workers or 0) < 0:
         parser.error("--batch-size must be above 0, --workers 0 or more")
     if args.crop_pct is not None and not 0 < args.crop_pct <= 1:
         parser.error(f"--crop-pct {args.crop_pct} must be a share, above 0 and at most 1")
@@ -189,13 +201,26 @@ def main() -> None:
         leave_processes()
 
 
+def join_as(args: argparse.Namespace) -> torch.device:
+    """Join the processes that measure together, as the command line says; return this one's device.
+
+    Raises:
+        UserError: there is no such device, or the processes have unequal command lines.
+    """
+    device = join_processes(args.device)
+    agree({f"--{key}": value for key, value in vars(args).items() if key not in OF_A_MACHINE})
+    use_precision(args.matmul_precision)
+    return device
+
+
 def measure(args: argparse.Namespace) -> None:
     """Measure a classifier as the command line says."""
-    device = join_processes(args.device)
+    device = join_as(args)
     model = fold(load(args.model, args.checkpoint)).to(device)
     config, norm = read_images_as(model, args)
     names = {name: i for i, name in enumerate(getattr(model, "classes", []))}
     dataset = open_dataset(config, args.split, training=False, classes=names)
+    agree_on_data(args.split, dataset)
     count_classes(dataset, model.num_classes)
     found = dataset.reader.class_to_idx
     if found and found != names:

@@ -18,8 +18,8 @@ from resmlp_core.files import UserError, write_json
 from resmlp_vision.classifiers import load, options_in
 from resmlp_vision.config import Config, read_config
 from resmlp_vision.data import count_classes, open_dataset, validation_loader
-from resmlp_vision.evaluate import apply_to_images, read_images_as
-from resmlp_vision.processes import join_processes
+from resmlp_vision.evaluate import apply_to_images, join_as, read_images_as
+from resmlp_vision.processes import agree_on_data
 from resmlp_vision.train import SupervisedTrainer, train
 
 TEMPERATURE = 0.07  # of the votes of the nearest images
@@ -51,11 +51,13 @@ def classify_by_neighbours(args: argparse.Namespace) -> None:
     Raises:
         UserError: the checkpoint or the data do not fit, or there are too few training images.
     """
-    device = join_processes(args.device)
+    device = join_as(args)
     model = load(args.model, args.checkpoint, classifier=False).to(device)
     config, norm = read_images_as(model, args)
     training = open_dataset(config, args.train_split, training=False)
     validation = open_dataset(config, args.split, training=False, classes=training.reader.class_to_idx)
+    for split, images in ((args.train_split, training), (args.split, validation)):
+        agree_on_data(split, images)
     num_classes = count_classes(training, None)
     count_classes(validation, num_classes)
     for k in args.k:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -20,11 +21,20 @@ class HardDistillationTask(LogitDistillationTask):
     timm's distillation with the teacher's decision in place of its probabilities, through one classifier.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # timm compares what the two normalise by at every batch, for which a GPU is waited for: here it is done once
+        scale = self.student_std / self.teacher.std_kd
+        shift = (self.student_mean - self.teacher.mean_kd) / self.teacher.std_kd
+        self.same_input = bool((scale == 1).all() and (shift == 0).all())
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Compute the loss of images ``(B, 3, height, width)`` with labels ``(B,)`` or ``(B, classes)``."""
         logits = self.trainable_module(input)
         with torch.no_grad():
-            decision = self.teacher(self.teacher.normalize_input(input, self.student_mean, self.student_std)).argmax(1)
+            decision = self.teacher(input if self.same_input else input * self.scale + self.shift).argmax(1)
         task_loss = self.criterion(logits, target)
         teacher_loss = F.cross_entropy(logits, decision)
         loss = self.task_loss_weight * task_loss + self.distill_loss_weight * teacher_loss

@@ -35,7 +35,7 @@ from resmlp_core.checkpoint import read_checkpoint
 from resmlp_core.files import UserError, alone_in, replacing, reporting
 from resmlp_vision.checkpoints import LAST, Saver, resume
 from resmlp_vision.classifiers import build, options_in
-from resmlp_vision.config import FREE, FREE_WITH_LABELS, Config, RunConfig, Settings, read_config
+from resmlp_vision.config import FREE, FREE_WITH_LABELS, OF_A_MACHINE, Config, RunConfig, Settings, read_config
 from resmlp_vision.data import (
     Images,
     StreamedImages,
@@ -45,7 +45,8 @@ from resmlp_vision.data import (
     validation_loader,
 )
 from resmlp_vision.evaluate import evaluate
-from resmlp_vision.processes import join_processes, leave_processes
+from resmlp_vision.loader_watch import LoaderWatch
+from resmlp_vision.processes import agree, agree_on_data, join_processes, leave_processes, use_precision
 from resmlp_vision.records import Record, Records, score
 from resmlp_vision.tasks import create_task
 
@@ -66,6 +67,7 @@ class Trainer(ABC, Generic[Settings]):
         self.config = config
         self.device = device
         training = open_dataset(config, config.train_split, training=True)
+        agree_on_data("training", training)
         self.data_classes = count_classes(training, config.num_classes)
         self.classes = list(training.reader.class_to_idx)
         self.images = len(training) if isinstance(training, Images) else None  # a stream's length is a guess
@@ -73,6 +75,7 @@ class Trainer(ABC, Generic[Settings]):
         self.num_classes: int = model.num_classes
         self.norm = {key: resolve_model_data_config(model)[key] for key in ("mean", "std")}
         self.loader = self.training_loader(training)
+        self.watch = LoaderWatch(device, silent=dist.get_rank() > 0)
         self.val_loader = None
         if config.val_split is not None:
             self.val_loader = self.evaluation_loader(config.val_split)
@@ -127,6 +130,7 @@ class Trainer(ABC, Generic[Settings]):
         """Make the loader of the whole images of a split."""
         names = {name: i for i, name in enumerate(self.classes)}
         images = open_dataset(self.config, split, training=False, classes=names)
+        agree_on_data(split, images)
         count_classes(images, self.data_classes)
         return validation_loader(images, self.config, self.device, **self.norm)
 
@@ -193,7 +197,7 @@ class Trainer(ABC, Generic[Settings]):
 
     def updates(self, first: int) -> Iterator[torch.Tensor]:
         """Make the updates of an epoch, the first of which has the number ``first``; yield the loss of each."""
-        batches = iter(self.loader)
+        batches = self.watch.batches(self.loader)
         for update in range(first, first + self.updates_per_epoch):
             self.schedule(update)
             total = torch.zeros((), device=self.device)
@@ -301,6 +305,8 @@ def train(config: Settings, trainer_type: type[Trainer[Settings]]) -> dict[str, 
         UserError: something in the settings or the data is to be mended; or ``out`` holds a run with other settings.
     """
     device = join_processes(config.device)
+    agree({key: value for key, value in dataclasses.asdict(config).items() if key not in OF_A_MACHINE})
+    use_precision(config.matmul_precision)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     first = dist.get_rank() == 0
@@ -315,6 +321,7 @@ def train(config: Settings, trainer_type: type[Trainer[Settings]]) -> dict[str, 
         )
         inputs: dict[str, Any] = {"num_classes": trainer.num_classes, "classes": trainer.classes}
         inputs |= {"images": trainer.images, "weights_sha256": digest_weights(config)}
+        agree({"the digest of the first weights": inputs["weights_sha256"]})
         if going_on:
             inputs["weights_sha256"] |= refuse_other_inputs(out, inputs)
         args = argparse.Namespace(**dataclasses.asdict(config) | inputs)

@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -68,3 +70,30 @@ def fail(main: Callable[[], None], *arguments: object) -> str:
     message = str(stopped.value)
     assert message not in ("0", "1", "2") and "\n" not in message
     return message
+
+
+def start_two(module: str, *each: Sequence[object], cwd: Sequence[Path] = ()) -> list[subprocess.Popen]:
+    """Start ``python -m module`` as the two processes of a group, each with its own arguments, and its own folder."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", module, *map(str, arguments)],
+            env={**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=cwd[rank] if cwd else None,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, arguments in enumerate(each)
+    ]
+
+
+def torchrun(module: str, *arguments: object) -> subprocess.Popen:
+    """Start ``python -m module`` in two processes, by torchrun; they end with it."""
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", module]
+    return subprocess.Popen(
+        [*line, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )

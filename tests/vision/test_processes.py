@@ -1,12 +1,169 @@
-"""The group of processes that train together."""
+"""Processes that train together: killed, they resume; unlike, they are refused; and the cores that each has."""
 
+import math
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
 from unittest import mock
 
 import pytest
+import torch
 import torch.distributed as dist
 
+from resmlp_core.checkpoint import read_checkpoint
 from resmlp_core.files import UserError
-from resmlp_vision.processes import join_processes, leave_processes
+from resmlp_vision import processes
+from resmlp_vision.processes import available_cores, granted_cores, join_processes, leave_processes, use_precision
+from resmlp_vision.train import main
+
+from .runs import TINY, finish, read_log, run, start_two, torchrun, write_images
+
+DINO = (
+    *("model_args={depth: 2, embed_dim: 16, patch_size: 4}", "img_size=16", "local_size=8", "local_views=2"),
+    *("out_dim=32", "hidden_dim=16", "bottleneck_dim=8", "epochs=4", "batch_size=8", "lr=0.001", "warmup_epochs=1"),
+    *("workers=0", "val_every=2", "device=cpu"),
+)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+def equal(first, second):
+    """Whether two states are the same to the bit, whatever they hold."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(equal, first, second))
+    return first == second
+
+
+@pytest.mark.parametrize(
+    ("module", "settings"),
+    [("train", (*TINY, "epochs=8", "drop_path=0.2", "opt=lamb", "ema_decay=0.9")), ("dino", DINO)],
+)
+def test_two_processes_that_are_killed_resume_to_what_an_unbroken_run_ends_with(images, tmp_path, module, settings):
+    command = (f"resmlp_vision.{module}", *settings, f"data={images}")
+    finish(torchrun(*command, f"out={tmp_path / 'whole'}"))
+    out = tmp_path / "killed"
+    killed = torchrun(*command, f"out={out}")
+    while not (out / "last.pth.tar").exists():
+        assert killed.poll() is None, killed.communicate()
+        time.sleep(0.001)
+    for pid in Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split():
+        os.kill(int(pid), signal.SIGKILL)
+    killed.communicate(timeout=60)
+    assert killed.returncode != 0 and len(read_log(out)) < len(read_log(tmp_path / "whole"))
+    assert "going on after epoch" in finish(torchrun(*command, f"out={out}"))
+    last, whole = (read_checkpoint(folder / "last.pth.tar") for folder in (out, tmp_path / "whole"))
+    for key in ("state_dict", "state_dict_ema", "optimizer", "task_state", "task_state_ema"):
+        assert equal(last.get(key), whole.get(key)), key
+    logs = [
+        [{**record, "seconds": 0, "images_per_second": 0} for record in read_log(path)]
+        for path in (out, tmp_path / "whole")
+    ]
+    assert logs[0] == logs[1]
+
+
+def ended(group):
+    """Wait for a group to fail, within seconds of one another; return the last line of each."""
+    errors = [process.communicate(timeout=120)[1] for process in group]
+    assert all(process.returncode for process in group)
+    return [error.strip().splitlines()[-1] for error in errors]
+
+
+def test_processes_with_unequal_settings_are_refused(images, tmp_path):
+    line = (*TINY, f"data={images}", f"out={tmp_path}")
+    for message in ended(start_two("resmlp_vision.train", line, (*line, "lr=0.02"))):
+        assert message == "train: lr is 0.01 in process 0 and 0.02 in process 1; give all the same"
+    assert not list(tmp_path.iterdir())
+
+
+def test_processes_with_unequal_data_are_refused(images, tmp_path):
+    """As many images of as many classes, but one of them is another."""
+    other = shutil.copytree(images, tmp_path / "other")
+    first, second = sorted((other / "train").rglob("*.png"))[:2]
+    shutil.copy(first, second)
+    lines = [(*TINY, f"data={data}", f"out={tmp_path / 'out'}") for data in (images, other)]
+    for message in ended(start_two("resmlp_vision.train", *lines)):
+        assert message.startswith("train: the digest of the training images is ") and "in process 1" in message
+    assert not (tmp_path / "out" / "last.pth.tar").exists()
+
+
+def test_a_checkpoint_that_one_process_cannot_read_ends_both(images, tmp_path):
+    """Each in a folder of its own, as on machines whose disks differ."""
+    folders = [tmp_path / name for name in ("first", "second")]
+    line = (*TINY, "epochs=1", f"data={images}", "out=out")
+    for folder in folders:
+        folder.mkdir()
+    run(main, *line[:-1], f"out={folders[0] / 'out'}")
+    shutil.copytree(folders[0] / "out", folders[1] / "out")
+    last = folders[1] / "out" / "last.pth.tar"
+    last.write_bytes(last.read_bytes()[:1000])
+    group = start_two("resmlp_vision.train", line, line, cwd=folders)
+    start = time.monotonic()
+    messages = ended(group)
+    assert "last.pth.tar" in messages[1] and messages[1].startswith("train: ")
+    assert time.monotonic() - start < 60
+
+
+def test_more_processes_than_images_of_a_batch_are_told_in_one_line(images, tmp_path):
+    line = (*TINY, f"data={images}", f"out={tmp_path}", "batch_size=1")
+    for message in ended(start_two("resmlp_vision.train", line, line)):
+        assert message == "train: batch_size=1 cannot be divided by 2 (processes x accumulate)"
+
+
+def test_two_processes_validate_on_one_image(images, tmp_path):
+    data = shutil.copytree(images, tmp_path / "data")
+    for image in sorted((data / "val").rglob("*.png"))[1:]:
+        image.unlink()
+    shutil.rmtree(data / "val" / "class1")
+    line = (*TINY, "epochs=1", f"data={data}", f"out={tmp_path / 'out'}")
+    for process in start_two("resmlp_vision.train", line, line):
+        finish(process)
+    assert read_log(tmp_path / "out")[0]["top1"] in (0, 100)
+
+
+def test_the_precision_of_products_is_that_of_convolutions():
+    before = torch.get_float32_matmul_precision()
+    try:
+        for precision, rounded in (("high", True), ("highest", False)):
+            use_precision(precision)
+            assert torch.get_float32_matmul_precision() == precision
+            assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == rounded
+    finally:
+        use_precision(before)
+
+
+def test_a_process_has_its_share_of_the_cores_that_its_machine_grants(monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
+    for granted, processes_here, cores in ((math.inf, 1, 16), (math.inf, 3, 5), (6.5, 2, 3), (0.5, 1, 1), (4, 8, 1)):
+        monkeypatch.setattr(processes, "granted_cores", lambda granted=granted: granted)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes_here))
+        assert available_cores() == cores
+
+
+def test_the_least_quota_of_the_control_groups_counts(tmp_path):
+    own = tmp_path / "own"
+    own.write_text("1:cpu:/ignored\n0::/slice/job\n")
+    assert granted_cores(tmp_path, own) == granted_cores(tmp_path, tmp_path / "none") == math.inf
+    (tmp_path / "slice" / "job").mkdir(parents=True)
+    (tmp_path / "slice" / "job" / "cpu.max").write_text("max 100000\n")
+    assert granted_cores(tmp_path, own) == math.inf
+    (tmp_path / "slice" / "cpu.max").write_text("250000 100000\n")
+    assert granted_cores(tmp_path, own) == 2.5
+    (tmp_path / "cpu").mkdir()
+    for name, value in (("quota", 200000), ("period", 100000)):
+        (tmp_path / "cpu" / f"cpu.cfs_{name}_us").write_text(f"{value}\n")
+    assert granted_cores(tmp_path, own) == 2
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
+    assert granted_cores(tmp_path, own) == 2.5
 
 
 def test_after_an_error_a_process_does_not_wait_for_the_others():

@@ -27,7 +27,7 @@ from resmlp_vision import create_model, evaluate
 from resmlp_vision.checkpoints import Saver
 from resmlp_vision.classifiers import load_trained
 from resmlp_vision.config import Config, read_config
-from resmlp_vision.data import open_dataset
+from resmlp_vision.data import Images, open_dataset
 from resmlp_vision.processes import join_processes
 from resmlp_vision.tasks import HardDistillationTask
 from resmlp_vision.train import SupervisedTrainer, main
@@ -367,6 +367,43 @@ def test_distillation_halves_the_loss_between_the_label_and_the_teachers_decisio
     expected = sum(-(logits[i, labels[i]] + logits[i, teacher(images)[i].argmax()]) / 2 for i in range(5)) / 5
     torch.testing.assert_close(task(images, labels)["loss"], expected)
     assert not F.cross_entropy(student(images), labels).isclose(expected)
+
+
+@pytest.mark.parametrize("std", [(0.229, 0.224, 0.225), (0.5, 0.5, 0.5)])
+def test_a_teacher_sees_images_by_its_own_mean_and_deviation(std, monkeypatch):
+    sizes = {"depth": 1, "embed_dim": 8, "patch_size": 4, "img_size": 8, "num_classes": 3}
+    student, teacher = (create_model("resmlp_s12", **sizes) for _ in range(2))
+    teacher.pretrained_cfg = {"mean": (0.485, 0.456, 0.406), "std": std}
+    task = HardDistillationTask(student, teacher, torch.nn.CrossEntropyLoss(), task_loss_weight=0.5, verbose=False)
+    images, labels, seen = torch.randn(5, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1]), []
+    teacher.register_forward_pre_hook(lambda model, inputs: seen.append(inputs[0]))
+    expected = task.teacher.normalize_input(images, task.student_mean, task.student_std)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "equal", None)  # for what it tells, a GPU would be waited for
+        task(images, labels)
+    torch.testing.assert_close(seen[0], expected)
+    assert (seen[0] is images) == (std[0] == 0.229)
+
+
+def test_a_loader_that_keeps_the_training_waiting_is_told_once(images, tmp_path, monkeypatch):
+    settings = (*TINY, f"data={images}", "workers=1", "batch_size=2")
+    monkeypatch.setattr("resmlp_vision.loader_watch.LOOK_FOR", 0.2)
+    with monkeypatch.context() as patch:
+        slow = Images.__getitem__
+        patch.setattr(Images, "__getitem__", lambda self, index: time.sleep(0.05) or slow(self, index))
+        printed = run(main, *settings, f"out={tmp_path / 'slow'}")
+    assert printed.count("of the time: the data loader with workers=1 limits the training") == 1
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *args: time.sleep(0.1) or step(*args))
+    assert "waiting for images" not in run(main, *settings, f"out={tmp_path / 'quick'}", "epochs=1")
+
+
+def test_the_loader_has_as_many_processes_as_the_cores_that_the_training_can_have(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("resmlp_vision.data.available_cores", lambda: 3)
+    for workers, processes in (("null", 3), (1, 1), (0, 0)):
+        settings = config(f"data={images}", f"out={tmp_path}", f"workers={workers}")
+        trainer = SupervisedTrainer(settings, join_processes("cpu"))
+        assert trainer.loader.loader.num_workers == trainer.val_loader.loader.num_workers == processes
 
 
 def test_a_student_follows_a_checkpoint_that_is_wrong(images, tmp_path):
