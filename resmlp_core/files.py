@@ -1,9 +1,11 @@
 """Files that are either complete or absent, and errors of the user's reported in one line."""
 
 import errno
+import io
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +29,9 @@ def reporting(command: str) -> Iterator[None]:
     Args:
         command: the name that the message starts with.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal lacks is shown by its number
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except UserError as error:
@@ -81,9 +86,10 @@ def remove(path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as JSON to ``path``, completely or not at all."""
+    """Write ``content`` as JSON to ``path``, completely or not at all; a name that is no UTF-8 comes back the same."""
     with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # such as \\udce9, as JSON writes it
 
 
 @contextmanager

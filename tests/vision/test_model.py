@@ -227,7 +227,7 @@ def test_an_mlp_over_positions_is_refused_on_another_grid_and_convolutions_serve
         if mixer == "conv3x3":
             model.load_state_dict(fit_weights(source.state_dict(), model))
         else:
-            with pytest.raises(ValueError, match="fc1.weight is for 4x4 patches and cannot be resampled to 2x8"):
+            with pytest.raises(ValueError, match=r"fc1\.weight is for 4x4 patches and cannot be resampled to 2x8"):
                 fit_weights(source.state_dict(), model)
 
 
@@ -250,7 +250,7 @@ def test_another_number_of_channels_gets_timms_stem(tmp_path, caplog, channels):
     expected = adapt_input_conv(here, source.stem.proj.weight, base_chans=there)
     torch.testing.assert_close(model.stem.proj.weight, expected)
     grey = torch.randn(2, 1, 32, 32)  # the same in every channel, it looks to the model as it did
-    features = [m.eval().forward_features(grey.expand(-1, c, -1, -1)) for m, c in zip((source, model), channels)]
+    features = [model.forward_features(grey.expand(-1, model.in_chans, -1, -1)) for model in (source, model)]
     torch.testing.assert_close(*features, rtol=1e-4, atol=1e-4)
 
 
