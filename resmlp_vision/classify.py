@@ -34,7 +34,7 @@ def expand(given: str) -> list[Path]:
         ValueError: it is a URL, or a folder without images.
     """
     if "://" in given:
-        raise ValueError(f"{given} is a URL, which only --checkpoint takes; images are files or folders here")
+        raise ValueError(f"{given} is a URL, which only --checkpoint takes; images are files or folders")
     path = Path(given)
     if not path.is_dir():
         return [path]

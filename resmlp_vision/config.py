@@ -219,6 +219,8 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
         raise UserError(f"{source} is not YAML, or an override is not: {' '.join(str(error).split())}") from None
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'the settings'}: {str(error.msg).splitlines()[0]}") from None
+    except (OverflowError, ValueError) as error:  # OmegaConf does not say of which
+        raise UserError(f"a setting is no number that a computer can hold: {error}") from None
     for key, known in CHOICES.items():
         if getattr(config, key) not in known:
             raise UserError(f"{key}={getattr(config, key)} is none of {', '.join(known)}")

@@ -78,21 +78,16 @@ NUMBERS = {
     (kind, field.name): field.default
     for kind in (Config, DINOConfig)
     for field in dataclasses.fields(kind)
-    if isinstance(field.default, int | float)
-    and not isinstance(field.default, bool)
-    or field.name in ("clip_grad", "ema_decay", "num_classes")
+    if type(field.default) in (int, float) or field.name in ("clip_grad", "ema_decay", "num_classes")
 }
 
 
 @pytest.mark.parametrize(("kind", "key"), NUMBERS, ids=lambda value: getattr(value, "__name__", value))
 def test_no_number_is_taken_that_is_beyond_all_measure(kind, key):
-    """The defaults and both ends of the limits are."""
+    """Both ends of the limits are."""
     for value in (10**400, -(10**400), math.nan, math.inf, -math.inf):
-        if isinstance(NUMBERS[kind, key], int) and not isinstance(value, int):
-            continue
-        with pytest.raises(UserError, match=rf"^{key}(=.* must be from |: )"):
+        with pytest.raises(UserError, match=rf"^({key}(=.* must be from |: )|a setting is no number)"):
             read_config({"data": "x", "out": "x", key: value}, [], kind)
-    read_config({"data": "x", "out": "x", "epochs": 1_000_000}, [], kind)
     for value in LIMITS[key]:
         settings = {"data": "x", "out": "x", "warmup_epochs": 0, key: value}
         if kind is DINOConfig and (key, value) == ("weight_decay", 0):

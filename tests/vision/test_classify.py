@@ -215,7 +215,7 @@ def test_a_folder_stands_for_the_images_in_it_and_a_url_for_none(classify, check
     done = classify(checkpoint, "https://example.org/cat.png", tmp_path / "images", tmp_path / "empty")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "classify: https://example.org/cat.png is a URL, which only --checkpoint takes; images are files or folders here",
+        "classify: https://example.org/cat.png is a URL, which only --checkpoint takes; images are files or folders",
         f"classify: no images in {tmp_path / 'empty'}",
     ]
     named = [line for line in done.stdout.splitlines() if not line.startswith(" ")]

@@ -215,7 +215,7 @@ def test_as_many_patches_in_another_shape_are_resampled_where_the_weights_tell_t
 def test_as_many_patches_in_another_shape_are_told_of_where_the_weights_do_not_tell_their_grid(caplog):
     square, wide = ResMLP(**TINY), ResMLP(**TINY | {"img_size": (16, 64)})
     fitted = fit_weights(dict(square.state_dict()), wide)
-    assert caplog.messages == ["the checkpoint's 16 patches are taken for a grid of 2x8, as the model's"]
+    assert caplog.messages == ["the checkpoint's 16 patches are taken for a grid of 2x8, as the model's are"]
     assert torch.equal(
         fitted["layers.0.cross_position.mixer.weight"], square.state_dict()["layers.0.cross_position.mixer.weight"]
     )
@@ -240,7 +240,7 @@ def test_class_mlp_is_resampled_beside_convolutions_too():
     torch.testing.assert_close(model.pool.layers[0].cross_position.weight.sum(), row.sum())
 
 
-@pytest.mark.parametrize("channels", [(3, 1), (3, 5), (1, 3), (4, 3)])
+@pytest.mark.parametrize("channels", [(3, 1), (3, 6), (1, 3)])
 def test_another_number_of_channels_gets_timms_stem(tmp_path, caplog, channels):
     there, here = channels
     source, model = ResMLP(**TINY, in_chans=there), ResMLP(**TINY, in_chans=here)
