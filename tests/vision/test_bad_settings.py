@@ -151,7 +151,7 @@ class TestUnreadable:
         buffer = io.BytesIO()
         Image.effect_noise((64, 64), 80).convert("RGB").save(buffer, "avif")
         avif = bytearray(buffer.getvalue())
-        avif[-400:] = bytes(400)
+        avif[270:286] = bytes(16)  # of the picture's own data
         (picture / "damaged.avif").write_bytes(avif)
         Image.new("RGB", (1, 20000)).save(picture / "spacer.png")
         Image.new("1", (20000, 10000)).save(picture / "bomb.png")
