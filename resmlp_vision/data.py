@@ -4,7 +4,7 @@ import io
 import logging
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from multiprocessing import Value
+from multiprocessing import Array, Value
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +45,17 @@ class Unreadable:
         self.limit = limit
         self.count = Value("q", 0)
         self.no_class = Value("q", 0)
-        self.told = torch.zeros(REMEMBERED, dtype=torch.long).share_memory_()  # checksums of names, of all passes
+        self.told = Array("q", REMEMBERED)  # checksums of names, over all passes; 0 is a free place
 
     def add(self, name: str, error: Exception) -> None:
         """Count an image; name it in a warning the first time."""
         with self.count.get_lock():
             self.count.value += 1
-            checksum = zlib.crc32(name.encode("utf-8", "surrogateescape")) + 1  # 0 is a free place
-            known = bool((self.told == checksum).any())
-            if not known:
-                self.told[int((self.told > 0).sum()) % REMEMBERED] = checksum
-        if not known:
-            log.warning("skipping %s: %s", name, str(error).partition("cannot be read as an image: ")[2] or error)
+            checksum, told = zlib.crc32(name.encode("utf-8", "surrogateescape")) + 1, self.told[:]
+            if checksum in told:
+                return
+            self.told[told.index(0) if 0 in told else 0] = checksum
+        log.warning("skipping %s: %s", name, str(error).partition("cannot be read as an image: ")[2] or error)
 
     def beyond(self) -> bool:
         """Return whether there were more than the limit."""
@@ -106,8 +105,11 @@ class Images(ImageDataset):
                     return read_image(file, self.transform), label
             except Exception as error:  # whatever a reader of files or tables raises too
                 self.unreadable.add(self.name(index), error)
+            blank = self.transform(
+                BLANK
+            )  # it raises what a transform raises at any image: then the settings are at fault
             if not self.training or self.unreadable.beyond():
-                return self.transform(BLANK), 0 if self.training else UNREADABLE
+                return blank, 0 if self.training else UNREADABLE
             index = (index + 1) % len(self.reader)
 
     def name(self, index: int) -> str:
