@@ -105,9 +105,7 @@ class Images(ImageDataset):
                     return read_image(file, self.transform), label
             except Exception as error:  # whatever a reader of files or tables raises too
                 self.unreadable.add(self.name(index), error)
-            blank = self.transform(
-                BLANK
-            )  # it raises what a transform raises at any image: then the settings are at fault
+            blank = self.transform(BLANK)  # raises what it raises at any image: then the settings are at fault
             if not self.training or self.unreadable.beyond():
                 return blank, 0 if self.training else UNREADABLE
             index = (index + 1) % len(self.reader)
