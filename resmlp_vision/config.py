@@ -204,7 +204,10 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
         for override in overrides:
             if "=" not in override:
                 raise UserError(f"{override!r} is not key=value")
-        line = OmegaConf.from_dotlist(list(overrides))
+        line = OmegaConf.from_dotlist([override for override in overrides if is_text(override)])
+        for override in overrides:
+            if not is_text(override):  # YAML has no such characters: it is a file's name, as it stands
+                OmegaConf.update(line, *override.split("=", 1))
         for key in (*recipe, *line):
             check_key(str(key), kind)
         for key in sorted(OmegaConf.missing_keys(OmegaConf.merge(recipe, line))):
@@ -237,6 +240,11 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
     if not (len(blur) == 3 and all(0 <= share <= 1 for share in blur)):
         raise UserError(f"blur={list(blur)} must be three shares, for the first, the second and the local views")
     return config
+
+
+def is_text(override: str) -> bool:
+    """Whether all of it is characters; a file's name that is no UTF-8 comes from the command line with bytes in it."""
+    return not any("\ud800" <= character <= "\udfff" for character in override)
 
 
 def check_numbers(settings: Mapping[str, Any], limits: Mapping[str, tuple[float, float]] = LIMITS) -> None:
