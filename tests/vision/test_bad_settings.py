@@ -173,17 +173,15 @@ class TestUnreadable:
 
         folder = write_images(tmp_path / "images")
         self.spoil(folder / "train" / "class0")
-        for split in ("train", "val"):
-            files = sorted((folder / split).rglob("*.*"))
-            cells = [{"bytes": path.read_bytes(), "path": path.name} for path in files]
-            labels = [int(path.parent.name == "class1") for path in files]
-            (tmp_path / "tables").mkdir(exist_ok=True)
-            pq.write_table(pa.table({"image": cells, "label": labels}), tmp_path / "tables" / f"{split}.parquet")
+        files = sorted((folder / "train").rglob("*.*"))
+        cells = [{"bytes": path.read_bytes(), "path": path.name} for path in files]
+        table = pa.table({"image": cells, "label": [int(path.parent.name == "class1") for path in files]})
+        (tmp_path / "tables").mkdir()
+        pq.write_table(table, tmp_path / "tables" / "train.parquet")
         (tmp_path / "tables" / "README.md").write_text(
             "---\ndataset_info:\n  features:\n  - name: image\n    dtype: image\n"
             "  - name: label\n    dtype:\n      class_label:\n        names:\n          '0': a\n          '1': b\n"
-            "  splits:\n  - name: train\n    num_bytes: 1\n    num_examples: 27\n"
-            "  - name: val\n    num_bytes: 1\n    num_examples: 24\n---\n"
+            "  splits:\n  - name: train\n    num_bytes: 1\n    num_examples: 27\n---\n"
         )
         data = f"hfids/{tmp_path / 'tables'}" if streamed else str(tmp_path / "tables")
         run(main, *TINY, f"data={data}", f"out={tmp_path / 'out'}", "val_split=null", "batch_size=9")
