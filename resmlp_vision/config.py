@@ -224,6 +224,8 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
         raise UserError(f"{error.full_key or 'the settings'}: {str(error.msg).splitlines()[0]}") from None
     except (OverflowError, ValueError) as error:  # OmegaConf does not say of which
         raise UserError(f"a setting is no number that a computer can hold: {error}") from None
+    if not is_text(config.out):
+        raise UserError(f"out={config.out} is a name in another encoding than UTF-8, which TensorBoard cannot write to")
     for key, known in CHOICES.items():
         if getattr(config, key) not in known:
             raise UserError(f"{key}={getattr(config, key)} is none of {', '.join(known)}")

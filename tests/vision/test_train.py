@@ -510,15 +510,18 @@ def test_folders_and_classes_whose_names_are_no_utf8_go_through_a_run_and_all_th
     for split in ("train", "val"):
         (folder / split / "class1").rename(folder / split / cafe)
         (folder / split / cafe / f"{cafe}.png").write_text("no image")
-    out = tmp_path / f"{cafe}-out"
-    for epochs in (1, 1):  # anew, and to the same end again
-        run(main, *TINY, f"data={folder}", f"out={out}", f"epochs={epochs}")
+    out = tmp_path / "out"
+    settings = (*TINY, f"data={folder}", "epochs=1")
+    assert "which TensorBoard cannot write to" in fail(main, *settings, f"out={tmp_path / cafe}")
+    for _ in range(2):  # anew, and to the same end again
+        run(main, *settings, f"out={out}")
     assert read_log(out)[0]["unreadable"] == 1 and any((out / "tensorboard").iterdir())
     line = [sys.executable, "-m", "resmlp_vision.evaluate", "--device", "cpu", "--workers", "0", "--data", folder]
-    line += ["--checkpoint", out / "last.pth.tar", "--out", tmp_path / "figures.json"]
+    checkpoint = shutil.copy(out / "last.pth.tar", tmp_path / f"{cafe}.pth.tar")
+    line += ["--checkpoint", checkpoint, "--out", tmp_path / "figures.json"]
     done = subprocess.run(line, capture_output=True, text=True, env=os.environ | {"PYTHONIOENCODING": "ascii:strict"})
     assert done.returncode == 0 and "caf\\udce9-images" in done.stdout, done.stderr
     assert "skipping caf\\udce9/caf\\udce9.png: " in done.stderr
     assert json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["data"] == str(folder)
-    inspect(out / "last.pth.tar", tmp_path / "inside")
-    assert "caf\\udce9-out" in (tmp_path / "inside" / "inside.json").read_text(encoding="utf-8")
+    inspect(checkpoint, tmp_path / "inside")
+    assert "caf\\udce9.pth.tar" in (tmp_path / "inside" / "inside.json").read_text(encoding="utf-8")
