@@ -2,7 +2,8 @@
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from pickle import UnpicklingError
@@ -39,6 +40,13 @@ NAMES = (
     ("blocks.{}.mlp.", "blocks.{}.mlp_channels.", "layers.{}.cross_channel.mixer."),
     ("blocks.{}.gamma_2", "blocks.{}.ls2", "layers.{}.cross_channel.post.alpha"),
 )
+
+# Parameters that every ResMLP has, by the names that others gave them: what stands before them is a wrapper's.
+STEMS = ("stem.proj.weight", "patch_embed.proj.weight")
+SOUGHT = (*STEMS, *(f"{part}layers.0.cross_channel.mixer.fc1.weight" for part in ("", "encoder.", "decoder.")))
+# Wrappers of a part of a model: torch.compile, FSDP and activation checkpointing have their names within.
+INNER_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?:\.|$)")
+AVERAGED = {"ema", "swa", "averaged"}  # words of a wrapper's name, which tell that it holds averaged weights
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -93,10 +101,75 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
-def weights_in(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the weights in a checkpoint, the averaged ones of a training run where there are some."""
-    held = (state.get(key) for key in ("state_dict_ema", "state_dict", "model"))
-    return dict(next((weights for weights in held if weights and isinstance(weights, Mapping)), state))
+def weights_in(state: Mapping[str, Any], sought: Collection[str] = SOUGHT) -> dict[str, Tensor]:
+    """Return the weights in a checkpoint under the model's own names.
+
+    A checkpoint keeps them in an entry such as ``state_dict``, and wrappers put something before their names:
+    DistributedDataParallel ``module.``, torch.compile ``_orig_mod.``, Lightning mostly ``model.``, DINO ``backbone.``.
+    All of it is what stands before the parameters sought. Of several copies the averaged one is taken, then the only
+    or the main one, then DINO's teacher, then its student.
+
+    Args:
+        state: a checkpoint as it was read, or the parameters by name.
+        sought: names of parameters that the model has.
+
+    Returns:
+        The parameters by name, with the patch grid that ``grid_of`` tells; where none is sought all that the checkpoint
+        holds.
+    """
+    weights: dict[str, Tensor] = {}
+    grids: dict[str, Any] = {}
+    for name, entry in walk(state):
+        name = INNER_WRAPPERS.sub("", name)
+        if isinstance(entry, Tensor):
+            weights[name] = entry
+        else:
+            grids[name] = entry
+    known = frozenset(sought)
+    found: Counter[str] = Counter()
+    for name in weights:
+        dots = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
+        found.update(name[:dot] for dot in dots if name[dot:] in known)
+    start = max(found, key=lambda start: (found[start], rank(start)), default="")
+    own = {name.removeprefix(start): value for name, value in weights.items() if name.startswith(start)}
+    return with_grid(own, grids.get(start))
+
+
+def walk(entry: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the tensors in nested mappings by the path to them, and the patch grids by the path to their models."""
+    for name, part in getattr(entry, "_metadata", {}).items():
+        if "grid" in part:
+            yield f"{start}{name}." if name else start, part["grid"]
+    for name, value in entry.items():
+        if isinstance(value, Tensor):
+            yield f"{start}{name}", value
+        elif isinstance(value, Mapping):
+            yield from walk(value, f"{start}{name}.")
+
+
+def rank(start: str) -> int:
+    """Rank a copy of the weights by what stands before their names; the highest is the one to use."""
+    words = set(re.split(r"[._]", start))
+    return 3 if words & AVERAGED else 1 if "teacher" in words else 0 if "student" in words else 2
+
+
+def grid_of(weights: Mapping[str, Tensor]) -> tuple[int, int] | None:
+    """Return the height and width of the patch grid of a classifier's weights, if they came with it."""
+    return getattr(weights, "_metadata", {}).get("", {}).get("grid")
+
+
+def with_grid(weights: Mapping[str, Tensor], grid: tuple[int, int] | None) -> dict[str, Tensor]:
+    """Give weights their patch grid, where PyTorch keeps the versions of modules: beside the parameters' names."""
+    kept: Any = OrderedDict(weights)
+    if grid:
+        kept._metadata = OrderedDict({"": {"grid": tuple(grid)}})
+    return kept
+
+
+def some_of(weights: Mapping[str, Any]) -> str:
+    """Name three of the entries of a checkpoint, for a message."""
+    names = [repr(name) for name in list(weights)[:3]]
+    return ", ".join(names) + (f" and {len(weights) - 3:,} more" if len(weights) > 3 else "") or "nothing"
 
 
 def count_parameters(weights: Mapping[str, Tensor]) -> int:

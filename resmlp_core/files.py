@@ -159,9 +159,10 @@ def remove(path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as JSON to ``path``, completely or not at all."""
+    """Write ``content`` as JSON to ``path``, completely or not at all; a name that is no UTF-8 comes back the same."""
     with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # such as \\udce9, as JSON writes it
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resmlp_core.checkpoint import count_parameters, read_checkpoint, under_our_names, weights_in
+from resmlp_core.checkpoint import count_parameters, grid_of, read_checkpoint, some_of, under_our_names, weights_in
 from resmlp_core.files import UserError
 
 SMALL = 0.05  # a weight is small below this share of its matrix's largest magnitude (paper, figure 3)
@@ -77,12 +77,15 @@ class Model:
         architecture: the name that it was trained under, if the checkpoint tells.
         parameters: their number; tied ones count once.
         pre_norm: what stands before the mixers, ``Aff`` or ``LayerNorm``.
+        grid: height and width of the patch grid; None for text, and where the checkpoint does not tell it and the
+            number of patches is no square.
     """
 
     parts: dict[str, list[Layer]]
     architecture: str | None
     parameters: int
     pre_norm: str
+    grid: tuple[int, int] | None
 
     def matrices(self, positions: int, most_layers: int | None = None) -> dict[str, dict[int, Tensor]]:
         """Return A between the first positions, by part and number of the layer, of all or evenly spaced layers."""
@@ -96,12 +99,11 @@ class Model:
         """Whether it classifies images."""
         return "trunk" in self.parts
 
-    @property
-    def grid(self) -> tuple[int, int] | None:
-        """Height and width of the patch grid; None for text, and where the number of patches is no square."""
-        positions = len(self.parts["trunk"][0].matrices["A"]) if self.of_images else 0
-        side = math.isqrt(positions)
-        return (side, side) if side and side**2 == positions else None
+
+def square(positions: int) -> tuple[int, int] | None:
+    """Return the height and width of the square grid of so many positions, None if there is none."""
+    side = math.isqrt(positions)
+    return (side, side) if side**2 == positions else None
 
 
 def spaced(count: int, most: int) -> list[int]:
@@ -137,8 +139,8 @@ def read_model(path: str | Path) -> Model:
         state = read_checkpoint(path)
     except ValueError as error:
         raise UserError(str(error)) from None
-    weights = {name: w for name, w in weights_in(state).items() if isinstance(name, str) and isinstance(w, Tensor)}
-    weights = under_our_names(weights)
+    held = weights_in(state)
+    weights = under_our_names(held)
     try:
         parts = {part: read_layers(weights, prefix) for part, prefix in PARTS.items()}
     except ValueError as error:
@@ -146,12 +148,16 @@ def read_model(path: str | Path) -> Model:
     if not any(parts.values()):
         if any("cross_channel.mixer" in name for name in weights):
             raise UserError(f"{path} has no matrix A to look into: something else mixes its model's positions")
-        raise UserError(f"{path} is not a checkpoint of a ResMLP: it has no matrix A over positions")
+        raise UserError(
+            f"{path} is not a checkpoint of a ResMLP: it has no matrix A over positions, "
+            f"(encoder.|decoder.)layers.N.cross_position.mixer.weight, but {some_of(held)}"
+        )
     return Model(
         parts={part: layers for part, layers in parts.items() if layers},
         architecture=architecture(state),
         parameters=count_parameters(weights),
         pre_norm="LayerNorm" if any(name.endswith("cross_position.pre.weight") for name in weights) else "Aff",
+        grid=(grid_of(held) or square(len(parts["trunk"][0].matrices["A"]))) if parts["trunk"] else None,
     )
 
 

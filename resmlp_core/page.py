@@ -68,7 +68,7 @@ def write_page(output: Path, title: str, facts: Mapping[str, str], sections: Seq
 </html>
 """
     with replacing(output) as partial:
-        partial.write_text(html, encoding="utf-8")
+        partial.write_text(html, encoding="utf-8", errors="backslashreplace")
 
 
 def render(section: Section) -> str:

@@ -23,9 +23,10 @@ class Saver(CheckpointSaver):
             Path(save_path).unlink(missing_ok=True)
             if isinstance(error, RuntimeError) and "inline_container" not in str(error):
                 raise  # not of PyTorch's writer, which tells of a full disk by a RuntimeError
+            last = Path(self.checkpoint_dir, LAST)
+            left = "The previous checkpoint is intact" if last.exists() else f"There is no {LAST} yet to go on from"
             raise UserError(
-                f"{save_path} cannot be written ({str(error).splitlines()[0]}); is the disk full? "
-                "The previous checkpoint is intact"
+                f"{save_path} cannot be written ({str(error).splitlines()[0]}); is the disk full? {left}"
             ) from None
 
     def _replace(self, src: str, dst: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import timm
 
-from resmlp_core.checkpoint import read_checkpoint, weights_in
+from resmlp_core.checkpoint import STEMS, read_checkpoint, some_of, weights_in
 from resmlp_core.files import UserError
 from resmlp_vision.config import RunConfig
 from resmlp_vision.variants import RELEASED, VARIANTS, check_known, create_model
@@ -38,7 +38,7 @@ def build(config: RunConfig, num_classes: int) -> Any:
             options["img_size"] = config.img_size
         model = timm.create_model(config.model, config.pretrained, num_classes=trained, **options)
         if state:
-            load_weights(model, weights_in(state), str(config.checkpoint))
+            load_weights(model, state, str(config.checkpoint))
         if trained != num_classes:
             log.warning("the classifier is re-initialised, for %d classes", num_classes)
             model.reset_classifier(num_classes)
@@ -72,11 +72,17 @@ def load(name: str, checkpoint: str | Path | None, classifier: bool = True) -> A
         elif options_in(state := read_checkpoint(checkpoint)):
             model = load_run(state, checkpoint)
         else:
-            classes = len(weights_in(state).get("head.weight", ()))
+            weights = weights_in(state)
+            classes = len(weights.get("head.weight", ()))
             if classes or not classifier:
                 architecture = name.split(".")[0]
                 model = create_model(architecture, num_classes=classes)
-                load_weights(model, weights_in(state), f"{checkpoint}, as --model {architecture},")
+                load_weights(model, weights, f"{checkpoint}, as --model {architecture},")
+            elif not any(name in weights for name in STEMS):
+                raise UserError(
+                    f"{checkpoint} has no classifier of a ResMLP: neither head.weight nor {' or '.join(STEMS)}, "
+                    f"behind any prefix, but {some_of(weights)}"
+                )
     except ValueError as error:
         raise UserError(str(error)) from None
     if classifier and not (model and model.num_classes):
@@ -108,7 +114,7 @@ def load_run(state: Mapping[str, Any], checkpoint: str | Path) -> Any:
     settings = {key: args[key] for key in RunConfig.__dataclass_fields__ if key in args}
     config = RunConfig(**settings | {"pretrained": False, "checkpoint": None})
     model = build(config, args["num_classes"])
-    load_weights(model, weights_in(state), str(checkpoint))
+    load_weights(model, state, str(checkpoint))
     model.classes = args["classes"]
     model.pretrained_cfg |= {"crop_pct": config.crop_pct, "interpolation": config.interpolation}
     model.pretrained_cfg |= {"input_size": (3, config.img_size, config.img_size)}

@@ -11,20 +11,36 @@ from timm.data import ImageNetInfo, create_transform, resolve_model_data_config
 from resmlp_core import fold
 from resmlp_core.files import reporting
 from resmlp_vision.classifiers import add_model_arguments, load
-from resmlp_vision.images import open_rgb
+from resmlp_vision.images import find_images, read_image
 
 
 def classify(model: Any, path: Path, count: int = 5) -> list[tuple[int, float]]:
     """Return the ``count`` most likely classes of an image file with their probabilities, best first.
 
     Raises:
-        ValueError: the file is no image.
+        ValueError: the file is no image, or one that cannot be read.
     """
-    transform = create_transform(**resolve_model_data_config(model))
+    image = read_image(path, create_transform(**resolve_model_data_config(model)))
     with torch.inference_mode():
-        probabilities = model(transform(open_rgb(path)).unsqueeze(0)).softmax(dim=-1)[0]
+        probabilities = model(image.unsqueeze(0)).softmax(dim=-1)[0]
     best = probabilities.topk(min(count, len(probabilities)))
     return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+
+
+def expand(given: str) -> list[Path]:
+    """Return the image files that an argument of the command line stands for: itself, or those in a folder.
+
+    Raises:
+        ValueError: it is a URL, or a folder without images.
+    """
+    if "://" in given:
+        raise ValueError(f"{given} is a URL, which only --checkpoint takes; images are files or folders")
+    path = Path(given)
+    if not path.is_dir():
+        return [path]
+    if not (found := find_images(path)):
+        raise ValueError(f"no images in {given}")
+    return found
 
 
 @reporting("classify")
@@ -33,14 +49,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m resmlp_vision.classify", description="Print the five most likely labels of each image."
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file, or a folder for all images in it")
     add_model_arguments(parser)
     args = parser.parse_args()
     model = fold(load(args.model, args.checkpoint))
     names = ImageNetInfo()
     synsets = set(names.label_names())  # the names of ImageNet's folders, such as n01440764
     status = 0
-    for path in args.images:
+    paths: list[Path] = []
+    for given in args.images:
+        try:
+            paths += expand(given)
+        except ValueError as error:
+            print(f"classify: {error}", file=sys.stderr, flush=True)
+            status = 1
+    for path in paths:
         try:
             best = classify(model, path)
         except ValueError as error:  # the next image may be whole

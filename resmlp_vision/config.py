@@ -1,6 +1,7 @@
 """The settings of a training run: the released recipe is the default (paper, section 3.1)."""
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +77,9 @@ class Config(RunConfig):
     ema_decay: float | None = None
 
     # Hard-label distillation: half of the loss is cross-entropy with the teacher's most likely class
-    teacher: str | None = None  # a model of timm's, with the weights it downloads, or a training run's checkpoint
+    teacher: str | None = (
+        None  # a model of timm's, with weights that it downloads, or a training run's checkpoint, a file or URL
+    )
 
     # Augmentation and regularisation
     smoothing: float = 0.1
@@ -138,20 +141,53 @@ CHOICES = {
     "sched": ("cosine", "step", "constant"),
     "interpolation": ("bicubic", "bilinear", "nearest"),
 }
-POSITIVE = (
-    *("img_size", "epochs", "batch_size", "accumulate", "val_batch_size", "val_every", "crop_pct", "decay_epochs"),
-    "clip_grad",
-)
-NOT_NEGATIVE = (
-    *("workers", "seed", "max_unreadable", "repeated_aug", "local_views", "color_jitter", "mixup", "cutmix"),
-    *("lr", "min_lr", "warmup_lr", "warmup_epochs", "weight_decay", "decay_rate", "final_weight_decay"),
-    "warmup_teacher_temp_epochs",
-)
+# What every number may be, from the least to the most; beyond, a run would fail late, or fill the machine.
+SHARE, RATE = (0, 1), (0, 1000)
+LIMITS: dict[str, tuple[float, float]] = {
+    "img_size": (1, 4096),
+    "epochs": (1, 1_000_000),
+    "batch_size": (1, 10_000_000),
+    "val_batch_size": (1, 100_000),
+    "accumulate": (1, 1_000_000),
+    "val_every": (1, 1_000_000),
+    "workers": (0, 1000),
+    "max_unreadable": (0, 1_000_000_000),
+    "seed": (0, 2**32 - 1),  # NumPy's
+    "num_classes": (1, 10_000_000),
+    **dict.fromkeys(("lr", "min_lr", "warmup_lr", "weight_decay", "final_weight_decay"), RATE),
+    **dict.fromkeys(
+        ("drop_path", "smoothing", "reprob", "hflip", "ema_decay", "momentum_teacher", "decay_rate"), SHARE
+    ),
+    "clip_grad": (1e-9, 1e9),
+    "warmup_epochs": (0, 1_000_000),
+    "decay_epochs": (1e-3, 1_000_000),
+    "crop_pct": (0.1, 1),
+    "repeated_aug": (0, 1000),
+    "mixup": (0, 1000),
+    "cutmix": (0, 1000),
+    "color_jitter": (0, 10),
+    # DINO
+    "local_views": (0, 100),
+    "local_size": (1, 4096),
+    "out_dim": (1, 1_000_000),
+    "hidden_dim": (1, 32_768),
+    "bottleneck_dim": (1, 32_768),
+    "freeze_last_layer": (0, 1_000_000),
+    "teacher_temp": (1e-3, 100),
+    "warmup_teacher_temp": (1e-3, 100),
+    "warmup_teacher_temp_epochs": (0, 1_000_000),
+    # model_args, of models of ours
+    "depth": (1, 1000),
+    "embed_dim": (1, 16_384),
+    "patch_size": (1, 4096),
+    "in_chans": (1, 1000),
+    "mlp_ratio": (1e-3, 1000),
+    "layer_scale": (0, 1000),
+    "drop_rate": SHARE,
+    "drop_path_rate": SHARE,
+}
+DINO_LIMITS = LIMITS | {"weight_decay": (1e-9, 1000)}  # its growth starts from there
 RANGES = ("scale", "global_scale", "local_scale")
-SHARES = ("drop_path", "smoothing", "reprob", "hflip", "crop_pct", "ema_decay", "momentum_teacher")
-POSITIVE_IN_DINO = (
-    *("local_size", "out_dim", "hidden_dim", "bottleneck_dim", "weight_decay", "teacher_temp", "warmup_teacher_temp"),
-)
 Settings = TypeVar("Settings", bound=RunConfig)
 
 
@@ -173,7 +209,10 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
         for override in overrides:
             if "=" not in override:
                 raise UserError(f"{override!r} is not key=value")
-        line = OmegaConf.from_dotlist(list(overrides))
+        line = OmegaConf.from_dotlist([override for override in overrides if is_text(override)])
+        for override in overrides:
+            if not is_text(override):  # YAML has no such characters: it is a file's name, as it stands
+                OmegaConf.update(line, *override.split("=", 1))
         for key in (*recipe, *line):
             check_key(str(key), kind)
         for key in sorted(OmegaConf.missing_keys(OmegaConf.merge(recipe, line))):
@@ -188,18 +227,16 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
         raise UserError(f"{source} is not YAML, or an override is not: {' '.join(str(error).split())}") from None
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'the settings'}: {str(error.msg).splitlines()[0]}") from None
+    except (OverflowError, ValueError) as error:  # OmegaConf does not say of which
+        raise UserError(f"a setting is no number that a computer can hold: {error}") from None
+    if not is_text(config.out):
+        raise UserError(f"out={config.out} is a name in another encoding than UTF-8, which TensorBoard cannot write to")
     for key, known in CHOICES.items():
         if getattr(config, key) not in known:
             raise UserError(f"{key}={getattr(config, key)} is none of {', '.join(known)}")
-    for key in (*POSITIVE, *(POSITIVE_IN_DINO if isinstance(config, DINOConfig) else ())):
-        if (value := getattr(config, key)) is not None and value <= 0:
-            raise UserError(f"{key}={value} must be above 0")
-    for key in NOT_NEGATIVE:
-        if (getattr(config, key, 0) or 0) < 0:
-            raise UserError(f"{key}={getattr(config, key)} must be 0 or more")
-    for key in SHARES:
-        if not 0 <= (getattr(config, key, 0) or 0) <= 1:
-            raise UserError(f"{key}={getattr(config, key)} must be from 0 to 1")
+    limits = DINO_LIMITS if isinstance(config, DINOConfig) else LIMITS
+    for part in (vars(config), config.model_args, config.opt_args):
+        check_numbers(part, limits)
     if config.warmup_epochs > config.epochs:
         raise UserError(f"warmup_epochs={config.warmup_epochs} must not be more than epochs={config.epochs}")
     for key in RANGES:
@@ -210,6 +247,22 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
     if not (len(blur) == 3 and all(0 <= share <= 1 for share in blur)):
         raise UserError(f"blur={list(blur)} must be three shares, for the first, the second and the local views")
     return config
+
+
+def is_text(override: str) -> bool:
+    """Whether all of it is characters; a file's name that is no UTF-8 comes from the command line with bytes in it."""
+    return not any("\ud800" <= character <= "\udfff" for character in override)
+
+
+def check_numbers(settings: Mapping[str, Any], limits: Mapping[str, tuple[float, float]] = LIMITS) -> None:
+    """Raise a UserError for a number that is not finite, or not within its limits."""
+    for key, value in settings.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        least, most = limits.get(key, (-math.inf, math.inf))
+        if not least <= value <= most or abs(value) == math.inf:  # no comparison holds for NaN
+            bounds = f"from {least} to {most}" if key in limits else "finite"
+            raise UserError(f"{key}={value} must be {bounds}")
 
 
 def check_key(key: str, kind: type[RunConfig]) -> None:

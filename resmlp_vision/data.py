@@ -2,9 +2,9 @@
 
 import io
 import logging
-import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping
-from multiprocessing import Value
+from multiprocessing import Array, Value
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,26 @@ import torch.distributed as dist
 from datasets.utils.file_utils import xopen
 from PIL import Image
 from timm.data import ImageDataset, IterableImageDataset, create_loader, create_transform
-from timm.data.readers import add_img_extensions, create_reader, get_img_extensions
+from timm.data.readers import create_reader, get_img_extensions
 from timm.data.readers.reader_hfds import ReaderHfds
 from timm.data.readers.reader_hfids import ReaderHfids
+from timm.utils.misc import natural_key
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS  # type: ignore[import-untyped]
 
 from resmlp_core.files import DISK_FULL, UserError
 from resmlp_vision import posterize
 from resmlp_vision.config import Config, RunConfig
-from resmlp_vision.images import open_rgb
+from resmlp_vision.images import is_clutter, read_image
 from resmlp_vision.processes import available_cores
 
 log = logging.getLogger(__name__)
 
 posterize.install()
-add_img_extensions(IMG_EXTENSIONS)  # timm reads .png, .jpg and .jpeg alone, and leaves out others without a word
 
 VALIDATION = ("validation", "valid", "val")  # names that an image folder's validation split goes by
 UNREADABLE = -100  # the label of a validation image that cannot be read; data sets use -1 for no label
 BLANK = Image.new("RGB", (64, 64))
+REMEMBERED = 1000  # images whose skipping has been told
 
 
 class Unreadable:
@@ -46,12 +46,17 @@ class Unreadable:
         self.limit = limit
         self.count = Value("q", 0)
         self.no_class = Value("q", 0)
+        self.told = Array("q", REMEMBERED)  # checksums of names, over all passes; 0 is a free place
 
     def add(self, name: str, error: Exception) -> None:
-        """Count an image and name it in a warning."""
-        log.warning("skipping %s: %s", name, str(error).rsplit(": ", 1)[-1])
+        """Count an image; name it in a warning the first time."""
         with self.count.get_lock():
             self.count.value += 1
+            checksum, told = zlib.crc32(name.encode("utf-8", "surrogateescape")) + 1, self.told[:]
+            if checksum in told:
+                return
+            self.told[told.index(0) if 0 in told else 0] = checksum
+        log.warning("skipping %s: %s", name, str(error).partition("cannot be read as an image: ")[2] or error)
 
     def beyond(self) -> bool:
         """Return whether there were more than the limit."""
@@ -98,14 +103,20 @@ class Images(ImageDataset):
             try:
                 file, label = self.reader[index]
                 with file:
-                    image = open_rgb(file)
-            except (ValueError, OSError) as error:
-                self.unreadable.add(self.reader.filename(index) or f"image {index}", error)
-            else:
-                return self.transform(image), label
+                    return read_image(file, self.transform), label
+            except Exception as error:  # whatever a reader of files or tables raises too
+                self.unreadable.add(self.name(index), error)
+            blank = self.transform(BLANK)  # raises what it raises at any image: then the settings are at fault
             if not self.training or self.unreadable.beyond():
-                return self.transform(BLANK), 0 if self.training else UNREADABLE
+                return blank, 0 if self.training else UNREADABLE
             index = (index + 1) % len(self.reader)
+
+    def name(self, index: int) -> str:
+        """Return the name of an image that may be anything but whole."""
+        try:
+            return self.reader.filename(index) or f"image {index}"
+        except Exception:
+            return f"image {index}"
 
 
 class EncodedImages(ReaderHfds):
@@ -156,17 +167,18 @@ class StreamedImages(IterableImageDataset):
         before = BLANK, 0
         for number, (file, label) in enumerate(self.reader):
             file = file or {"bytes": b"", "path": None}  # an empty cell
-            try:
-                with io.BytesIO(file["bytes"]) if file["bytes"] is not None else xopen(file["path"], "rb") as encoded:
-                    before = open_rgb(encoded), label
-            except (ValueError, OSError) as error:
-                self.unreadable.add(file["path"] or f"image {number} of the stream", error)
-                if not self.training:
-                    before = BLANK, UNREADABLE
             if not (isinstance(label, int) and 0 <= label < self.num_classes):
                 self.unreadable.no_class.value = label if isinstance(label, int) and label else -1
-                before = before[0], 0 if self.training else UNREADABLE
-            yield self.transform(before[0]), before[1]
+                label = 0 if self.training else UNREADABLE
+            try:
+                with io.BytesIO(file["bytes"]) if file["bytes"] is not None else xopen(file["path"], "rb") as encoded:
+                    image, transformed = read_image(encoded, lambda image: (image, self.transform(image)))
+            except Exception as error:  # whatever a reader of files far away raises too
+                self.unreadable.add(file["path"] or f"image {number} of the stream", error)
+                image, label = before if self.training else (BLANK, UNREADABLE)
+                transformed = self.transform(image)
+            before = image, label
+            yield transformed, label
 
 
 def open_dataset(
@@ -186,9 +198,12 @@ def open_dataset(
     folder = Path(config.data)
     kind, _, name = config.data.partition("/")
     if kind not in ("hfds", "hfids"):
+        if "://" in config.data:
+            raise UserError(f"data={config.data} is a URL; a data set of the hub is data=hfds/NAME, others are folders")
         if not folder.is_dir():
             raise UserError(f"no folder {folder}; a data set of the hub is data=hfds/NAME")
-        parquet = any(folder.glob("*.parquet")) or any(folder.glob("*/*.parquet"))
+        tables = (path.relative_to(folder) for depth in ("", "*/") for path in folder.glob(f"{depth}*.parquet"))
+        parquet = any(not any(map(is_clutter, path.parts)) for path in tables)
         kind, name = ("hfds" if parquet else "folder"), config.data
     keys = {"input_key": config.image_key, "target_key": config.label_key}
     try:
@@ -232,16 +247,17 @@ def read_folder(folder: Path, split: str, classes: Mapping[str, int] | None) -> 
     names = (split, *VALIDATION) if split in VALIDATION else (split,)
     root = next((folder / name for name in names if (folder / name).is_dir()), None)
     if root is None:
-        found = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+        found = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_clutter(path.name)))
         raise UserError(f"no folder {folder / split}; {folder} has {found or 'no folders'}")
-    held = list(root.iterdir())
+    held = [path for path in root.iterdir() if not is_clutter(path.name)]
     found_classes = {path.name for path in held if path.is_dir()}
     if found_classes and any(path.suffix.lower() in get_img_extensions() for path in held):
         raise UserError(f"{root} has images outside its {len(found_classes)} classes' folders; move them")
     for name in sorted(found_classes):  # timm takes an image's innermost folder for its class
-        with os.scandir(root / name) as entries:
-            if inner := next((entry for entry in entries if entry.is_dir()), None):
-                raise UserError(f"{inner.path} is a folder in a class's folder, which must have images alone; move it")
+        if inner := next(
+            (path for path in (root / name).iterdir() if path.is_dir() and not is_clutter(path.name)), None
+        ):
+            raise UserError(f"{inner} is a folder in a class's folder, which must have images alone; move it")
     if classes and not found_classes & classes.keys():
         if len(found_classes) != len(classes):
             raise UserError(
@@ -249,9 +265,16 @@ def read_folder(folder: Path, split: str, classes: Mapping[str, int] | None) -> 
             )
         log.warning("the classes in %s have other names than those trained: they are taken in their order", root)
         classes = None  # such as ImageNet-V2's 0 to 999
-    reader = create_reader("", root=str(root), class_map=dict(classes) if classes else None)
-    for name in sorted(found_classes - reader.class_to_idx.keys()):
+    numbers = classes or {name: i for i, name in enumerate(sorted(found_classes or {""}, key=natural_key))}
+    reader = create_reader("", root=str(root), class_map=dict(numbers))
+    reader.samples = [
+        (path, label) for path, label in reader.samples if not any(map(is_clutter, Path(path).relative_to(root).parts))
+    ]
+    read = {Path(path).parent.name for path, _ in reader.samples}
+    for name in sorted(found_classes - (classes or dict.fromkeys(read)).keys()):
         raise UserError(f"the class {root / name} {'is none of those trained' if classes else 'has no images'}")
+    if not reader.samples:
+        raise UserError(f"{root} has no images")
     return reader
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from resmlp_core import fold
 from resmlp_core.files import UserError, reporting, write_json
 from resmlp_vision.classifiers import add_model_arguments, load
-from resmlp_vision.config import CHOICES, OF_A_MACHINE, RunConfig
+from resmlp_vision.config import CHOICES, LIMITS, OF_A_MACHINE, RunConfig
 from resmlp_vision.data import Images, StreamedImages, count_classes, open_dataset, readable, validation_loader
 from resmlp_vision.processes import agree, agree_on_data, join_processes, leave_processes, use_precision
 
@@ -175,10 +175,11 @@ def parse_arguments() -> argparse.Namespace:
     if args.probe != "linear" and args.out and (args.out.is_dir() or not args.out.parent.is_dir()):
         parser.error(f"--out {args.out} is to be a file, in a folder that is there")
     args.k, args.train_split = args.k or [10, 20], args.train_split or "train"
-    if args.batch_size < 1 or (args.workers or 0) < 0:
-        parser.error("--batch-size must be above 0, --workers 0 or more")
-    if args.crop_pct is not None and not 0 < args.crop_pct <= 1:
-        parser.error(f"--crop-pct {args.crop_pct} must be a share, above 0 and at most 1")
+    for name in ("val_batch_size", "workers", "max_unreadable", "crop_pct"):
+        option, (least, most) = name.removeprefix("val_"), LIMITS[name]
+        value = getattr(args, option)
+        if value is not None and not least <= value <= most:
+            parser.error(f"--{option.replace('_', '-')} {value} must be from {least} to {most}")
     if args.probe and args.real:
         parser.error("--real is for a classifier's own labels, not for --probe")
     return args

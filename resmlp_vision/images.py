@@ -1,11 +1,39 @@
-"""Image files of any kind as RGB."""
+"""Image files of any kind as RGB, and which files in a folder are images."""
 
-import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
+from timm.data.readers import add_img_extensions, get_img_extensions
+from timm.utils.misc import natural_key
+from torchvision.datasets.folder import IMG_EXTENSIONS  # type: ignore[import-untyped]
+
+# timm reads .png, .jpg and .jpeg only, and leaves out others without a word
+add_img_extensions((*IMG_EXTENSIONS, ".avif", ".gif", ".jfif", ".jp2"))
+
+# What file systems, archives and cameras' makers leave beside images, in lower case; names with a dot in front too.
+CLUTTER = {
+    *("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "__macosx", "@eadir", "#recycle", "$recycle.bin"),
+    *("system volume information", "lost+found", "__pycache__"),
+}
+LONGEST = 100  # times the short side: resized to 256 pixels, what is longer would fill the memory
+DEPTHS = (8, 10, 12, 14, 16)  # bits of a grey pixel that cameras and scanners have
+UNSIGNED, WHITE_IS_ZERO = 1, 0  # of TIFF's SampleFormat and PhotometricInterpretation
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder is none of the user's images or classes: a hidden one, or an operating system's."""
+    return name.startswith(".") or name.lower() in CLUTTER
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Return the images in a folder and in the folders in it, in their natural order; what is clutter is left out."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in get_img_extensions())
+    kept = (path for path in found if not any(map(is_clutter, path.relative_to(folder).parts)) and path.is_file())
+    return sorted(kept, key=lambda path: natural_key(str(path)))
 
 
 def turn_upright(image: Image.Image) -> Image.Image:
@@ -17,25 +45,73 @@ def turn_upright(image: Image.Image) -> Image.Image:
 
 
 def open_rgb(file: str | Path | BinaryIO) -> Image.Image:
-    """Read an image file as 8-bit RGB: grey, CMYK, with a palette, an alpha channel or 16 bits a channel.
+    """Read an image file as 8-bit RGB: grey, CMYK, with a palette, an alpha channel or more than 8 bits a channel.
 
     It is turned upright, as the camera was held (EXIF), which timm leaves out.
 
     Raises:
-        ValueError: it is no image, or is cut short; the message names it.
+        ValueError: it is no image, is damaged, or is too large or too long to read; the message names it.
+    """
+    return read_image(file, lambda image: image)
+
+
+def read_image(file: str | Path | BinaryIO, transform: Callable[[Image.Image], Any]) -> Any:
+    """Read an image file as ``open_rgb`` does, and transform it.
+
+    Decoders and transforms raise errors of any kind at what is damaged, or too large for the memory.
+
+    Raises:
+        ValueError: it cannot be read or transformed; the message names it, in one line.
     """
     try:
         with Image.open(file) as stored:
-            image = turn_upright(stored)
-            if image.mode == "F":
-                raise ValueError("its pixels are floating-point numbers, of no known range")
-            if image.mode.startswith("I"):  # more than 8 bits, which Pillow's conversion would clip to the lowest 8
-                grey = np.asarray(image)
-                grey = grey // 257 if image.mode != "I" or grey.max() > 255 else grey
-                return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
-            return image.convert("RGB")
+            if not min(stored.size) or max(stored.size) > LONGEST * min(stored.size):
+                raise ValueError(f"its {stored.width} x {stored.height} pixels are no picture to resize")
+            return transform(convert(stored))
     except FileNotFoundError:
         raise ValueError(f"no image {file}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+    except Exception as error:
         name = file if isinstance(file, str | Path) else getattr(file, "name", "the image")
-        raise ValueError(f"{name} cannot be read as an image: {error}") from None
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{name} cannot be read as an image: {why}") from None
+
+
+def convert(stored: Image.Image) -> Image.Image:
+    """Convert an opened image to upright 8-bit RGB.
+
+    Raises:
+        ValueError: its pixels have no known range.
+    """
+    image = turn_upright(stored)
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, of no known range")
+    if image.mode.startswith("I"):  # more than 8 bits, which Pillow's conversion would clip to the lowest 8
+        return Image.fromarray(to_8_bits(np.asarray(image), getattr(stored, "tag_v2", {}))).convert("RGB")
+    if image.mode == "La":  # with premultiplied alpha, which Pillow converts only to its like
+        image = image.convert("LA")
+    return image.convert("RGB")
+
+
+def to_8_bits(grey: np.ndarray, tags: Any) -> np.ndarray:
+    """Scale grey pixels of more than 8 bits by the range that they hold: the depth that the brightest one needs.
+
+    A file does not tell its depth: a camera's 12 bits come in 16, and counts in 32.
+
+    Args:
+        grey: integers ``(height, width)``.
+        tags: of a TIFF by their numbers; of any other file none.
+
+    Returns:
+        Bytes ``(height, width)``.
+
+    Raises:
+        ValueError: some are negative.
+    """
+    if grey.dtype == np.int32 and UNSIGNED in tags.get(SAMPLEFORMAT, (UNSIGNED,)):
+        grey = grey.view(np.uint32)  # Pillow reads them as if they were signed
+    if grey.min() < 0:
+        raise ValueError("some of its pixels are negative, of no known range")
+    bits = int(grey.max()).bit_length()
+    top = 2 ** next((depth for depth in DEPTHS if bits <= depth), bits) - 1
+    scaled = (grey // (top // 255)).astype(np.uint8)
+    return 255 - scaled if tags.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO else scaled

@@ -111,6 +111,12 @@ class ResMLP(nn.Module):
         self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
         self.apply(init_weights)
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """Keep the patch grid beside the parameters, as A's size tells how many patches there are and no more."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if hasattr(destination, "_metadata"):
+            destination._metadata[prefix[:-1]]["grid"] = self.stem.grid_size
+
     def embed_patches(self, images: Tensor) -> Tensor:
         """Map images ``(B, channels, height, width)`` to embeddings of their patches, ``(N, B, C)``."""
         return self.stem(images).flatten(2).permute(2, 0, 1).contiguous()

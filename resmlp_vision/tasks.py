@@ -58,10 +58,14 @@ def create_task(model: nn.Module, config: Config, device: torch.device, classes:
     if config.teacher is None:
         return ClassificationTask(model, criterion_kwargs=loss, device=device, verbose=False)
     try:
-        path = Path(config.teacher)
-        if path.suffix in (".tar", ".pth", ".pt") and not path.is_file():
+        path, url = Path(config.teacher), "://" in config.teacher
+        if path.suffix in (".tar", ".pth", ".pt") and not (url or path.is_file()):
             raise UserError(f"teacher={path}: there is no such file")
-        teacher = load_trained(path) if path.is_file() else timm.create_model(config.teacher, pretrained=True)
+        teacher = (
+            load_trained(config.teacher)
+            if url or path.is_file()
+            else timm.create_model(config.teacher, pretrained=True)
+        )
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         raise UserError(f"teacher={config.teacher}: {' '.join(str(error).split())}") from None
     if teacher.num_classes != model.num_classes:

@@ -1,5 +1,8 @@
 """What a user can get wrong in training ends in one line that says what to mend, and no traceback."""
 
+import dataclasses
+import io
+import math
 import os
 import resource
 import shutil
@@ -11,11 +14,11 @@ import pytest
 from PIL import Image
 
 from resmlp_core.files import UserError
-from resmlp_vision.config import Config, read_config
-from resmlp_vision.data import read_folder
+from resmlp_vision.config import LIMITS, Config, DINOConfig, read_config
+from resmlp_vision.data import Images, read_folder
 from resmlp_vision.train import main
 
-from .runs import TINY, fail, run, write_images
+from .runs import TINY, fail, read_log, run, write_images
 
 
 @pytest.fixture(scope="module")
@@ -42,33 +45,166 @@ def images(tmp_path_factory):
         ("dtype=int8", "dtype=int8 is none of"),
         ("model=vit_tiny_patch16_224 checkpoint=/nowhere.pth", "/nowhere.pth"),
         ("auto_augment=rnd-m9", "auto_augment=rnd-m9 is not a policy of timm's"),
-        ("color_jitter=-1 auto_augment=null", "color_jitter=-1.0 must be 0 or more"),
+        ("color_jitter=-1 auto_augment=null", "color_jitter=-1.0 must be from 0 to 10"),
         ("interpolation=random", "interpolation=random is none of"),
-        ("sched=step decay_epochs=0", "decay_epochs=0.0 must be above 0"),
+        ("sched=step decay_epochs=0", "decay_epochs=0.0 must be from 0.001 to 1000000"),
         ("smoothing=2", "smoothing=2.0 must be from 0 to 1"),
         ("drop_path=2", "drop_path=2.0 must be from 0 to 1"),
-        ("crop_pct=9", "crop_pct=9.0 must be from 0 to 1"),
+        ("crop_pct=9", "crop_pct=9.0 must be from 0.1 to 1"),
         ("ema_decay=99", "ema_decay=99.0 must be from 0 to 1"),
-        ("clip_grad=0", "clip_grad=0.0 must be above 0"),
-        ("lr=-1", "lr=-1.0 must be 0 or more"),
+        ("clip_grad=0", "clip_grad=0.0 must be from 1e-09 to 1000000000.0"),
+        ("lr=-1", "lr=-1.0 must be from 0 to 1000"),
         ("model_args.in_chans=1", "images are RGB"),
         ("model_args.global_pool=''", "what enters a classifier is pooled"),
         ("warmup_epochs=4", "warmup_epochs=4.0 must not be more than epochs=3"),
         ("teacher=runs/convnet/last.pth.tar", "teacher=runs/convnet/last.pth.tar: there is no such file"),
-        ("seed=-1", "seed=-1 must be 0 or more"),
-        ("repeated_aug=-2", "repeated_aug=-2 must be 0 or more"),
+        ("seed=-1", "seed=-1 must be from 0 to 4294967295"),
+        ("repeated_aug=-2", "repeated_aug=-2 must be from 0 to 1000"),
         ("scale=[1]", "scale=[1.0] must be two shares of the area, the smaller first"),
-        ("sched=step decay_rate=-1", "decay_rate=-1.0 must be 0 or more"),
+        ("sched=step decay_rate=-1", "decay_rate=-1.0 must be from 0 to 1"),
         ("scale=[1,0.5]", "scale=[1.0, 0.5] must be two shares of the area"),
         ("opt=fusedlamb", "opt=fusedlamb: "),
         ("opt=adahessian", "opt=adahessian needs second derivatives"),
-        ("model_args.depth=0", "depth=0 and embed_dim=16 must be above 0"),
-        ("model_args.patch_size=0", "img_size=8x8 is no multiple of patch_size=0"),
+        ("model_args.depth=0", "depth=0 must be from 1 to 1000"),
+        ("model_args.patch_size=0", "patch_size=0 must be from 1 to 4096"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(images, tmp_path, override, message):
     assert message in fail(main, *TINY, f"data={images}", f"out={tmp_path}", *override.split())
     assert not (tmp_path / "last.pth.tar").exists()
+
+
+NUMBERS = {
+    (kind, field.name): field.default
+    for kind in (Config, DINOConfig)
+    for field in dataclasses.fields(kind)
+    if type(field.default) in (int, float) or field.name in ("clip_grad", "ema_decay", "num_classes")
+}
+
+
+@pytest.mark.parametrize(("kind", "key"), NUMBERS, ids=lambda value: getattr(value, "__name__", value))
+def test_no_number_is_taken_that_is_beyond_all_measure(kind, key):
+    """Both ends of the limits are."""
+    for value in (10**400, -(10**400), math.nan, math.inf, -math.inf):
+        with pytest.raises(UserError, match=rf"^({key}(=.* must be from |: )|a setting is no number)"):
+            read_config({"data": "x", "out": "x", key: value}, [], kind)
+    for value in LIMITS[key]:
+        settings = {"data": "x", "out": "x", "warmup_epochs": 0, key: value}
+        if kind is DINOConfig and (key, value) == ("weight_decay", 0):
+            continue
+        if key == "warmup_epochs":
+            settings["epochs"] = 1_000_000
+        read_config(settings, [], kind)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=20260101123456", "seed=20260101123456 must be from 0 to 4294967295"),
+        ("model_args.depth=1000000", "depth=1000000 must be from 1 to 1000"),
+        ("model_args.drop_path_rate=2", "drop_path_rate=2 must be from 0 to 1"),
+        ("opt_args.eps=.nan", "eps=nan must be finite"),
+    ],
+)
+def test_an_absurd_number_is_told_at_once(tmp_path, override, message):
+    assert message in fail(main, "data=/nowhere", f"out={tmp_path / 'out'}", override)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_hidden_and_what_systems_leave_behind_is_no_class_and_no_image(tmp_path):
+    folder = write_images(tmp_path / ".cache" / "images")  # a hidden folder above does not count
+    picture = next((folder / "train" / "class1").iterdir())
+    clutter = (".ipynb_checkpoints", "__MACOSX", "@eaDir", ".empty")
+    for split in ("train", "val"):
+        for where in (folder / split, folder / split / "class0"):
+            for name in clutter:
+                (where / name).mkdir()
+            for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._a.png"):
+                (where / name).write_text("no image")
+            for name in clutter[:3]:
+                shutil.copy(picture, where / name / "copy.png")
+        (folder / split / "__MACOSX" / "class1").mkdir()
+        shutil.copy(picture, folder / split / "__MACOSX" / "class1" / "copy.png")
+    for name in ("._x.parquet", ".cache/x.parquet"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("no table")
+    for split, classes in (("train", None), ("val", {"class0": 0, "class1": 1})):
+        reader = read_folder(folder, split, classes)
+        assert len(reader) == 24 and reader.class_to_idx == {"class0": 0, "class1": 1}
+    run(main, *TINY, f"data={folder}", f"out={tmp_path / 'out'}", "epochs=1")
+    assert read_log(tmp_path / "out")[0]["unreadable"] == 0
+    message = fail(main, *TINY, f"data={folder}", f"out={tmp_path / 'other'}", "train_split=trian")
+    assert message.endswith(f"{folder} has train, val")
+
+
+def test_classes_come_in_their_natural_order(tmp_path):
+    for name in ("class10", "class9", "Class1"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "train" / name / "a.png")
+    assert list(read_folder(tmp_path, "train", None).class_to_idx) == ["Class1", "class9", "class10"]
+
+
+class TestUnreadable:
+    """What a decoder or a transform raises: a damaged AVIF RuntimeError, a long picture would fill the memory."""
+
+    def spoil(self, picture):
+        buffer = io.BytesIO()
+        Image.effect_noise((64, 64), 80).convert("RGB").save(buffer, "avif")
+        avif = bytearray(buffer.getvalue())
+        avif[270:286] = bytes(16)  # of the picture's own data
+        (picture / "damaged.avif").write_bytes(avif)
+        Image.new("RGB", (1, 20000)).save(picture / "spacer.png")
+        Image.new("1", (20000, 10000)).save(picture / "bomb.png")
+        return "damaged.avif", "spacer.png", "bomb.png"
+
+    def test_each_is_named_once_and_the_others_are_trained_on(self, tmp_path, caplog):
+        folder = write_images(tmp_path / "images")
+        names = [name for split in ("train", "val") for name in self.spoil(folder / split / "class0")]
+        run(main, *TINY, f"data={folder}", f"out={tmp_path / 'out'}", "epochs=3", "seed=1")
+        told = [message for message in caplog.messages if message.startswith("skipping ")]
+        assert sorted(message.split("/")[-1].split(":")[0] for message in told) == sorted(names)
+        assert all("\n" not in message for message in told)
+        assert "pixels are no picture to resize" in " ".join(told)
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    def test_in_tables_too(self, tmp_path, caplog, streamed):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        folder = write_images(tmp_path / "images")
+        self.spoil(folder / "train" / "class0")
+        files = sorted((folder / "train").rglob("*.*"))
+        cells = [{"bytes": path.read_bytes(), "path": path.name} for path in files]
+        table = pa.table({"image": cells, "label": [int(path.parent.name == "class1") for path in files]})
+        (tmp_path / "tables").mkdir()
+        pq.write_table(table, tmp_path / "tables" / "train.parquet")
+        (tmp_path / "tables" / "README.md").write_text(
+            "---\ndataset_info:\n  features:\n  - name: image\n    dtype: image\n"
+            "  - name: label\n    dtype:\n      class_label:\n        names:\n          '0': a\n          '1': b\n"
+            "  splits:\n  - name: train\n    num_bytes: 1\n    num_examples: 27\n---\n"
+        )
+        data = f"hfids/{tmp_path / 'tables'}" if streamed else str(tmp_path / "tables")
+        run(main, *TINY, f"data={data}", f"out={tmp_path / 'out'}", "val_split=null", "batch_size=9")
+        told = {message.split()[1].strip(":") for message in caplog.messages if message.startswith("skipping ")}
+        assert told == {"damaged.avif", "spacer.png", "bomb.png"}
+        # of a table's images the next one takes the place, and they lie side by side
+        assert read_log(tmp_path / "out")[0]["unreadable"] == (3 if streamed else 3 + 2 + 1)
+
+    @pytest.mark.parametrize("training", [False, True])
+    def test_what_a_transform_raises(self, tmp_path, training, caplog):
+        images = Images(read_folder(write_images(tmp_path / "images"), "train", None), training, 5)
+        calls = []
+
+        def transform(image):
+            calls.append(image)
+            if len(calls) == 1:
+                raise MemoryError
+            return image
+
+        images.transform = transform
+        image, label = images[3]
+        assert image.size == ((12, 12) if training else (64, 64)) and label == (0 if training else -100)
+        assert caplog.messages == ["skipping class0/train03.png: MemoryError"]
 
 
 def test_parquet_without_the_split_or_the_column(tmp_path):
@@ -192,6 +328,15 @@ def test_a_full_disk_leaves_the_checkpoint_before(images, tmp_path):
     assert "is the disk full?" in done.stderr and "the previous checkpoint is intact" in done.stderr.lower()
     assert (tmp_path / "last.pth.tar").read_bytes() == before
     assert not (tmp_path / "tmp.pth.tar").exists()
+
+
+def test_a_disk_that_is_full_at_the_first_checkpoint_leaves_none_and_says_so(images, tmp_path):
+    line = [sys.executable, "-m", "resmlp_vision.train", *TINY, f"data={images}", f"out={tmp_path}"]
+    limit = resource.RLIMIT_FSIZE, (30_000, 30_000)
+    done = subprocess.run(line, capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(*limit))
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "is the disk full? There is no last.pth.tar yet" in done.stderr and "intact" not in done.stderr
+    assert not list(tmp_path.glob("*.pth.tar"))
 
 
 def test_settings_are_read_from_a_file_and_the_command_line_wins(tmp_path):

@@ -1,6 +1,7 @@
 """Classifying image files by the command line, and what it says of files that are none."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from argparse import Namespace
@@ -20,7 +21,7 @@ from resmlp_vision.classifiers import build
 from resmlp_vision.classify import classify as label
 from resmlp_vision.classify import main
 from resmlp_vision.config import Config
-from resmlp_vision.images import open_rgb
+from resmlp_vision.images import convert, open_rgb
 
 
 @pytest.fixture(scope="module")
@@ -140,16 +141,113 @@ def test_integers_within_eight_bits_keep_their_brightness_and_floats_are_refused
         open_rgb(tmp_path / "float.tif")
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16, 17, 31, 32])
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_greys_of_any_depth_are_scaled_by_it(tmp_path, bits, kind):
+    ramp = np.linspace(0, 2**bits - 1, 64 * 64).astype(np.int64).reshape(64, 64)
+    path = tmp_path / f"ramp.{kind}"
+    if bits <= 16:
+        Image.fromarray(ramp.astype(np.uint16)).save(path)
+    elif kind == "tif":
+        Image.fromarray(ramp.astype(np.uint32).view(np.int32)).save(path)
+        if bits == 32:  # Pillow writes that they are signed
+            content, sample_format = path.read_bytes(), b"\x53\x01\x03\x00\x01\x00\x00\x00"
+            assert content.count(sample_format + b"\x02") == 1
+            path.write_bytes(content.replace(sample_format + b"\x02", sample_format + b"\x01"))
+    else:
+        pytest.skip("no PNG has more than 16 bits")
+    grey = np.asarray(open_rgb(path))[..., 0]
+    assert grey.min() == 0 and grey.max() == 255
+    assert np.abs(grey.astype(float) - np.linspace(0, 255, 64 * 64).reshape(64, 64)).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["I;16B", "I;16"])
+def test_greys_of_either_byte_order_are_the_same(tmp_path, mode):
+    ramp = np.arange(4096, dtype=">u2" if mode == "I;16B" else "<u2").reshape(64, 64)
+    Image.frombytes(mode, (64, 64), ramp.tobytes()).save(tmp_path / "ramp.tif")
+    assert len(np.unique(np.asarray(open_rgb(tmp_path / "ramp.tif")))) == 256
+
+
+def test_where_zero_is_white_it_is_so_in_16_bits_too(tmp_path):
+    tag = b"\x06\x01\x03\x00\x01\x00\x00\x00"  # PhotometricInterpretation, one short
+    Image.fromarray(np.array([[0, 65535]], dtype=np.uint16)).save(tmp_path / "black.tif")
+    content = (tmp_path / "black.tif").read_bytes()
+    assert content.count(tag + b"\x01") == 1
+    (tmp_path / "white.tif").write_bytes(content.replace(tag + b"\x01", tag + b"\x00"))
+    pixels = [np.asarray(open_rgb(tmp_path / f"{name}.tif"))[0, :, 0].tolist() for name in ("black", "white")]
+    assert pixels == [[0, 255], [255, 0]]
+
+
+def test_negative_greys_are_refused_by_name(tmp_path):
+    Image.fromarray(np.array([[-5, 5]], dtype=np.int32)).save(tmp_path / "signed.tif")
+    with pytest.raises(ValueError, match=r"signed\.tif cannot be read as an image: some of its pixels are negative"):
+        open_rgb(tmp_path / "signed.tif")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "La", "RGBa"])
+def test_every_mode_of_pillows_keeps_its_brightness(mode):
+    image = Image.new("L", (4, 4), 255)
+    for step in {"La": ("LA", "La"), "PA": ("P", "PA"), "RGBa": ("RGBA", "RGBa")}.get(mode, (mode,)):
+        image = image.convert(step)
+    assert convert(image).getpixel((0, 0)) == (255, 255, 255)
+
+
 def test_what_is_no_image_is_named_in_one_line_and_the_images_beside_it_are_classified(classify, checkpoint, tmp_path):
     noise("RGB").save(tmp_path / "whole.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:500])
     (tmp_path / "text.png").write_text("not an image")
-    broken = ("cut.jpg", "text.png", "missing.png")
+    Image.new("RGB", (1, 20000)).save(tmp_path / "spacer.png")
+    Image.new("1", (20000, 10000)).save(tmp_path / "bomb.png")
+    noise("RGB").save(tmp_path / "whole.avif")
+    avif = (tmp_path / "whole.avif").read_bytes()
+    (tmp_path / "damaged.avif").write_bytes(avif[:270] + bytes(16) + avif[286:])  # within the picture's own data
+    broken = ("cut.jpg", "text.png", "missing.png", "spacer.png", "bomb.png", "damaged.avif")
     done = classify(checkpoint, *(tmp_path / name for name in (*broken, "whole.jpg")))
     assert done.returncode == 1
     for line, name in zip(done.stderr.splitlines(), broken, strict=True):
         assert line.startswith("classify: ") and name in line
     assert done.stdout.startswith(f"{tmp_path}/whole.jpg\n")
+
+
+def test_a_folder_stands_for_the_images_in_it_and_a_url_for_none(classify, checkpoint, tmp_path):
+    for name in ("10.png", "9.png", "inner/a.png", ".hidden/b.png", "._9.png", "__MACOSX/9.png", "@eaDir/9.png"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        noise("RGB").save(tmp_path / "images" / name)
+    (tmp_path / "images" / "Thumbs.db").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    done = classify(checkpoint, "https://example.org/cat.png", tmp_path / "images", tmp_path / "empty")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "classify: https://example.org/cat.png is a URL, which only --checkpoint takes; images are files or folders",
+        f"classify: no images in {tmp_path / 'empty'}",
+    ]
+    named = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert named == [f"{tmp_path}/images/{name}" for name in ("9.png", "10.png", "inner/a.png")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict", "latin-1:strict"])
+def test_names_that_the_output_cannot_show_are_shown_by_their_numbers(tmp_path, encoding):
+    """A name in Latin-1, as old archives have them, and a class in Greek."""
+    model = create_model("resmlp_s12", num_classes=1, img_size=32, depth=1, embed_dim=8)
+    args = dataclasses.asdict(Config(data="x", out="x", img_size=32, model_args={"depth": 1, "embed_dim": 8})) | {
+        "num_classes": 1,
+        "classes": ["γάτα\udce9"],
+    }
+    torch.save({"state_dict": model.state_dict(), "args": Namespace(**args)}, tmp_path / "run.pth")
+    name = os.fsdecode(b"caf\xe9.png")
+    noise("RGB").save(tmp_path / name)
+    line = [sys.executable, "-m", "resmlp_vision.classify", tmp_path / "missing\udce9.png", tmp_path / name]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(
+        [*line, "--checkpoint", tmp_path / "run.pth"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        encoding="latin-1",
+    )
+    assert done.stderr.startswith("classify: no image ") and done.stderr.count("\n") == 1
+    path, label = done.stdout.splitlines()
+    assert path.endswith("/caf\\udce9.png") and label.endswith("\\udce9")
 
 
 def test_a_checkpoint_of_other_classes_gives_their_numbers(classify, tmp_path):
@@ -163,7 +261,12 @@ def test_a_checkpoint_of_other_classes_gives_their_numbers(classify, tmp_path):
     ("content", "message"),
     [
         (lambda: timm.create_model("resmlp_24_224").state_dict(), ", as --model resmlp_s12, does not fit the model: "),
-        (lambda: {"head.bias": torch.zeros(3)}, " has no classifier"),
+        (
+            lambda: {"net.bias": torch.zeros(3), "net.b": {"c": torch.zeros(3)}},
+            " has no classifier of a ResMLP: neither head.weight nor stem.proj.weight or patch_embed.proj.weight, "
+            "behind any prefix, but 'net.bias', 'net.b.c'",
+        ),
+        (lambda: {"stem.proj.weight": torch.zeros(3)}, " has no classifier; evaluate --probe measures its features"),
         (lambda: {"head.weight": Path("x")}, " is not a file of weights"),
     ],
 )

@@ -156,7 +156,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out(checkpoint, images, t
         (("--out", "nowhere/figures.json"), "--out nowhere/figures.json is to be a file"),
         (("--k", "5"), "--k is for --probe knn alone"),
         (("--train-split", "train"), "--train-split is for --probe alone"),
-        (("--crop-pct", "90"), "--crop-pct 90.0 must be a share"),
+        (("--crop-pct", "90"), "--crop-pct 90.0 must be from 0.1 to 1"),
     ],
 )
 def test_what_would_be_lost_or_ignored_is_refused(checkpoint, images, tmp_path, monkeypatch, capsys, more, message):

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from timm.models import adapt_input_conv
 from torch.utils.flop_counter import FlopCounterMode
 
 import resmlp_core
@@ -17,7 +18,7 @@ from resmlp_vision import create_model
 from resmlp_vision.model import ResMLP, StochasticDepth
 from resmlp_vision.position_mixers import POSITION_MIXERS
 from resmlp_vision.variants import RELEASED
-from resmlp_vision.weights import fit_weights, resizing, to_timm
+from resmlp_vision.weights import fit_weights, load_checkpoint, load_weights, resizing, to_timm
 
 TINY = {"depth": 2, "embed_dim": 16, "img_size": 32, "patch_size": 8, "num_classes": 5}
 # millions of parameters and 10⁹ multiply-adds, as printed by the paper
@@ -194,10 +195,136 @@ def test_a_shift_stays_a_shift_on_a_finer_grid():
     torch.testing.assert_close(moved[:, 5:15], ramp[:, 5:15] - 2)  # at the edges resizing itself bends a ramp
 
 
-def test_as_many_patches_in_another_shape_are_told_of(caplog):
+def test_as_many_patches_in_another_shape_are_resampled_where_the_weights_tell_their_grid(tmp_path, caplog):
+    square, wide = ResMLP(**TINY), randomise(ResMLP(**TINY | {"img_size": (16, 64)}))
+    torch.save({"state_dict": torch.nn.DataParallel(wide).state_dict()}, tmp_path / "wide.pth")
+    load_checkpoint(square, tmp_path / "wide.pth")
+    assert caplog.messages == ["the checkpoint is for 2x8 patches, the model for 4x4: A is resampled"]
+    out, back = resizing((2, 8), (4, 4)), resizing((4, 4), (2, 8))
+    mixer, expected = square.layers[1].cross_position.mixer, wide.layers[1].cross_position.mixer
+    torch.testing.assert_close(mixer.weight, out @ expected.weight @ back)
+    torch.testing.assert_close(mixer.bias, out @ expected.bias)
+    again = ResMLP(**TINY | {"img_size": (16, 64)})
+    load_checkpoint(again, tmp_path / "wide.pth")
+    assert torch.equal(again.layers[0].cross_position.mixer.weight, wide.layers[0].cross_position.mixer.weight)
+    back_from_timm = ResMLP(**TINY | {"img_size": (64, 16)})
+    fit_weights(to_timm(wide), back_from_timm)
+    assert caplog.messages[1:] == ["the checkpoint is for 2x8 patches, the model for 8x2: A is resampled"]
+
+
+def test_as_many_patches_in_another_shape_are_told_of_where_the_weights_do_not_tell_their_grid(caplog):
     square, wide = ResMLP(**TINY), ResMLP(**TINY | {"img_size": (16, 64)})
-    fit_weights(square.state_dict(), wide)
+    fitted = fit_weights(dict(square.state_dict()), wide)
     assert caplog.messages == ["the checkpoint's 16 patches are taken for a grid of 2x8, as the model's are"]
+    assert torch.equal(
+        fitted["layers.0.cross_position.mixer.weight"], square.state_dict()["layers.0.cross_position.mixer.weight"]
+    )
+
+
+def test_an_mlp_over_positions_is_refused_on_another_grid_and_convolutions_serve_any():
+    for mixer in ("mlp", "conv3x3"):
+        source, model = (ResMLP(**TINY | {"img_size": size}, position_mixer=mixer) for size in (32, (16, 64)))
+        if mixer == "conv3x3":
+            model.load_state_dict(fit_weights(source.state_dict(), model))
+        else:
+            with pytest.raises(ValueError, match=r"fc1\.weight is for 4x4 patches and cannot be resampled to 2x8"):
+                fit_weights(source.state_dict(), model)
+
+
+def test_class_mlp_is_resampled_beside_convolutions_too():
+    options = {"position_mixer": "conv3x3", "global_pool": "class_mlp"}
+    source, model = randomise(ResMLP(**TINY, **options)), ResMLP(**TINY | {"img_size": (32, 64)}, **options)
+    model.load_state_dict(fit_weights(source.state_dict(), model))
+    row = source.pool.layers[0].cross_position.weight
+    assert torch.equal(model.pool.layers[0].cross_position.weight[:, :1], row[:, :1])
+    torch.testing.assert_close(model.pool.layers[0].cross_position.weight.sum(), row.sum())
+
+
+@pytest.mark.parametrize("channels", [(3, 1), (3, 6), (1, 3)])
+def test_another_number_of_channels_gets_timms_stem(tmp_path, caplog, channels):
+    there, here = channels
+    source, model = ResMLP(**TINY, in_chans=there), ResMLP(**TINY, in_chans=here)
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    load_checkpoint(model, tmp_path / "weights.pth")
+    assert f"for images of {there} channels, the model of {here}" in caplog.text
+    expected = adapt_input_conv(here, source.stem.proj.weight, base_chans=there)
+    torch.testing.assert_close(model.stem.proj.weight, expected)
+    grey = torch.randn(2, 1, 32, 32)  # the same in every channel, it looks to the model as it did
+    features = [model.forward_features(grey.expand(-1, model.in_chans, -1, -1)) for model in (source, model)]
+    torch.testing.assert_close(*features, rtol=1e-4, atol=1e-4)
+
+
+def test_a_hook_on_a_layer_sees_positions_first_and_gradients_make_a_map():
+    """The line of docs/images.md for Grad-CAM."""
+    model, seen = randomise(ResMLP(**TINY)), []
+    model.layers[-1].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    model(torch.randn(3, 3, 32, 32))[:, 1].sum().backward(inputs=seen)
+    assert seen[0].shape == (16, 3, 16)  # (positions, batch, channels)
+
+    def reshape_transform(x):
+        return x.permute(1, 2, 0).unflatten(2, model.stem.grid_size)
+
+    activations, gradients = reshape_transform(seen[0]), reshape_transform(seen[0].grad)
+    assert activations.shape == gradients.shape == (3, 16, 4, 4)
+    assert torch.equal(activations[1, :, 2, 3], seen[0][2 * 4 + 3, 1])
+
+
+WRAPPED = {
+    "DistributedDataParallel": lambda weights: {f"module.{name}": w for name, w in weights.items()},
+    "torch.compile": lambda weights: {f"_orig_mod.{name}": w for name, w in weights.items()},
+    "both": lambda weights: {f"_orig_mod.module.{name}": w for name, w in weights.items()},
+    "a compiled part": lambda weights: {name.replace("0.", "0._orig_mod.", 1): w for name, w in weights.items()},
+    "Lightning": lambda weights: {
+        "epoch": 3,
+        "state_dict": {f"model._orig_mod.{n}": w for n, w in weights.items()} | {"criterion.weight": torch.ones(5)},
+        "hyper_parameters": {"lr": 0.1},
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(2)}}}],
+    },
+    "deit's average": lambda weights: {"model": {n: w + 1 for n, w in weights.items()}, "model_ema": weights},
+    "timm's average": lambda weights: {"state_dict": {n: w + 1 for n, w in weights.items()}, "state_dict_ema": weights},
+    "an average in a list of names": lambda weights: (
+        {f"ema_model.module.{n}": w for n, w in weights.items()} | {f"model.{n}": w + 1 for n, w in weights.items()}
+    ),
+    "DeepSpeed": lambda weights: {"module": weights, "global_steps": 3},
+    "transformers": lambda weights: {f"timm_model.{name}": w for name, w in weights.items()},
+    "DINO": lambda weights: {
+        "student": {f"module.backbone.{n}": w + 1 for n, w in weights.items()},
+        "teacher": {f"backbone.{n}": w for n, w in weights.items()} | {"head.mlp.0.weight": torch.ones(2, 2)},
+        "dino_loss": {"center": torch.zeros(1, 8)},
+    },
+    "distilled": lambda weights: (
+        {f"student.{n}": w for n, w in weights.items()} | {"teacher.conv1.weight": torch.ones(2)}
+    ),
+}
+
+
+@pytest.mark.parametrize("names", ["ours", "timm's", "the release's"])
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_what_wraps_a_model_is_taken_off_its_weights_names(tmp_path, wrapper, names):
+    peer = randomise(timm.create_model("resmlp_12_224", num_classes=5, img_size=32))
+    sizes = {"img_size": 32, "num_classes": 5}
+    if names == "ours":
+        weights = dict(fit_weights(peer.state_dict(), create_model("resmlp_s12", **sizes)))
+    else:
+        weights = peer.state_dict() if names == "timm's" else to_release(peer.state_dict())
+    torch.save(WRAPPED[wrapper](weights), tmp_path / "wrapped.pth")
+    model, expected = (create_model("resmlp_s12", **sizes) for _ in range(2))
+    expected.load_state_dict(fit_weights(weights, expected))
+    load_checkpoint(model, tmp_path / "wrapped.pth")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, expected.state_dict()[name]), name
+
+
+def test_wrapped_weights_of_any_of_timms_models(tmp_path):
+    torch.manual_seed(0)
+    source, model = (timm.create_model("resnet10t", num_classes=5) for _ in range(2))
+    torch.save({"state_dict": {f"net.module.{n}": w for n, w in source.state_dict().items()}}, tmp_path / "net.pth")
+    load_checkpoint(model, tmp_path / "net.pth")
+    assert torch.equal(model.conv1[0].weight, source.conv1[0].weight)
+    with pytest.raises(ValueError, match=r"has none of its names, but 'a\.b', 'c'$"):
+        load_weights(model, {"a.b": torch.ones(1), "c": torch.ones(1), "epoch": 1}, "x.pth")
+    with pytest.raises(ValueError, match=r"no stem.proj.weight or patch_embed.proj.weight, but '.*' and 59 more$"):
+        load_weights(ResMLP(**TINY), {f"unknown.{i}": torch.ones(1) for i in range(62)}, "x.pth")
 
 
 def test_the_same_grid_needs_no_resampling():

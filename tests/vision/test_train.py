@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -23,6 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from timm.data.auto_augment import AugmentOp, RandAugment
 
 from resmlp_core.checkpoint import read_checkpoint
+from resmlp_core.inspection import inspect
 from resmlp_vision import create_model, evaluate
 from resmlp_vision.checkpoints import Saver
 from resmlp_vision.classifiers import load_trained
@@ -536,3 +538,27 @@ def test_an_epoch_follows_from_its_number_and_the_weights(images, tmp_path):
             trainer.train_epoch(epoch)
         losses.append([trainer.train_epoch(epoch)["train_loss"] for epoch in (5, 6)])
     assert losses[0] == losses[1] and losses[0][0] != losses[0][1]
+
+
+def test_folders_and_classes_whose_names_are_no_utf8_go_through_a_run_and_all_that_is_made_of_it(tmp_path):
+    """As an old archive unpacks them; the terminal's encoding lacks them too."""
+    cafe = os.fsdecode(b"caf\xe9")
+    folder = write_images(tmp_path / f"{cafe}-images")
+    for split in ("train", "val"):
+        (folder / split / "class1").rename(folder / split / cafe)
+        (folder / split / cafe / f"{cafe}.png").write_text("no image")
+    out = tmp_path / "out"
+    settings = (*TINY, f"data={folder}", "epochs=1")
+    assert "which TensorBoard cannot write to" in fail(main, *settings, f"out={tmp_path / cafe}")
+    for _ in range(2):  # anew, and to the same end again
+        run(main, *settings, f"out={out}")
+    assert read_log(out)[0]["unreadable"] == 1 and any((out / "tensorboard").iterdir())
+    line = [sys.executable, "-m", "resmlp_vision.evaluate", "--device", "cpu", "--workers", "0", "--data", folder]
+    checkpoint = shutil.copy(out / "last.pth.tar", tmp_path / f"{cafe}.pth.tar")
+    line += ["--checkpoint", checkpoint, "--out", tmp_path / "figures.json"]
+    done = subprocess.run(line, capture_output=True, text=True, env=os.environ | {"PYTHONIOENCODING": "ascii:strict"})
+    assert done.returncode == 0 and "caf\\udce9-images" in done.stdout, done.stderr
+    assert "skipping caf\\udce9/caf\\udce9.png: " in done.stderr
+    assert json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["data"] == str(folder)
+    inspect(checkpoint, tmp_path / "inside")
+    assert "caf\\udce9.pth.tar" in (tmp_path / "inside" / "inside.json").read_text(encoding="utf-8")
