@@ -1,10 +1,10 @@
 """How OpenMP's threads should wait for each other: work a second on a quiet machine, and beside one busy process.
 
-    python benchmarks/busy.py [--policies default passive 10000] [--works "train a translator"]
+    python benchmarks/busy.py [--policies 300000 passive 10000] [--works "train a translator"]
 
 A policy is the environment of a process, as the runtime reads it once, at its start: ``active`` spins at a barrier,
-``passive`` sleeps, a number is GOMP_SPINCOUNT, which spins so often and then sleeps, and ``default`` sets nothing, which
-is a GOMP_SPINCOUNT of 300,000. Each policy has a process of its own. They take turns on the same work, beside a process
+``passive`` sleeps, a number is GOMP_SPINCOUNT, which spins so often and then sleeps; 300000 is what the runtime does if
+nothing is set. Each policy has a process of its own. They take turns on the same work, beside a process
 that computes and without it; who has no turn is stopped, as an idle process that spins would be busy too.
 """
 
@@ -28,7 +28,6 @@ from measure import options, save, set_up
 
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 NAMED: dict[str, dict[str, str]] = {
-    "default": {},
     "active": {"OMP_WAIT_POLICY": "active"},
     "passive": {"OMP_WAIT_POLICY": "passive"},
 }
@@ -38,8 +37,9 @@ DEMO = (128, 256, 4, 4, 3000, 1024)  # as mt_train.SIZES has them
 
 def train_translator() -> Callable[[], object]:
     """Make an update of the demo's translator."""
-    import mt_train
     from fairseq.logging import metrics
+
+    import mt_train
 
     mt_train.SIZES["demo"] = DEMO
     dictionary = mt_train.make_dictionary(DEMO[4])
@@ -122,7 +122,7 @@ class Contender:
 
     def __init__(self, policy: str, args: argparse.Namespace) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-        environment |= NAMED.get(policy) or ({} if policy in NAMED else {"GOMP_SPINCOUNT": policy})
+        environment |= NAMED.get(policy) or {"GOMP_SPINCOUNT": policy}
         line = [sys.executable, __file__, "--serve", "--threads", str(args.threads), "--seconds", str(args.seconds)]
         self.process = subprocess.Popen(
             [*line, "--works", *args.works], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -202,7 +202,7 @@ def main() -> None:
     """Run the command line."""
     parser = options(__doc__)
     names = ", ".join(NAMED)
-    default = [*NAMED, "1000", "10000", "100000"]
+    default = ["300000", *NAMED, "1000", "10000", "100000"]
     parser.add_argument("--policies", nargs="+", default=default, help=f"{names}, or a GOMP_SPINCOUNT")
     parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
     parser.add_argument("--seconds", type=float, default=1.0, help="of a turn (default: 1)")

@@ -37,7 +37,7 @@ from resmlp_core.pictures import draw_matrices
 from resmlp_mt.average import average_checkpoints
 from resmlp_mt.clean import Rules
 from resmlp_mt.corpus import digest
-from resmlp_mt.host import KEEP_MEMORY, run_fairseq
+from resmlp_mt.host import run_fairseq
 from resmlp_mt.pictures import draw_learning_curve, read_curve
 from resmlp_mt.prepare import prepare, replace_train_targets, same_data_or
 from resmlp_mt.score import (
@@ -431,9 +431,9 @@ def run_fairseq_train(data_bin: Path, folder: Path, options: Mapping[str, Any]) 
         **options,
         **{"save-dir": checkpoints, "tensorboard-logdir": folder / "tensorboard", "log-format": "json"},
     )
-    environment = None if torch.cuda.is_available() else KEEP_MEMORY
+    keep_memory = not torch.cuda.is_available()
     if int(os.environ.get("RANK", 0)):
-        return run_fairseq("train", line, lambda text: None, environment)
+        return run_fairseq("train", line, lambda text: None, keep_memory)
     mend_checkpoints(checkpoints)
     announce("train", line)
     with open(folder / "train.log", "a", encoding="utf-8") as log:
@@ -443,7 +443,7 @@ def run_fairseq_train(data_bin: Path, folder: Path, options: Mapping[str, Any]) 
             if found := re.search(r"\| (train_inner|valid) \| (\{.*\})$", text):
                 print(describe_progress(json.loads(found[2])), flush=True)
 
-        run_fairseq("train", line, follow, environment)
+        run_fairseq("train", line, follow, keep_memory)
 
 
 def describe_progress(stats: Mapping[str, Any]) -> str:
