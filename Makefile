@@ -20,14 +20,12 @@ demo-vision: $(READY)  ## train a tiny ResMLP to read handwritten digits, offlin
 	$(BIN)/python -m resmlp_vision.train --config recipes/digits/recipe.yaml
 	$(BIN)/python recipes/digits/look.py build/demo-vision/digits build/demo-vision/run
 
-KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000# as recipes do, for the next update
-
 bench: $(READY)  ## measure speed and memory beside fairseq, CTranslate2 and timm: a quarter of an hour on two quiet CPU cores
-	$(KEEP_MEMORY) $(BIN)/python benchmarks/mt_train.py
+	$(BIN)/python benchmarks/mt_train.py
 	$(BIN)/python benchmarks/mt_decode.py
 	$(BIN)/python benchmarks/vision_infer.py --compile
 	$(BIN)/python benchmarks/vision_train.py
-	$(KEEP_MEMORY) $(BIN)/python benchmarks/floor.py
+	$(BIN)/python benchmarks/floor.py
 	$(BIN)/python benchmarks/plot.py
 
 test: $(READY)

@@ -1,11 +1,11 @@
 """Training a translator: words a second and peak memory, ours beside fairseq's Transformer of equal dimensions.
 
-    MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 python benchmarks/mt_train.py [--sizes base tiny]
+    python benchmarks/mt_train.py [--sizes base tiny]
 
 One step is forward, backward, clipping and Adam's update through fairseq's own trainer, on random sentences of the
-lengths that a corpus has; both models get the same batch. A word is a token of the target. The two variables let the
-C library keep the memory of one step for the next, as recipes do on a CPU. There the Transformer is measured with its
-linear layers computed by oneDNN, as ours are, too: what is left between the two is the architecture's.
+lengths that a corpus has; both models get the same batch. A word is a token of the target. On a CPU the memory of one
+step is kept for the next, as in recipes, and the Transformer is measured with its linear layers computed by oneDNN, as
+ours are, too: what is left between the two is the architecture's.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from fairseq.trainer import Trainer
 import resmlp_mt  # noqa: F401  registers the model
 from measure import options, save, set_up, summarise
 from resmlp_core import by_onednn
+from resmlp_core.environment import keep_memory
 
 # By name: width, hidden width, layers of either side, heads, vocabulary, tokens a batch.
 SIZES = {"base": (512, 2048, 6, 8, 32000, 2048), "tiny": (128, 256, 4, 4, 10000, 4096)}
@@ -118,6 +119,7 @@ def main() -> None:
     if args.device == "cpu" and args.dtype != "float32":
         parser.error("fairseq trains in bfloat16 on a GPU alone")
     set_up(args.threads)
+    keep_memory()
     save(args, [row for size in args.sizes for row in compare(size, args)], fairseq=fairseq.__version__)
 
 

@@ -4,6 +4,7 @@ Every tensor is position-major, ``(T, B, C)``: positions, batch, channels. One l
 encoder, the translation decoder and the image trunk.
 """
 
+from resmlp_core import environment  # noqa: F401  first: before PyTorch is loaded
 from resmlp_core.affine import NORMS, Affine
 from resmlp_core.channel_mlp import ChannelMLP
 from resmlp_core.convolution import ConvolvedMixer

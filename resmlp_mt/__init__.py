@@ -7,6 +7,8 @@ optimiser ``muon`` with fairseq.
 import logging
 import warnings
 
+import resmlp_core.environment
+
 # Importing fairseq configures logging, down to DEBUG, unless that is done already, as in fairseq's own commands.
 done_already = logging.NullHandler()
 logging.root.addHandler(done_already)

@@ -19,18 +19,18 @@ def follow():
     os.read(0, 1)
     os.killpg(0, signal.SIGKILL)
 threading.Thread(target=follow, daemon=True).start()
+if sys.argv.pop(1) == "keep":
+    from resmlp_core.environment import keep_memory
+    keep_memory()
 runpy.run_module("fairseq_cli." + sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
-
-# For the C library's allocator, where training is on a CPU: keep what an update frees for the next one. By default the
-# hundred megabytes of its logits go back to the kernel, which then hands them out again page by page, zeroed.
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 
 
 def run_fairseq(
     program: str,
     arguments: Sequence[str],
     on_line: Callable[[str], None],
+    keep_memory: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run one of fairseq's programs to its end.
@@ -39,6 +39,7 @@ def run_fairseq(
         program: ``train``, ``generate``, ``preprocess`` and so on.
         arguments: its command line.
         on_line: called with every line that it prints, on standard output or error, as it comes.
+        keep_memory: whether it keeps the memory that it frees, as ``resmlp_core.environment.keep_memory`` does.
         environment: variables to set for it.
 
     Raises:
@@ -46,7 +47,7 @@ def run_fairseq(
         OSError: it ended because the disk is full.
     """
     child = subprocess.Popen(
-        [sys.executable, "-c", FOLLOWER, program, *arguments],
+        [sys.executable, "-c", FOLLOWER, "keep" if keep_memory else "free", program, *arguments],
         env={**os.environ, **(environment or {}), "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

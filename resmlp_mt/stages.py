@@ -37,7 +37,7 @@ from resmlp_core.pictures import draw_matrices
 from resmlp_mt.average import average_checkpoints
 from resmlp_mt.clean import Rules
 from resmlp_mt.corpus import digest
-from resmlp_mt.host import KEEP_MEMORY, run_fairseq
+from resmlp_mt.host import run_fairseq
 from resmlp_mt.patches.unsupported import FLAT
 from resmlp_mt.pictures import draw_learning_curve, read_curve
 from resmlp_mt.prepare import prepare, replace_train_targets, same_data_or
@@ -447,9 +447,9 @@ def run_fairseq_train(
         **{"save-dir": checkpoints, "tensorboard-logdir": folder / "tensorboard", "log-format": "json"},
     )
     tf32 = {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": str(int(matmul_precision == "high"))}  # PyTorch reads it at its start
-    environment = tf32 if torch.cuda.is_available() else KEEP_MEMORY
+    keep_memory = not torch.cuda.is_available()
     if int(os.environ.get("RANK", 0)):
-        return run_fairseq("train", line, lambda text: None, environment)
+        return run_fairseq("train", line, lambda text: None, keep_memory, tf32)
     mend_checkpoints(checkpoints)
     announce("train", line)
     with open(folder / "train.log", "a", encoding="utf-8") as log:
@@ -459,7 +459,7 @@ def run_fairseq_train(
             if found := re.search(r"\| (train_inner|valid) \| (\{.*\})$", text):
                 print(describe_progress(json.loads(found[2])), flush=True)
 
-        run_fairseq("train", line, follow, environment)
+        run_fairseq("train", line, follow, keep_memory, tf32)
 
 
 def describe_progress(stats: Mapping[str, Any]) -> str:

@@ -1,6 +1,10 @@
 """A model trains by oneDNN's product on a CPU, and gets the outputs and gradients that PyTorch's own gives."""
 
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +18,12 @@ from resmlp_core import ChannelMLP, CrossPositionLinear, ResMLPLayer, by_onednn
 
 from .linears import linears
 
+ROOT = Path(__file__).parents[2]
 PRODUCT = torch.ops.mkldnn._linear_pointwise.default
-needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
+needs_onednn = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available() or torch.backends.cpu.get_cpu_capability() != "AVX512",
+    reason="oneDNN's product is for processors with AVX-512",
+)
 
 
 class Decorated(nn.Module):
@@ -71,6 +79,15 @@ def test_a_bias_with_strides_counts_as_it_is():
     linear, x = nn.Linear(5, 7), torch.randn(3, 5)
     linear.bias = nn.Parameter(torch.randn(14)[::2])
     torch.testing.assert_close(Decorated(linear)(x), linear(x))
+
+
+@pytest.mark.parametrize(("capability", "products"), [("avx2", "0"), pytest.param("avx512", "2", marks=needs_onednn)])
+def test_only_a_processor_with_avx512_trains_by_it(capability, products):
+    call = "from tests.core.test_onednn import *; x = torch.randn(5, 3, 8); print(count(lambda: make_layer()(x)))"
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": capability, "PYTHONPATH": os.pathsep.join(sys.path)}
+    line = [sys.executable, "-c", call]
+    done = subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == products
 
 
 @needs_onednn

@@ -41,6 +41,18 @@ def test_the_preparation_of_a_corpus_is_measured(tmp_path):
     assert f"{row['pairs_per_second']:,.0f}" in done.stdout
 
 
+def test_policies_of_waiting_are_measured_quiet_and_busy(tmp_path):
+    line = [sys.executable, BENCHMARKS / "busy.py", "--policies", "passive", "1000", "--works", "translate one"]
+    turns = ["--rounds", 1, "--seconds", 0.01, "--out", tmp_path]
+    done = subprocess.run([*map(str, [*line, *turns])], capture_output=True, text=True, cwd=BENCHMARKS.parent)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = json.loads((tmp_path / "busy.json").read_text())["rows"]
+    cases = {(row["load"], row["policy"]) for row in rows}
+    assert cases == {(load, policy) for load in ("quiet", "busy") for policy in ("passive", "1000")}
+    assert all(rate > 0 for row in rows for rate in row["per_second"])
+    assert "translate one, busy" in done.stdout
+
+
 def test_bfloat16_training_is_not_claimed_for_a_processor(run_script, capsys):
     with pytest.raises(SystemExit):
         run_script(BENCHMARKS / "mt_train.py", "--device", "cpu", "--dtype", "bfloat16")

@@ -1,0 +1,33 @@
+"""How the C libraries beneath PyTorch wait and keep memory; imported before PyTorch, whose OpenMP looks only once.
+
+A user's own setting of the variables that are named here wins.
+"""
+
+import ctypes
+import os
+
+# A thread that reaches a barrier first spins so often before it sleeps. By default it spins for milliseconds, in which
+# another, whose core some other process has, could have run where this one spins.
+SPINS = "10000"
+
+
+def spin_briefly() -> None:
+    """Bound how long a thread of OpenMP spins, in this process if PyTorch is not loaded yet, and in its children."""
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = SPINS
+
+
+def keep_memory() -> None:
+    """Let the C library keep what an update on a CPU frees for the next one; where it is not glibc, do nothing.
+
+    By default the hundred megabytes of an update's logits go back to the kernel, which then hands them out again page
+    by page, zeroed.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt and not any(name.startswith("MALLOC_") for name in os.environ):
+        M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
+
+
+spin_briefly()

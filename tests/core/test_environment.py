@@ -1,0 +1,102 @@
+"""The OpenMP of every command spins briefly, a training on a CPU keeps its memory, and what a user has set wins."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from resmlp_core.environment import SPINS
+
+ROOT = Path(__file__).parents[2]
+VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+COMMANDS = (
+    *("resmlp_core", "resmlp_mt.recipe", "resmlp_mt.translate", "resmlp_mt.average", "resmlp_mt.prepare"),
+    *("resmlp_vision.train", "resmlp_vision.dino", "resmlp_vision.evaluate", "resmlp_vision.classify"),
+)
+RESIDENT = """
+import ctypes
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+def kept(size=1 << 26):
+    before = resident()
+    block = ctypes.c_void_p(libc.malloc(size))
+    ctypes.memset(block, 1, size)
+    libc.free(block)
+    return resident() - before > size / 2
+"""
+
+
+def environment(**own: str) -> dict[str, str]:
+    unset = {key: value for key, value in os.environ.items() if key not in VARIABLES and not key.startswith("MALLOC_")}
+    return {**unset, "PYTHONPATH": str(ROOT), **own}
+
+
+def spins(*line: str, **own: str) -> str:
+    """Start Python; return how often the first OpenMP that it loads says it will spin, and end it."""
+    command = [sys.executable, *line]
+    display = environment(OMP_DISPLAY_ENV="verbose", **own)
+    with subprocess.Popen(
+        command, env=display, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        said = ""
+        for said in process.stderr:
+            if found := re.search(r"GOMP_SPINCOUNT = '(\d+)'", said):
+                process.kill()
+                return found[1]
+    raise AssertionError(f"no OpenMP was loaded: {said}")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_commands_threads_spin_briefly(command):
+    assert spins("-m", command, "--help") == SPINS
+
+
+@pytest.mark.parametrize(
+    ("own", "count"),
+    [
+        ({"GOMP_SPINCOUNT": "77"}, "77"),
+        ({"OMP_WAIT_POLICY": "passive"}, "0"),
+        ({"OMP_WAIT_POLICY": "active"}, "30000000000"),
+    ],
+)
+def test_a_users_own_waiting_wins(own, count):
+    assert spins("-m", "resmlp_core", "--help", **own) == count
+
+
+def test_where_pytorch_comes_first_the_children_spin_briefly():
+    child = "import os, torch, resmlp_core; print(os.environ['GOMP_SPINCOUNT'])"
+    done = subprocess.run([sys.executable, "-c", child], env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == SPINS
+
+
+@pytest.mark.parametrize(
+    ("call", "own", "kept"),
+    [
+        ("", {}, "False"),
+        ("keep_memory()", {}, "True"),
+        ("keep_memory()", {"MALLOC_MMAP_THRESHOLD_": "4096"}, "False"),
+    ],
+)
+def test_memory_is_kept_where_it_is_asked_for_and_a_users_own_setting_wins(call, own, kept):
+    source = (ROOT / "resmlp_core" / "environment.py").read_text(encoding="utf-8")  # PyTorch would take seconds
+    line = [sys.executable, "-c", f"{source}\n{call}\n{RESIDENT}\nprint(kept())"]
+    done = subprocess.run(line, env=environment(**own), capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == kept
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_fairseq_program_of_a_recipe_gets_both(tmp_path, keep):
+    (tmp_path / "fairseq_cli").mkdir()
+    (tmp_path / "fairseq_cli" / "probe.py").write_text(
+        f"{RESIDENT}\nimport os\nprint(kept(), os.environ['GOMP_SPINCOUNT'])"
+    )
+    run = f"run_fairseq('probe', [], print, keep_memory={keep})"
+    line = [sys.executable, "-c", f"from resmlp_mt.host import run_fairseq; {run}"]
+    found_first = environment(PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    done = subprocess.run(line, env=found_first, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(keep), SPINS]
