@@ -15,6 +15,7 @@ from resmlp_core.checkpoint import count_parameters, read_checkpoint, under_our_
 from resmlp_core.files import UserError
 
 SMALL = 0.05  # a weight is small below this share of its matrix's largest magnitude (paper, figure 3)
+CROP = 0.9  # the released models'
 BAND = 16  # positions before and after a position's own
 # what the names of parameters begin with: those of a part's layers, and within a layer those of a sublayer's scales
 PARTS = {"trunk": "", "encoder": "encoder.", "decoder": "decoder."}
@@ -77,12 +78,14 @@ class Model:
         architecture: the name that it was trained under, if the checkpoint tells.
         parameters: their number; tied ones count once.
         pre_norm: what stands before the mixers, ``Aff`` or ``LayerNorm``.
+        crop: of an image model, the share of an image's shorter side that its evaluation sees, in the middle.
     """
 
     parts: dict[str, list[Layer]]
     architecture: str | None
     parameters: int
     pre_norm: str
+    crop: float
 
     def matrices(self, positions: int, most_layers: int | None = None) -> dict[str, dict[int, Tensor]]:
         """Return A between the first positions, by part and number of the layer, of all or evenly spaced layers."""
@@ -147,11 +150,13 @@ def read_model(path: str | Path) -> Model:
         if any("cross_channel.mixer" in name for name in weights):
             raise UserError(f"{path} has no matrix A to look into: something else mixes its model's positions")
         raise UserError(f"{path} is not a checkpoint of a ResMLP: it has no matrix A over positions")
+    settings = run_settings(state)
     return Model(
         parts={part: layers for part, layers in parts.items() if layers},
-        architecture=architecture(state),
+        architecture=settings.get("arch") or settings.get("model") or settings.get("_name"),
         parameters=count_parameters(weights),
         pre_norm="LayerNorm" if any(name.endswith("cross_position.pre.weight") for name in weights) else "Aff",
+        crop=settings.get("crop_pct") or CROP,
     )
 
 
@@ -196,12 +201,10 @@ def read_scales(weights: Mapping[str, Tensor], layer: str) -> dict[str, dict[str
     return scales
 
 
-def architecture(state: Mapping[str, Any]) -> str | None:
-    """Return the name of the model that a training run was told to build, if the checkpoint has the run's options."""
+def run_settings(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options of the training run that wrote a checkpoint, those of the model; none if it has none."""
     options, hydra = state.get("args"), state.get("cfg")  # fairseq's are in either
     if options is None and isinstance(hydra, Mapping):
         options = hydra.get("model")
     settings = vars(options) if isinstance(options, argparse.Namespace) else options
-    if not isinstance(settings, Mapping):
-        return None
-    return settings.get("arch") or settings.get("model") or settings.get("_name")
+    return settings if isinstance(settings, Mapping) else {}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from resmlp_core.explorer import explore
 from resmlp_core.files import UserError, write_json
 from resmlp_core.inside import BAND, SMALL, Model, read_model
 from resmlp_core.page import Section, write_page
@@ -10,26 +11,38 @@ from resmlp_core.pictures import Measures, draw_band, draw_filters, draw_matrice
 PICTURES = ("filters", "matrices", "band", "scales", "sparsity")
 SHOWN_POSITIONS = 40  # of a text model
 FILTERED_LAYERS = 4  # of an image model, whose rows are drawn as filters
+HOW_TO_EXPLORE = {  # of images, of text
+    True: "Choose a patch on the left. In the middle is the row of A that writes it: how much of every patch goes into "
+    "it. On the right is the column that reads it: how much of it goes into every patch. The dot marks the patch. "
+    "Patches are given as (row, column) and, like A, count from 0.",
+    False: "Choose a weight of A. The bars above are the row of A that writes its position: how much of every position "
+    "goes into it. Those below are the column that reads it: how much of it goes into every position. The dot marks "
+    "the position. Positions count from 0.",
+}
 
 
-def inspect(checkpoint: str | Path, output: Path, positions: int | None = None) -> None:
+def inspect(checkpoint: str | Path, output: Path, positions: int | None = None, image: Path | None = None) -> None:
     """Draw and measure a checkpoint's layers: PNGs, inside.json, and index.html, which shows them all.
 
     Args:
         checkpoint: of fairseq or of a classifier's training run, or released weights: a file or a URL.
         output: the folder to write to; other files in it stay.
         positions: of a text model, how many are shown, from the first; 40 if not given.
+        image: of an image model, an image file to show under its patches.
 
     Raises:
-        UserError: it is not a checkpoint of a ResMLP, or ``positions`` does not apply to it.
+        UserError: it is not a checkpoint of a ResMLP, or ``positions`` or ``image`` does not apply to it.
     """
     model = read_model(checkpoint)
     if positions is not None and model.of_images:
         raise UserError(f"--positions is for models of text, and {checkpoint} is one of images")
     if positions is not None and positions < 2:
         raise UserError(f"--positions {positions} is too few; it takes two to read one another")
+    if image is not None and not model.of_images:
+        raise UserError(f"--image is for models of images, and {checkpoint} is one of text")
     most = max(len(layers[0].matrices["A"]) for layers in model.parts.values())
     shown = most if model.of_images else min(positions or SHOWN_POSITIONS, most)
+    explored = Section("Explore A", HOW_TO_EXPLORE[model.of_images], explore(model, shown, image))
     measures = {part: [layer.measure(shown) for layer in layers] for part, layers in model.parts.items()}
     output.mkdir(parents=True, exist_ok=True)
     for name in PICTURES:  # another model's, which this one may not have
@@ -46,7 +59,7 @@ def inspect(checkpoint: str | Path, output: Path, positions: int | None = None) 
         "layers": measures,
     }
     write_json(output / "inside.json", content)
-    sections = [*draw(model, measures, shown, output), tabulate(measures, shown)]
+    sections = [explored, *draw(model, measures, shown, output), tabulate(measures, shown)]
     write_page(output / "index.html", f"Inside {Path(checkpoint).name}", describe(model), sections)
 
 
@@ -78,7 +91,7 @@ def draw(model: Model, measures: Measures, shown: int, output: Path) -> list[Sec
             f"stands where the patch is that it writes, which the dot marks. {colours} The paper's figure 2 has near "
             "patches in early layers, like a convolution's, and far ones later."
         )
-        sections.append(Section("Rows of A as filters", text, path))
+        sections.append(Section("Rows of A as filters", text, picture=path))
 
     path = output / "matrices.png"
     draw_matrices(model.matrices(shown), path)
@@ -90,7 +103,7 @@ def draw(model: Model, measures: Measures, shown: int, output: Path) -> list[Sec
             f"training sentences a weight stays as it started. {colours} A decoder's A is triangular, as it reads no "
             "later position: where it is grey there is no weight."
         )
-    sections.append(Section("A", text, path))
+    sections.append(Section("A", text, picture=path))
 
     if not model.of_images:
         path = output / "band.png"
@@ -99,7 +112,7 @@ def draw(model: Model, measures: Measures, shown: int, output: Path) -> list[Sec
             f"How strongly a position reads those up to {BAND} before (k < 0) and after it (k > 0): the mean magnitude "
             "of A along each diagonal, beside that of the layer's strongest diagonal."
         )
-        sections.append(Section("The band around the diagonal", text, path))
+        sections.append(Section("The band around the diagonal", text, picture=path))
 
     path = output / "scales.png"
     draw_scales(measures, model.pre_norm, path)
@@ -107,7 +120,7 @@ def draw(model: Model, measures: Measures, shown: int, output: Path) -> list[Sec
         "The scale of each channel before and after a sublayer. After it, α is LayerScale: the larger, the more the "
         "sublayer adds to the residual stream. The line is the mean magnitude, the band its 10th to 90th percentile."
     )
-    sections.append(Section("The scales α", text, path))
+    sections.append(Section("The scales α", text, picture=path))
 
     path = output / "sparsity.png"
     draw_sparsity(measures, shown, path)
@@ -115,7 +128,7 @@ def draw(model: Model, measures: Measures, shown: int, output: Path) -> list[Sec
         f"The share of weights whose magnitude is under {SMALL:.0%} of the largest in the same matrix (the paper's "
         "figure 3, where A is sparser than B and C)."
     )
-    sections.append(Section("Sparsity", text, path))
+    sections.append(Section("Sparsity", text, picture=path))
     return sections
 
 

@@ -32,12 +32,14 @@ class Section:
     Attributes:
         title: its heading.
         text: how to read what follows.
+        html: what stands between text and picture, as it is.
         picture: a PNG.
         table: rows of cells, the first being the headings.
     """
 
     title: str
     text: str
+    html: str = ""
     picture: Path | None = None
     table: Sequence[Sequence[str]] = ()
 
@@ -73,7 +75,7 @@ def write_page(output: Path, title: str, facts: Mapping[str, str], sections: Seq
 
 def render(section: Section) -> str:
     """Return a section's HTML."""
-    html = f"<section>\n<h2>{escape(section.title)}</h2>\n<p>{escape(section.text)}</p>\n"
+    html = f"<section>\n<h2>{escape(section.title)}</h2>\n<p>{escape(section.text)}</p>\n{section.html}"
     if section.picture:
         data = base64.b64encode(section.picture.read_bytes()).decode()
         html += f'<img alt="{escape(section.title)}" src="data:image/png;base64,{data}">\n'
