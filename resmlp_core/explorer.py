@@ -36,7 +36,7 @@ def explore(model: Model, positions: int, image: Path | None = None) -> str:
         "grid": model.grid,
         "colours": "".join(matplotlib.colors.to_hex(SIGNED(i))[1:] for i in range(256)),
         "layers": [
-            {"name": f"{part}, layer {number}" if len(model.parts) > 1 else f"layer {number}"}
+            {"name": f"{part + ', ' if len(model.parts) > 1 else ''}{number} of {len(layers)}"}
             | {"causal": layer.causal}
             | pack(layer.shown(positions).double())
             for part, layers in model.parts.items()

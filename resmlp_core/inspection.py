@@ -12,12 +12,10 @@ PICTURES = ("filters", "matrices", "band", "scales", "sparsity")
 SHOWN_POSITIONS = 40  # of a text model
 FILTERED_LAYERS = 4  # of an image model, whose rows are drawn as filters
 HOW_TO_EXPLORE = {  # of images, of text
-    True: "Choose a patch on the left. In the middle is the row of A that writes it: how much of every patch goes into "
-    "it. On the right is the column that reads it: how much of it goes into every patch. The dot marks the patch. "
-    "Patches are given as (row, column) and, like A, count from 0.",
-    False: "Choose a weight of A. The bars above are the row of A that writes its position: how much of every position "
-    "goes into it. Those below are the column that reads it: how much of it goes into every position. The dot marks "
-    "the position. Positions count from 0.",
+    True: "Choose a patch. Its row of A writes it: how much of every patch goes into it. Its column reads it: how much "
+    "of it goes into every patch. The dot marks it. Patches are (row, column) and, like A, count from 0.",
+    False: "Choose a position. Its row of A writes it: how much of every position goes into it. Its column reads it: "
+    "how much of it goes into every position. The dot marks it. Positions count from 0.",
 }
 
 
