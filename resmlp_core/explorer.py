@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib.colors
 import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -34,7 +33,7 @@ def explore(model: Model, positions: int, image: Path | None = None) -> str:
     """
     content = {
         "grid": model.grid,
-        "colours": "".join(matplotlib.colors.to_hex(SIGNED(i))[1:] for i in range(256)),
+        "colours": SIGNED(range(256), bytes=True)[:, :3].tobytes().hex(),
         "layers": [
             {"name": f"{part + ', ' if len(model.parts) > 1 else ''}{number} of {len(layers)}"}
             | {"causal": layer.causal}

@@ -178,7 +178,6 @@ class TestInABrowser:
             page.move("column", 3, 1, SHOWN)
             assert page.said("column") == (3, 1, pytest.approx(a[3, 1].item(), rel=0, abs=precision(a)))
             page.click("choose", SHOWN + 1, SHOWN, SHOWN)
-            page.click("choose", SHOWN + 1, SHOWN, SHOWN)
             page.next_layer()
 
     def test_bars_rise_and_fall_with_the_weights(self, chromium, of_text):
@@ -227,7 +226,7 @@ class TestInABrowser:
             wide, inner, colour = page.run(
                 "return [document.documentElement.scrollWidth, innerWidth, getComputedStyle(document.body).color]"
             )
-            assert (wide, inner, colour) == (width, width, "rgb(255, 255, 255)" if dark else "rgb(0, 0, 0)")
+            assert wide <= inner == width and colour == ("rgb(255, 255, 255)" if dark else "rgb(0, 0, 0)")
             shown = page.run(
                 "return [...document.querySelectorAll('img, .map')].map(e => e.getBoundingClientRect().width)"
             )
