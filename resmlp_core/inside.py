@@ -15,8 +15,8 @@ from resmlp_core.checkpoint import count_parameters, read_checkpoint, under_our_
 from resmlp_core.files import UserError
 
 SMALL = 0.05  # a weight is small below this share of its matrix's largest magnitude (paper, figure 3)
-CROP = 0.9  # the released models'
 BAND = 16  # positions before and after a position's own
+CROP = 0.9  # share of an image's shorter side that evaluation sees of released models, whose files do not tell
 # what the names of parameters begin with: those of a part's layers, and within a layer those of a sublayer's scales
 PARTS = {"trunk": "", "encoder": "encoder.", "decoder": "decoder."}
 SUBLAYERS = {"cross-position": "cross_position.", "cross-attention": "encoder_attn_", "cross-channel": "cross_channel."}

@@ -11,12 +11,6 @@ from resmlp_core.pictures import Measures, draw_band, draw_filters, draw_matrice
 PICTURES = ("filters", "matrices", "band", "scales", "sparsity")
 SHOWN_POSITIONS = 40  # of a text model
 FILTERED_LAYERS = 4  # of an image model, whose rows are drawn as filters
-HOW_TO_EXPLORE = {  # of images, of text
-    True: "Choose a patch. Its row of A writes it: how much of every patch goes into it. Its column reads it: how much "
-    "of it goes into every patch. The dot marks it. Patches are (row, column) and, like A, count from 0.",
-    False: "Choose a position. Its row of A writes it: how much of every position goes into it. Its column reads it: "
-    "how much of it goes into every position. The dot marks it. Positions count from 0.",
-}
 
 
 def inspect(checkpoint: str | Path, output: Path, positions: int | None = None, image: Path | None = None) -> None:
@@ -40,7 +34,7 @@ def inspect(checkpoint: str | Path, output: Path, positions: int | None = None, 
         raise UserError(f"--image is for models of images, and {checkpoint} is one of text")
     most = max(len(layers[0].matrices["A"]) for layers in model.parts.values())
     shown = most if model.of_images else min(positions or SHOWN_POSITIONS, most)
-    explored = Section("Explore A", HOW_TO_EXPLORE[model.of_images], explore(model, shown, image))
+    explored = Section("Explore A", how_to_explore(model), html=explore(model, shown, image))
     measures = {part: [layer.measure(shown) for layer in layers] for part, layers in model.parts.items()}
     output.mkdir(parents=True, exist_ok=True)
     for name in PICTURES:  # another model's, which this one may not have
@@ -74,6 +68,16 @@ def describe(model: Model) -> dict[str, str]:
     }
 
 
+def how_to_explore(model: Model) -> str:
+    """Say how to read the part of the page that is explored."""
+    place = "patch" if model.grid else "position"
+    counted = "Patches are (row, column) and, like A, count from 0." if model.grid else "Positions count from 0."
+    return (
+        f"Choose a {place}. Its row of A writes it: how much of every {place} goes into it. Its column reads it: how much "
+        f"of it goes into every {place}. The dot marks it. {counted}"
+    )
+
+
 def draw(model: Model, measures: Measures, shown: int, output: Path) -> list[Section]:
     """Draw every picture that the model has, and say how to read each."""
     sections = []
@@ -89,7 +93,7 @@ def draw(model: Model, measures: Measures, shown: int, output: Path) -> list[Sec
             f"stands where the patch is that it writes, which the dot marks. {colours} The paper's figure 2 has near "
             "patches in early layers, like a convolution's, and far ones later."
         )
-        sections.append(Section("Rows of A as filters", text, picture=path))
+        sections.append(Section("Rows of A as filters", text, path))
 
     path = output / "matrices.png"
     draw_matrices(model.matrices(shown), path)
@@ -101,7 +105,7 @@ def draw(model: Model, measures: Measures, shown: int, output: Path) -> list[Sec
             f"training sentences a weight stays as it started. {colours} A decoder's A is triangular, as it reads no "
             "later position: where it is grey there is no weight."
         )
-    sections.append(Section("A", text, picture=path))
+    sections.append(Section("A", text, path))
 
     if not model.of_images:
         path = output / "band.png"
@@ -110,7 +114,7 @@ def draw(model: Model, measures: Measures, shown: int, output: Path) -> list[Sec
             f"How strongly a position reads those up to {BAND} before (k < 0) and after it (k > 0): the mean magnitude "
             "of A along each diagonal, beside that of the layer's strongest diagonal."
         )
-        sections.append(Section("The band around the diagonal", text, picture=path))
+        sections.append(Section("The band around the diagonal", text, path))
 
     path = output / "scales.png"
     draw_scales(measures, model.pre_norm, path)
@@ -118,7 +122,7 @@ def draw(model: Model, measures: Measures, shown: int, output: Path) -> list[Sec
         "The scale of each channel before and after a sublayer. After it, α is LayerScale: the larger, the more the "
         "sublayer adds to the residual stream. The line is the mean magnitude, the band its 10th to 90th percentile."
     )
-    sections.append(Section("The scales α", text, picture=path))
+    sections.append(Section("The scales α", text, path))
 
     path = output / "sparsity.png"
     draw_sparsity(measures, shown, path)
@@ -126,7 +130,7 @@ def draw(model: Model, measures: Measures, shown: int, output: Path) -> list[Sec
         f"The share of weights whose magnitude is under {SMALL:.0%} of the largest in the same matrix (the paper's "
         "figure 3, where A is sparser than B and C)."
     )
-    sections.append(Section("Sparsity", text, picture=path))
+    sections.append(Section("Sparsity", text, path))
     return sections
 
 

@@ -32,16 +32,16 @@ class Section:
     Attributes:
         title: its heading.
         text: how to read what follows.
-        html: what stands between text and picture, as it is.
         picture: a PNG.
         table: rows of cells, the first being the headings.
+        html: more, put in as it is.
     """
 
     title: str
     text: str
-    html: str = ""
     picture: Path | None = None
     table: Sequence[Sequence[str]] = ()
+    html: str = ""
 
 
 def write_page(output: Path, title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> None:
@@ -75,7 +75,7 @@ def write_page(output: Path, title: str, facts: Mapping[str, str], sections: Seq
 
 def render(section: Section) -> str:
     """Return a section's HTML."""
-    html = f"<section>\n<h2>{escape(section.title)}</h2>\n<p>{escape(section.text)}</p>\n{section.html}"
+    html = f"<section>\n<h2>{escape(section.title)}</h2>\n<p>{escape(section.text)}</p>\n"
     if section.picture:
         data = base64.b64encode(section.picture.read_bytes()).decode()
         html += f'<img alt="{escape(section.title)}" src="data:image/png;base64,{data}">\n'
@@ -83,4 +83,4 @@ def render(section: Section) -> str:
         head, *rows = (list(map(escape, row)) for row in section.table)
         html += f'<div class="wide"><table>\n<thead><tr><th>{"<th>".join(head)}</thead>\n<tbody>\n'
         html += "".join(f"<tr><td>{'<td>'.join(row)}\n" for row in rows) + "</tbody>\n</table></div>\n"
-    return html + "</section>\n"
+    return html + section.html + "</section>\n"
