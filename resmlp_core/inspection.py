@@ -73,8 +73,8 @@ def how_to_explore(model: Model) -> str:
     place = "patch" if model.grid else "position"
     counted = "Patches are (row, column) and, like A, count from 0." if model.grid else "Positions count from 0."
     return (
-        f"Choose a {place}. Its row of A writes it: how much of every {place} goes into it. Its column reads it: how much "
-        f"of it goes into every {place}. The dot marks it. {counted}"
+        f"Choose a {place}. Its row of A writes it: how much of every {place} goes into it. Its column reads it: how "
+        f"much of it goes into every {place}. The dot marks it. {counted}"
     )
 
 
