@@ -25,12 +25,15 @@ def main() -> None:
         help="of a text model: show the first N positions, as rows beyond the training sentences stay as they started "
         "(default: 40)",
     )
+    parser.add_argument(
+        "--image", type=Path, metavar="FILE", help="of an image model: an image to show under the patches"
+    )
     args = parser.parse_args()
     try:
         from resmlp_core.inspection import inspect
     except ModuleNotFoundError as error:  # `pip install .` alone brings PyTorch alone
         raise UserError(f"{error.name} is not installed; it comes with the extras, [mt] and [vision]") from None
-    inspect(args.checkpoint, args.output, args.positions)
+    inspect(args.checkpoint, args.output, args.positions, args.image)
     print(f"Open {args.output / 'index.html'}")
 
 

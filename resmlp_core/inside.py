@@ -16,6 +16,7 @@ from resmlp_core.files import UserError
 
 SMALL = 0.05  # a weight is small below this share of its matrix's largest magnitude (paper, figure 3)
 BAND = 16  # positions before and after a position's own
+CROP = 0.9  # share of an image's shorter side that evaluation sees of released models, whose files do not tell
 # what the names of parameters begin with: those of a part's layers, and within a layer those of a sublayer's scales
 PARTS = {"trunk": "", "encoder": "encoder.", "decoder": "decoder."}
 SUBLAYERS = {"cross-position": "cross_position.", "cross-attention": "encoder_attn_", "cross-channel": "cross_channel."}
@@ -79,6 +80,7 @@ class Model:
         pre_norm: what stands before the mixers, ``Aff`` or ``LayerNorm``.
         grid: height and width of the patch grid; None for text, and where the checkpoint does not tell it and the
             number of patches is no square.
+        crop: of an image model, the share of an image's shorter side that its evaluation sees, in the middle.
     """
 
     parts: dict[str, list[Layer]]
@@ -86,6 +88,7 @@ class Model:
     parameters: int
     pre_norm: str
     grid: tuple[int, int] | None
+    crop: float
 
     def matrices(self, positions: int, most_layers: int | None = None) -> dict[str, dict[int, Tensor]]:
         """Return A between the first positions, by part and number of the layer, of all or evenly spaced layers."""
@@ -152,12 +155,14 @@ def read_model(path: str | Path) -> Model:
             f"{path} is not a checkpoint of a ResMLP: it has no matrix A over positions, "
             f"(encoder.|decoder.)layers.N.cross_position.mixer.weight, but {some_of(held)}"
         )
+    settings = run_settings(state)
     return Model(
         parts={part: layers for part, layers in parts.items() if layers},
-        architecture=architecture(state),
+        architecture=settings.get("arch") or settings.get("model") or settings.get("_name"),
         parameters=count_parameters(weights),
         pre_norm="LayerNorm" if any(name.endswith("cross_position.pre.weight") for name in weights) else "Aff",
         grid=(grid_of(held) or square(len(parts["trunk"][0].matrices["A"]))) if parts["trunk"] else None,
+        crop=settings.get("crop_pct") or CROP,
     )
 
 
@@ -202,12 +207,10 @@ def read_scales(weights: Mapping[str, Tensor], layer: str) -> dict[str, dict[str
     return scales
 
 
-def architecture(state: Mapping[str, Any]) -> str | None:
-    """Return the name of the model that a training run was told to build, if the checkpoint has the run's options."""
+def run_settings(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options of the training run that wrote a checkpoint, those of the model; none if it has none."""
     options, hydra = state.get("args"), state.get("cfg")  # fairseq's are in either
     if options is None and isinstance(hydra, Mapping):
         options = hydra.get("model")
     settings = vars(options) if isinstance(options, argparse.Namespace) else options
-    if not isinstance(settings, Mapping):
-        return None
-    return settings.get("arch") or settings.get("model") or settings.get("_name")
+    return settings if isinstance(settings, Mapping) else {}

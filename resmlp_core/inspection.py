@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from resmlp_core.explorer import explore
 from resmlp_core.files import UserError, write_json
 from resmlp_core.inside import BAND, SMALL, Model, read_model
 from resmlp_core.page import Section, write_page
@@ -12,24 +13,28 @@ SHOWN_POSITIONS = 40  # of a text model
 FILTERED_LAYERS = 4  # of an image model, whose rows are drawn as filters
 
 
-def inspect(checkpoint: str | Path, output: Path, positions: int | None = None) -> None:
+def inspect(checkpoint: str | Path, output: Path, positions: int | None = None, image: Path | None = None) -> None:
     """Draw and measure a checkpoint's layers: PNGs, inside.json, and index.html, which shows them all.
 
     Args:
         checkpoint: of fairseq or of a classifier's training run, or released weights: a file or a URL.
         output: the folder to write to; other files in it stay.
         positions: of a text model, how many are shown, from the first; 40 if not given.
+        image: of an image model, an image file to show under its patches.
 
     Raises:
-        UserError: it is not a checkpoint of a ResMLP, or ``positions`` does not apply to it.
+        UserError: it is not a checkpoint of a ResMLP, or ``positions`` or ``image`` does not apply to it.
     """
     model = read_model(checkpoint)
     if positions is not None and model.of_images:
         raise UserError(f"--positions is for models of text, and {checkpoint} is one of images")
     if positions is not None and positions < 2:
         raise UserError(f"--positions {positions} is too few; it takes two to read one another")
+    if image is not None and not model.of_images:
+        raise UserError(f"--image is for models of images, and {checkpoint} is one of text")
     most = max(len(layers[0].matrices["A"]) for layers in model.parts.values())
     shown = most if model.of_images else min(positions or SHOWN_POSITIONS, most)
+    explored = Section("Explore A", how_to_explore(model), html=explore(model, shown, image))
     measures = {part: [layer.measure(shown) for layer in layers] for part, layers in model.parts.items()}
     output.mkdir(parents=True, exist_ok=True)
     for name in PICTURES:  # another model's, which this one may not have
@@ -46,7 +51,7 @@ def inspect(checkpoint: str | Path, output: Path, positions: int | None = None) 
         "layers": measures,
     }
     write_json(output / "inside.json", content)
-    sections = [*draw(model, measures, shown, output), tabulate(measures, shown)]
+    sections = [explored, *draw(model, measures, shown, output), tabulate(measures, shown)]
     write_page(output / "index.html", f"Inside {Path(checkpoint).name}", describe(model), sections)
 
 
@@ -61,6 +66,16 @@ def describe(model: Model) -> dict[str, str]:
         "A": ", ".join(f"{part} {size} × {size}" for part, size in sizes.items()),
         "Before the mixers": model.pre_norm,
     }
+
+
+def how_to_explore(model: Model) -> str:
+    """Say how to read the part of the page that is explored."""
+    place = "patch" if model.grid else "position"
+    counted = "Patches are (row, column) and, like A, count from 0." if model.grid else "Positions count from 0."
+    return (
+        f"Choose a {place}. Its row of A writes it: how much of every {place} goes into it. Its column reads it: how "
+        f"much of it goes into every {place}. The dot marks it. {counted}"
+    )
 
 
 def draw(model: Model, measures: Measures, shown: int, output: Path) -> list[Section]:

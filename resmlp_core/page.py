@@ -34,12 +34,14 @@ class Section:
         text: how to read what follows.
         picture: a PNG.
         table: rows of cells, the first being the headings.
+        html: more, put in as it is.
     """
 
     title: str
     text: str
     picture: Path | None = None
     table: Sequence[Sequence[str]] = ()
+    html: str = ""
 
 
 def write_page(output: Path, title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> None:
@@ -81,4 +83,4 @@ def render(section: Section) -> str:
         head, *rows = (list(map(escape, row)) for row in section.table)
         html += f'<div class="wide"><table>\n<thead><tr><th>{"<th>".join(head)}</thead>\n<tbody>\n'
         html += "".join(f"<tr><td>{'<td>'.join(row)}\n" for row in rows) + "</tbody>\n</table></div>\n"
-    return html + "</section>\n"
+    return html + section.html + "</section>\n"

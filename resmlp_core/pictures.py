@@ -99,8 +99,7 @@ def draw_panels(layers: Layers, columns: int, finish: Callable[[Axes], None]) ->
     for part, of_part in layers.items():
         for number, matrix in of_part.items():
             ax = free.pop(0)
-            magnitudes = matrix[~matrix.isnan()].abs()
-            limit = magnitudes.kthvalue(math.ceil(0.99 * len(magnitudes))).values.item() or 1
+            limit = strongest(matrix)
             image = ax.imshow(matrix / limit, cmap=SIGNED, vmin=-1, vmax=1)
             name = f"{part}, layer {number}" if len(layers) > 1 else f"layer {number}"
             ax.set_title(f"{name} (±{limit:.2g})", fontsize="medium" if columns < 4 else "small")
@@ -110,6 +109,12 @@ def draw_panels(layers: Layers, columns: int, finish: Callable[[Axes], None]) ->
     bar = figure.colorbar(image, ax=figure.axes, shrink=max(0.25, 0.8 / rows), aspect=25, extend="both")
     bar.set_label("weight / the number in brackets", fontsize="small")
     return figure
+
+
+def strongest(matrix: Tensor) -> float:
+    """Return the magnitude at which the darkest colours of a heat map begin: the 99th percentile of what is no NaN."""
+    magnitudes = matrix[~matrix.isnan()].abs()
+    return magnitudes.kthvalue(math.ceil(0.99 * len(magnitudes))).values.item() or 1.0
 
 
 def draw_band(parts: Measures, output: Path) -> None:

@@ -1,7 +1,10 @@
 """Looking inside a classifier's checkpoint: of a training run, and of weights under others' names."""
 
+import base64
 import json
+import re
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -46,3 +49,25 @@ def test_released_weights(tmp_path, names):
     weights = to_release(peer.state_dict()) if names == "the release's" else peer.state_dict()
     torch.save(weights, tmp_path / "weights.pth")
     same_layers(create_model("resmlp_s12", tmp_path / "weights.pth"), tmp_path / "weights.pth")
+
+
+def test_the_page_of_s12_holds_a_in_16_bits_and_stays_under_three_megabytes(tmp_path):
+    """Noise is the worst that its pictures have to compress."""
+    model = randomise(create_model("resmlp_s12"))
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    inspect(tmp_path / "weights.pth", tmp_path / "inside")
+    page = (tmp_path / "inside" / "index.html").read_bytes()
+    assert len(page) < 3_000_000
+    content = json.loads(re.search(rb'<script type="application/json"[^>]*>(.*?)</script>', page)[1])
+    assert content["grid"] == [14, 14] and len(content["layers"]) == 12
+    for layer, packed in zip(model.layers, content["layers"], strict=True):
+        a = layer.cross_position.mixer.weight.detach().double().numpy()
+        stored = np.frombuffer(base64.b64decode(packed["weights"]), "<i2").reshape(196, 196) * packed["step"]
+        assert packed["step"] == abs(a).max() / 32767
+        assert abs(stored - a).max() <= packed["step"] / 2 * 1.0001
+
+
+def test_the_image_beside_a_is_cut_as_the_runs_evaluation_cuts_it(tmp_path):
+    images = write_images(tmp_path / "images", images=8)
+    run(main, *TINY, *PLAIN, f"data={images}", f"out={tmp_path / 'run'}", "epochs=1", "crop_pct=0.5")
+    assert read_model(tmp_path / "run" / "last.pth.tar").crop == 0.5
