@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m resmlp_vision.classify", description="Print the five most likely labels of each image."
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a file")
     add_model_arguments(parser)
     args = parser.parse_args()
     model = fold(load(args.model, args.checkpoint))
