@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/ready
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: demo translate demo-vision bench test lint clean
+.PHONY: demo translate demo-vision bench test lint clean help
 
 demo: $(READY)  ## write a corpus, train a ResMLP translator on it and score it, offline, in minutes
 	$(BIN)/python recipes/demo/grammar.py build/demo/corpus
@@ -28,10 +28,10 @@ bench: $(READY)  ## measure speed and memory beside fairseq, CTranslate2 and tim
 	$(BIN)/python benchmarks/floor.py
 	$(BIN)/python benchmarks/plot.py
 
-test: $(READY)
+test: $(READY)  ## run the whole suite
 	$(BIN)/python -m pytest
 
-lint: $(READY)
+lint: $(READY)  ## check style and types, with ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -45,3 +45,6 @@ $(READY): pyproject.toml
 
 clean:  ## remove .venv and what the demos made; models that you trained stay in build/
 	rm -rf .venv build/demo build/demo-vision
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

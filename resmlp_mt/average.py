@@ -52,8 +52,10 @@ def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m resmlp_mt.average", description="Average fairseq checkpoints.")
-    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE")
+    parser.add_argument(
+        "checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="of one model, as fairseq-train saves them"
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="where their average goes")
     args = parser.parse_args()
     state = average_checkpoints(args.checkpoints)
     write_checkpoint(args.output, state)

@@ -206,7 +206,7 @@ def show_table(out: Path) -> None:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m resmlp_mt.recipe", description="Run a recipe, from text to BLEU.")
-    parser.add_argument("recipe", type=Path, metavar="RECIPE.YAML")
+    parser.add_argument("recipe", type=Path, metavar="RECIPE.YAML", help="such as recipes/multi30k/recipe.yaml")
     parser.add_argument("--data", help="a folder of text or parquet files, or a hub data set (default: the recipe's)")
     parser.add_argument("--pair", help="languages, such as en-fr (default: the recipe's)")
     parser.add_argument("--arch", help="one of the recipe's architectures (default: its first)")

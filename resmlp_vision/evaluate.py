@@ -145,7 +145,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--train-split", help="of the probes' training images (default: train)")
     parser.add_argument("--k", type=int, nargs="+", help="nearest images that vote in --probe knn (default: 10 20)")
-    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=256, help="images at once, a process (default: %(default)s)")
     parser.add_argument(
         "--workers", type=int, help="of the data loader, a process (default: as many as the cores that it can have)"
     )
@@ -155,7 +155,7 @@ def parse_arguments() -> argparse.Namespace:
         default="high",
         help="of float32 products on a GPU: highest is float32 throughout (default: %(default)s, TF32)",
     )
-    parser.add_argument("--max-unreadable", type=int, default=100, help="images, before it gives up")
+    parser.add_argument("--max-unreadable", type=int, default=100, help="images, before it gives up (default: %(default)s)")
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument(
         "--out", type=Path, help="write the figures there as JSON; of --probe linear the folder of its training"
