@@ -155,7 +155,9 @@ def parse_arguments() -> argparse.Namespace:
         default="high",
         help="of float32 products on a GPU: highest is float32 throughout (default: %(default)s, TF32)",
     )
-    parser.add_argument("--max-unreadable", type=int, default=100, help="images, before it gives up (default: %(default)s)")
+    parser.add_argument(
+        "--max-unreadable", type=int, default=100, help="images, before it gives up (default: %(default)s)"
+    )
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument(
         "--out", type=Path, help="write the figures there as JSON; of --probe linear the folder of its training"
