@@ -70,7 +70,7 @@ def train_classifier() -> Callable[[], object]:
     """Make an update of a small classifier on 128 images, sized as the recipe for CIFAR-10 has it."""
     import vision_train
     from resmlp_vision.config import Config
-    from resmlp_vision.processes import join_processes
+    from resmlp_vision.distributed import join_processes
 
     device = join_processes("cpu")
     with tempfile.TemporaryDirectory() as folder:

@@ -30,14 +30,14 @@ from torch.nn.utils import prune
 
 from measure import in_turns, options, save, set_up
 from resmlp_core import ChannelMLP, CrossPositionLinear, PackedLinear, fold
-from resmlp_core.pictures import save as save_figure
+from resmlp_core.inspect.plots import save as save_figure
 from resmlp_mt.score import read_lines, score
 from resmlp_mt.translate import load as load_hub
-from resmlp_vision.classifiers import load_trained
 from resmlp_vision.config import RunConfig
-from resmlp_vision.data import count_classes, open_dataset, validation_loader
+from resmlp_vision.data.datasets import count_classes, open_dataset, validation_loader
+from resmlp_vision.distributed import join_processes
 from resmlp_vision.evaluate import evaluate
-from resmlp_vision.processes import join_processes
+from resmlp_vision.models.loading import load_trained
 
 SHARES = (0.5, 0.8, 0.9, 0.95)  # of the weights, that go
 PRUNED = {"A": "A", "BC": "B and C", "ABC": "A, B and C"}

@@ -27,7 +27,7 @@ import resmlp_vision
 import vision_infer
 from measure import in_turns, options, save, set_up, synchronise
 from resmlp_core import PackedLinear, fold
-from resmlp_core.environment import keep_memory
+from resmlp_core.common.environment import keep_memory
 
 SIDE = {"cpu": 2048, "cuda": 8192}
 COPIED = 2**28  # numbers in the large copy: 1 GB, far more than a cache holds

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from resmlp_core.files import write_json
+from resmlp_core.common.files import write_json
 
 OUT = Path("build/benchmarks")
 Contenders = Mapping[str, Callable[[], object]]

@@ -26,7 +26,7 @@ from fairseq.trainer import Trainer
 import resmlp_mt  # noqa: F401  registers the model
 from measure import options, save, set_up, summarise
 from resmlp_core import by_onednn
-from resmlp_core.environment import keep_memory
+from resmlp_core.common.environment import keep_memory
 
 # By name: width, hidden width, layers of either side, heads, vocabulary, tokens a batch.
 SIZES = {"base": (512, 2048, 6, 8, 32000, 2048), "tiny": (128, 256, 4, 4, 10000, 4096)}

@@ -22,7 +22,7 @@ from PIL import Image
 from measure import options, save, summarise
 from resmlp_core import by_onednn
 from resmlp_vision.config import Config
-from resmlp_vision.processes import join_processes, leave_processes
+from resmlp_vision.distributed import join_processes, leave_processes
 from resmlp_vision.train import SupervisedTrainer
 
 PEER = "timm's resmlp_12_224"

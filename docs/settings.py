@@ -14,7 +14,7 @@ from typing import Any
 
 import omegaconf
 
-from resmlp_mt.clean import Rules
+from resmlp_mt.data.cleaning import Rules
 from resmlp_mt.recipe import Recipe
 from resmlp_vision.config import Config, DINOConfig, RunConfig
 

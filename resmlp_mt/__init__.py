@@ -7,7 +7,7 @@ optimiser ``muon`` with fairseq.
 import logging
 import warnings
 
-import resmlp_core.environment
+import resmlp_core.common.environment
 
 # Importing fairseq configures logging, down to DEBUG, unless that is done already, as in fairseq's own commands.
 done_already = logging.NullHandler()
@@ -16,10 +16,10 @@ with warnings.catch_warnings(action="ignore", category=FutureWarning):  # that P
     import fairseq  # noqa: F401
 logging.root.removeHandler(done_already)
 
-import resmlp_core.checkpoint  # noqa: E402, F401  lets in the types that fairseq keeps in its checkpoints
+import resmlp_core.common.checkpoint  # noqa: E402, F401  lets in the types that fairseq keeps in its checkpoints
 from resmlp_mt import muon, patches  # noqa: E402, F401
-from resmlp_mt.language_model import ResMLPLanguageModel  # noqa: E402
-from resmlp_mt.model import ResMLPModel  # noqa: E402
+from resmlp_mt.models.resmlp import ResMLPModel  # noqa: E402
+from resmlp_mt.models.resmlp_lm import ResMLPLanguageModel  # noqa: E402
 
 patches.install()
 

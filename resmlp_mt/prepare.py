@@ -24,10 +24,10 @@ from typing import Any, TextIO
 import sentencepiece
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from resmlp_core.files import UserError, alone_in, remove, replacing, reporting, write_json
-from resmlp_mt.binary import write_dataset
-from resmlp_mt.clean import Duplicates, Rules
-from resmlp_mt.corpus import count_bytes, count_pairs, digest, fingerprint, read_pairs
+from resmlp_core.common.files import UserError, alone_in, remove, replacing, reporting, write_json
+from resmlp_mt.data.binarized import write_dataset
+from resmlp_mt.data.cleaning import Duplicates, Rules
+from resmlp_mt.data.corpus import count_bytes, count_pairs, digest, fingerprint, read_pairs
 
 SPLITS = ("valid", "test", "train")  # the small ones first, so that what is wrong with the data shows at once
 VOCABULARY_SENTENCES = 1_000_000  # a larger corpus is sampled: memory stays bounded, and more would change little
@@ -81,7 +81,7 @@ def prepare(
     same bytes, whatever the number of workers.
 
     Args:
-        data: a folder or a data set on the hub, as for ``resmlp_mt.corpus.read_pairs``.
+        data: a folder or a data set on the hub, as for ``resmlp_mt.data.corpus.read_pairs``.
         source_lang: the language to translate from, as the data call it.
         target_lang: the language to translate to.
         vocab_size: entries of the joint vocabulary, counting fairseq's four special ones.

@@ -18,11 +18,11 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from resmlp_core.files import UserError, reporting
-from resmlp_core.inspection import SHOWN_POSITIONS
-from resmlp_mt.clean import Rules
+from resmlp_core.common.files import UserError, reporting
+from resmlp_core.inspect.report import SHOWN_POSITIONS
+from resmlp_mt.data.cleaning import Rules
+from resmlp_mt.pipeline.run import STAGES, Run
 from resmlp_mt.prepare import NORMALIZATIONS
-from resmlp_mt.stages import STAGES, Run
 
 TOKENIZED = (None, "moses", "split compounds")
 PRECISIONS = ("highest", "high")
@@ -40,7 +40,7 @@ class Recipe:
 
     Args:
         pair: the languages, such as ``en-de``.
-        data: a folder or a data set of the hub, as for ``resmlp_mt.corpus.read_pairs``; or a mapping from pairs to
+        data: a folder or a data set of the hub, as for ``resmlp_mt.data.corpus.read_pairs``; or a mapping from pairs to
             these; None leaves it to ``--data``.
         vocab_size: entries of the joint vocabulary.
         average: how many of the last checkpoints to average; of several numbers validation BLEU picks one.

@@ -17,8 +17,8 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.significance import PairedTest
 
-from resmlp_core.files import UserError, reporting
-from resmlp_mt.corpus import lines_of, one_line
+from resmlp_core.common.files import UserError, reporting
+from resmlp_mt.data.corpus import lines_of, one_line
 
 COMET = "Unbabel/wmt22-comet-da"
 

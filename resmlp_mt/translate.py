@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from resmlp_core.files import UserError, output_is_lost, reporting
-from resmlp_mt.model import ResMLPModel
+from resmlp_core.common.files import UserError, output_is_lost, reporting
+from resmlp_mt.models.resmlp import ResMLPModel
+from resmlp_mt.models.translator import Translator
 from resmlp_mt.prepare import refuse_unusable_name
-from resmlp_mt.translator import Translator
 
 
 def load(folder: Path) -> Translator:

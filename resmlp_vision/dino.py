@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrizations import weight_norm
 
-from resmlp_core.files import UserError, reporting
-from resmlp_vision.classifiers import build
+from resmlp_core.common.files import UserError, reporting
 from resmlp_vision.config import DINOConfig
-from resmlp_vision.data import Images, StreamedImages, views_loader
-from resmlp_vision.model import ResMLP
+from resmlp_vision.data.datasets import Images, StreamedImages, views_loader
+from resmlp_vision.models.loading import build
+from resmlp_vision.models.resmlp import ResMLP
+from resmlp_vision.models.weights import crop_positions, mixes_linearly
 from resmlp_vision.probes import extract_features, measure_knn
 from resmlp_vision.train import Trainer, run_command
-from resmlp_vision.weights import crop_positions, mixes_linearly
 
 NEIGHBOURS = 20  # of the k-NN classification that validates
 CENTER_MOMENTUM = 0.9  # of the mean that is subtracted from the teacher's output

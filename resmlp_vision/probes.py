@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from lightly.utils.benchmarking import knn_predict
 from torch import Tensor
 
-from resmlp_core.checkpoint import read_checkpoint
-from resmlp_core.files import UserError, write_json
-from resmlp_vision.classifiers import load, options_in
+from resmlp_core.common.checkpoint import read_checkpoint
+from resmlp_core.common.files import UserError, write_json
 from resmlp_vision.config import Config, read_config
-from resmlp_vision.data import count_classes, open_dataset, validation_loader
+from resmlp_vision.data.datasets import count_classes, open_dataset, validation_loader
+from resmlp_vision.distributed import agree_on_data
 from resmlp_vision.evaluate import apply_to_images, join_as, read_images_as
-from resmlp_vision.processes import agree_on_data
+from resmlp_vision.models.loading import load, options_in
 from resmlp_vision.train import SupervisedTrainer, train
 
 TEMPERATURE = 0.07  # of the votes of the nearest images

@@ -31,12 +31,10 @@ from timm.utils import (
 )
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from resmlp_core.checkpoint import read_checkpoint
-from resmlp_core.files import UserError, alone_in, replacing, reporting
-from resmlp_vision.checkpoints import LAST, Saver, resume
-from resmlp_vision.classifiers import build, options_in
+from resmlp_core.common.checkpoint import read_checkpoint
+from resmlp_core.common.files import UserError, alone_in, replacing, reporting
 from resmlp_vision.config import FREE, FREE_WITH_LABELS, OF_A_MACHINE, Config, RunConfig, Settings, read_config
-from resmlp_vision.data import (
+from resmlp_vision.data.datasets import (
     Images,
     StreamedImages,
     count_classes,
@@ -44,11 +42,13 @@ from resmlp_vision.data import (
     training_loader,
     validation_loader,
 )
+from resmlp_vision.distributed import agree, agree_on_data, join_processes, leave_processes, use_precision
 from resmlp_vision.evaluate import evaluate
-from resmlp_vision.loader_watch import LoaderWatch
-from resmlp_vision.processes import agree, agree_on_data, join_processes, leave_processes, use_precision
-from resmlp_vision.records import Record, Records, score
-from resmlp_vision.tasks import create_task
+from resmlp_vision.models.loading import build, options_in
+from resmlp_vision.training.checkpoints import LAST, Saver, resume
+from resmlp_vision.training.epoch_log import Record, Records, score
+from resmlp_vision.training.loader_watch import LoaderWatch
+from resmlp_vision.training.tasks import create_task
 
 METRICS = {"loss": "val_loss", "top1": "top1", "top5": "top5"}  # names in a validation, and in a record
 CHECK_EVERY = 20  # updates between looks at the loss, each of which waits for the GPU

@@ -9,9 +9,9 @@ import argparse
 import logging
 from pathlib import Path
 
-from resmlp_core.files import reporting, write_json
+from resmlp_core.common.files import reporting, write_json
 from resmlp_vision.config import Config, read_config
-from resmlp_vision.processes import leave_processes
+from resmlp_vision.distributed import leave_processes
 from resmlp_vision.train import SupervisedTrainer, train
 
 RECIPE = Path(__file__).with_name("ablations.yaml")

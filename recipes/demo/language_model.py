@@ -19,13 +19,13 @@ import torch
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from resmlp_core.checkpoint import count_parameters, read_checkpoint
-from resmlp_core.files import UserError, alone_in, replacing, reporting, write_json
-from resmlp_mt.host import run_fairseq
-from resmlp_mt.pictures import read_curve
+from resmlp_core.common.checkpoint import count_parameters, read_checkpoint
+from resmlp_core.common.files import UserError, alone_in, replacing, reporting, write_json
+from resmlp_mt.pipeline.fairseq_process import run_fairseq
+from resmlp_mt.pipeline.learning_curve import read_curve
+from resmlp_mt.pipeline.run import announce, arguments, is_trained, run_fairseq_train, updates_of
 from resmlp_mt.prepare import prepare
 from resmlp_mt.recipe import OWN_TRAIN_OPTIONS
-from resmlp_mt.stages import announce, arguments, is_trained, run_fairseq_train, updates_of
 
 SENTENCES = {"sample-break-mode": "eos", "tokens-per-sample": 64, "num-workers": 0}
 TRAIN: dict[str, Any] = {

@@ -7,7 +7,7 @@ from PIL import Image
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
 
-from resmlp_core.files import replacing
+from resmlp_core.common.files import replacing
 
 
 def write_digits(folder: Path) -> None:

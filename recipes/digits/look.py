@@ -7,9 +7,9 @@ import torch
 from sklearn.metrics import ConfusionMatrixDisplay  # type: ignore[import-untyped]
 from timm.data import create_transform, resolve_model_data_config
 
-from resmlp_core.pictures import draw_filters, save
-from resmlp_vision.classifiers import load_trained
-from resmlp_vision.images import open_rgb
+from resmlp_core.inspect.plots import draw_filters, save
+from resmlp_vision.data.image_io import open_rgb
+from resmlp_vision.models.loading import load_trained
 
 
 def look(data: Path, run: Path) -> None:

@@ -22,11 +22,11 @@ import torch
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from resmlp_core.files import UserError, alone_in, remove, reporting, write_json
-from resmlp_core.pictures import save
-from resmlp_mt.pictures import read_curve
+from resmlp_core.common.files import UserError, alone_in, remove, reporting, write_json
+from resmlp_core.inspect.plots import save
+from resmlp_mt.pipeline.learning_curve import read_curve
+from resmlp_mt.pipeline.run import STAGES, Run, run_fairseq_train
 from resmlp_mt.recipe import choose_data, read_recipe
-from resmlp_mt.stages import STAGES, Run, run_fairseq_train
 
 RECIPE = Path(__file__).with_name("recipe.yaml")
 CONFIGS = Path(__file__).with_name("comparison.yaml")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from resmlp_core.environment import SPINS
+from resmlp_core.common.environment import SPINS
 
 ROOT = Path(__file__).parents[2]
 VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
@@ -96,7 +96,7 @@ def test_a_fairseq_program_of_a_recipe_gets_both(tmp_path, keep):
         f"{RESIDENT}\nimport os\nprint(kept(), os.environ['GOMP_SPINCOUNT'])"
     )
     run = f"run_fairseq('probe', [], print, keep_memory={keep})"
-    line = [sys.executable, "-c", f"from resmlp_mt.host import run_fairseq; {run}"]
+    line = [sys.executable, "-c", f"from resmlp_mt.pipeline.fairseq_process import run_fairseq; {run}"]
     found_first = environment(PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
     done = subprocess.run(line, env=found_first, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(keep), SPINS]

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from resmlp_core.explorer import IMAGE_SIDE, picture
-from resmlp_core.pictures import SIGNED, strongest
+from resmlp_core.inspect.explorer import IMAGE_SIDE, picture
+from resmlp_core.inspect.plots import SIGNED, strongest
 
 from .test_inspection import layers, look, text_weights
 

@@ -14,10 +14,11 @@ from unittest import mock
 import pytest
 import torch
 
-from resmlp_core import Affine, ChannelMLP, ConvolvedMixer, CrossPositionLinear, ResMLPLayer, pictures
-from resmlp_core.__main__ import main
-from resmlp_core.inside import read_model
-from resmlp_core.inspection import inspect
+from resmlp_core import Affine, ChannelMLP, ConvolvedMixer, CrossPositionLinear, ResMLPLayer
+from resmlp_core.inspect import plots as pictures
+from resmlp_core.inspect.__main__ import main
+from resmlp_core.inspect.matrices import read_model
+from resmlp_core.inspect.report import inspect
 
 from .test_layer import randomise
 
@@ -284,7 +285,7 @@ def test_a_full_disk_leaves_nothing_in_half(tmp_path):
 
 def test_the_extra_is_named_where_matplotlib_is_missing(tmp_path):
     torch.save(layers(1), tmp_path / "model.pt")
-    line = "import sys; sys.modules['matplotlib'] = None; from resmlp_core.__main__ import main; main()"
+    line = "import sys; sys.modules['matplotlib'] = None; from resmlp_core.inspect.__main__ import main; main()"
     arguments = [str(tmp_path / "model.pt"), "-o", str(tmp_path / "inside")]
     done = subprocess.run([sys.executable, "-c", line, *arguments], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1

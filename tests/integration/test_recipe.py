@@ -27,13 +27,13 @@ from sacrebleu.metrics.bleu import BLEU
 from tqdm import tqdm
 
 import resmlp_mt  # noqa: F401  lets the options in checkpoints load
-from resmlp_core import files
-from resmlp_core.files import UserError, alone_in, remove
-from resmlp_mt import stages
+from resmlp_core.common import files
+from resmlp_core.common.files import UserError, alone_in, remove
 from resmlp_mt.average import average_checkpoints
+from resmlp_mt.pipeline import run as stages
+from resmlp_mt.pipeline.run import Run, share_batch, updates_of
 from resmlp_mt.recipe import choose_data, main, read_recipe
 from resmlp_mt.score import read_hypotheses
-from resmlp_mt.stages import Run, share_batch, updates_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -521,7 +521,8 @@ def test_a_program_of_fairseqs_ends_with_who_started_it(tmp_path):
     hold = "import fcntl, os, time\nfcntl.flock(os.open({!r}, os.O_RDONLY), fcntl.LOCK_EX)\n"
     hold += "print('holds', flush=True)\ntime.sleep(60)\n"
     (tmp_path / "fairseq_cli" / "wait.py").write_text(hold.format(str(tmp_path)))
-    line = "from resmlp_mt.host import run_fairseq; run_fairseq('wait', [], lambda text: print(text, flush=True))"
+    line = "from resmlp_mt.pipeline.fairseq_process import run_fairseq; "
+    line += "run_fairseq('wait', [], lambda text: print(text, flush=True))"
     found_first = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     with subprocess.Popen([sys.executable, "-c", line], env=found_first, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout.readline() == "holds\n"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sacrebleu import corpus_bleu
 
-from resmlp_mt.pictures import read_curve
+from resmlp_mt.pipeline.learning_curve import read_curve
 
 from .commands import PLUGIN, fail, finish, in_this_process, logged, run, start, texts, weights
 

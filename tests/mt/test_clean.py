@@ -10,8 +10,8 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resmlp_core.files import UserError
-from resmlp_mt.clean import Duplicates, Rules, badly_encoded, has_text
+from resmlp_core.common.files import UserError
+from resmlp_mt.data.cleaning import Duplicates, Rules, badly_encoded, has_text
 from resmlp_mt.prepare import NORMALIZATIONS, main, normalizer
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from fairseq import checkpoint_utils
 
-from resmlp_core.files import UserError
-from resmlp_core.inside import read_model
-from resmlp_core.inspection import inspect
+from resmlp_core.common.files import UserError
+from resmlp_core.inspect.matrices import read_model
+from resmlp_core.inspect.report import inspect
 
 from .conftest import SMALL, every_variant, make_model, small_model, variant
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from resmlp_mt.decoder import ResMLPDecoderLayer
-from resmlp_mt.encoder import ResMLPEncoderLayer
+from resmlp_mt.models.decoder import ResMLPDecoderLayer
+from resmlp_mt.models.encoder import ResMLPEncoderLayer
 
 from .conftest import collate, make_dictionary, make_model, small_model
 
@@ -55,8 +55,8 @@ def test_what_is_done_without_asking_changes_nothing(left, monkeypatch):
     full = torch.tensor([[5, 6, EOS], [7, 8, EOS]])  # no padding at all
     for tokens, before in ((src, prev), (full, full)):
         with monkeypatch.context() as patch:
-            patch.setattr("resmlp_mt.left_padding.possible", lambda condition: True)
-            patch.setattr("resmlp_mt.encoder.possible", lambda condition: True)
+            patch.setattr("resmlp_mt.models.left_padding.possible", lambda condition: True)
+            patch.setattr("resmlp_mt.models.encoder.possible", lambda condition: True)
             blind = model(tokens, None, before)[0]
         torch.testing.assert_close(blind, model(tokens, None, before)[0], rtol=1e-6, atol=1e-6)
 

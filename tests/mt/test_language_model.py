@@ -19,7 +19,7 @@ from torch import nn
 
 import resmlp_mt
 from resmlp_core import Affine, CrossPositionLinear
-from resmlp_mt.language_model import NOT_IN_LANGUAGE_MODEL, ResMLPLanguageModelConfig
+from resmlp_mt.models.resmlp_lm import NOT_IN_LANGUAGE_MODEL, ResMLPLanguageModelConfig
 
 from .conftest import VARIANTS, WORDS, collate, every_variant, make_dictionary, randomise, small_model
 

@@ -14,9 +14,10 @@ from fairseq.quantization_utils import quantize_model_scalar
 from torch import nn
 
 import resmlp_mt
-from resmlp_core import Affine, CrossPositionLinear, onednn
-from resmlp_mt.model import ResMLPModel
-from resmlp_mt.options import NOT_IN_RESMLP
+from resmlp_core import Affine, CrossPositionLinear
+from resmlp_core.layers import onednn
+from resmlp_mt.models.options import NOT_IN_RESMLP
+from resmlp_mt.models.resmlp import ResMLPModel
 
 from .conftest import make_dictionary, make_model, small_model
 

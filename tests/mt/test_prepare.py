@@ -28,11 +28,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tqdm import tqdm
 
-from resmlp_core import files
-from resmlp_core.files import UserError, alone_in, replacing
-from resmlp_mt import binary
+from resmlp_core.common import files
+from resmlp_core.common.files import UserError, alone_in, replacing
 from resmlp_mt import prepare as module
-from resmlp_mt.corpus import one_line
+from resmlp_mt.data import binarized as binary
+from resmlp_mt.data.corpus import one_line
 from resmlp_mt.prepare import main, prepare
 
 from .conftest import largest_file

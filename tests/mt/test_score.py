@@ -10,8 +10,8 @@ import pytest
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from resmlp_core.files import UserError
-from resmlp_mt.corpus import read_pairs
+from resmlp_core.common.files import UserError
+from resmlp_mt.data.corpus import read_pairs
 from resmlp_mt.score import (
     compare,
     main,

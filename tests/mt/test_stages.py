@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from resmlp_core.files import UserError
-from resmlp_mt import stages
-from resmlp_mt.recipe import read_recipe
-from resmlp_mt.stages import (
+from resmlp_core.common.files import UserError
+from resmlp_mt.pipeline import run as stages
+from resmlp_mt.pipeline.run import (
     Run,
     arguments,
     commit,
@@ -20,6 +19,7 @@ from resmlp_mt.stages import (
     newest_checkpoints,
     run_fairseq_train,
 )
+from resmlp_mt.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from resmlp_core.files import UserError
+from resmlp_core.common.files import UserError
 from resmlp_vision.config import LIMITS, Config, DINOConfig, read_config
-from resmlp_vision.data import Images, read_folder
+from resmlp_vision.data.datasets import Images, read_folder
 from resmlp_vision.train import main
 
 from .runs import TINY, fail, read_log, run, write_images

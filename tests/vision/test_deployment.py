@@ -8,8 +8,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 import resmlp_core
 import resmlp_vision  # noqa: F401  registers the models
-from resmlp_vision.position_mixers import POSITION_MIXERS
-from resmlp_vision.variants import VARIANTS
+from resmlp_vision.models.position_mixers import POSITION_MIXERS
+from resmlp_vision.models.registry import VARIANTS
 
 TINY = {"depth": 2, "embed_dim": 16, "img_size": 32, "patch_size": 8, "num_classes": 5}
 FORMS = [

@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from resmlp_core.checkpoint import read_checkpoint
+from resmlp_core.common.checkpoint import read_checkpoint
 from resmlp_vision import classify, create_model, dino, evaluate, train
-from resmlp_vision.classifiers import load_trained
 from resmlp_vision.config import DINOConfig, read_config
 from resmlp_vision.dino import DINOTrainer, MultiCrop
+from resmlp_vision.distributed import join_processes
+from resmlp_vision.models.loading import load_trained
+from resmlp_vision.models.weights import crop_positions
 from resmlp_vision.probes import measure_knn
-from resmlp_vision.processes import join_processes
-from resmlp_vision.weights import crop_positions
 
 from .runs import TINY, fail, read_log, run, write_images
 

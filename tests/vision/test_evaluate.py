@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from timm.data import RealLabelsImagenet, create_transform
 
-from resmlp_core.files import UserError
+from resmlp_core.common.files import UserError
 from resmlp_vision import create_model, evaluate, train
-from resmlp_vision.classifiers import load_trained
 from resmlp_vision.config import Config
-from resmlp_vision.data import UNREADABLE, Images, StreamedImages, Unreadable, count_classes, open_dataset
-from resmlp_vision.images import open_rgb
-from resmlp_vision.processes import join_processes
+from resmlp_vision.data.datasets import UNREADABLE, Images, StreamedImages, Unreadable, count_classes, open_dataset
+from resmlp_vision.data.image_io import open_rgb
+from resmlp_vision.distributed import join_processes
+from resmlp_vision.models.loading import load_trained
 
 from .runs import TINY, fail, read_log, run, start, write_images
 

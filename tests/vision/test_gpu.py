@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from resmlp_core import fold
-from resmlp_core.checkpoint import read_checkpoint
+from resmlp_core.common.checkpoint import read_checkpoint
 from resmlp_vision import create_model, evaluate
 from resmlp_vision.config import Config, read_config
-from resmlp_vision.processes import join_processes, leave_processes
+from resmlp_vision.distributed import join_processes, leave_processes
 from resmlp_vision.train import SupervisedTrainer, main
 
 from .runs import TINY, run, write_images

@@ -9,8 +9,8 @@ import pytest
 import timm
 import torch
 
-from resmlp_core.inside import read_model
-from resmlp_core.inspection import inspect
+from resmlp_core.inspect.matrices import read_model
+from resmlp_core.inspect.report import inspect
 from resmlp_vision import create_model
 from resmlp_vision.train import main
 

@@ -13,12 +13,12 @@ from timm.models import adapt_input_conv
 from torch.utils.flop_counter import FlopCounterMode
 
 import resmlp_core
-from resmlp_core.checkpoint import read_checkpoint
+from resmlp_core.common.checkpoint import read_checkpoint
 from resmlp_vision import create_model
-from resmlp_vision.model import ResMLP, StochasticDepth
-from resmlp_vision.position_mixers import POSITION_MIXERS
-from resmlp_vision.variants import RELEASED
-from resmlp_vision.weights import fit_weights, load_checkpoint, load_weights, resizing, to_timm
+from resmlp_vision.models.position_mixers import POSITION_MIXERS
+from resmlp_vision.models.registry import RELEASED
+from resmlp_vision.models.resmlp import ResMLP, StochasticDepth
+from resmlp_vision.models.weights import fit_weights, load_checkpoint, load_weights, resizing, to_timm
 
 TINY = {"depth": 2, "embed_dim": 16, "img_size": 32, "patch_size": 8, "num_classes": 5}
 # millions of parameters and 10⁹ multiply-adds, as printed by the paper

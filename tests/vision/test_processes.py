@@ -12,10 +12,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from resmlp_core.checkpoint import read_checkpoint
-from resmlp_core.files import UserError
-from resmlp_vision import processes
-from resmlp_vision.processes import available_cores, granted_cores, join_processes, leave_processes, use_precision
+from resmlp_core.common.checkpoint import read_checkpoint
+from resmlp_core.common.files import UserError
+from resmlp_vision import distributed as processes
+from resmlp_vision.distributed import available_cores, granted_cores, join_processes, leave_processes, use_precision
 from resmlp_vision.train import main
 
 from .runs import TINY, finish, read_log, run, start_two, torchrun, write_images

@@ -23,16 +23,16 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from timm.data.auto_augment import AugmentOp, RandAugment
 
-from resmlp_core.checkpoint import read_checkpoint
-from resmlp_core.inspection import inspect
+from resmlp_core.common.checkpoint import read_checkpoint
+from resmlp_core.inspect.report import inspect
 from resmlp_vision import create_model, evaluate
-from resmlp_vision.checkpoints import Saver
-from resmlp_vision.classifiers import load_trained
 from resmlp_vision.config import Config, read_config
-from resmlp_vision.data import Images, open_dataset
-from resmlp_vision.processes import join_processes
-from resmlp_vision.tasks import HardDistillationTask
+from resmlp_vision.data.datasets import Images, open_dataset
+from resmlp_vision.distributed import join_processes
+from resmlp_vision.models.loading import load_trained
 from resmlp_vision.train import SupervisedTrainer, main
+from resmlp_vision.training.checkpoints import Saver
+from resmlp_vision.training.tasks import HardDistillationTask
 
 from .runs import PLAIN, TINY, fail, finish, read_log, run, start, write_images
 
@@ -389,7 +389,7 @@ def test_a_teacher_sees_images_by_its_own_mean_and_deviation(std, monkeypatch):
 
 def test_a_loader_that_keeps_the_training_waiting_is_told_once(images, tmp_path, monkeypatch):
     settings = (*TINY, f"data={images}", "workers=1", "batch_size=2")
-    monkeypatch.setattr("resmlp_vision.loader_watch.LOOK_FOR", 0.2)
+    monkeypatch.setattr("resmlp_vision.training.loader_watch.LOOK_FOR", 0.2)
     with monkeypatch.context() as patch:
         slow = Images.__getitem__
         patch.setattr(Images, "__getitem__", lambda self, index: time.sleep(0.05) or slow(self, index))
@@ -401,7 +401,7 @@ def test_a_loader_that_keeps_the_training_waiting_is_told_once(images, tmp_path,
 
 
 def test_the_loader_has_as_many_processes_as_the_cores_that_the_training_can_have(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("resmlp_vision.data.available_cores", lambda: 3)
+    monkeypatch.setattr("resmlp_vision.data.datasets.available_cores", lambda: 3)
     for workers, processes in (("null", 3), (1, 1), (0, 0)):
         settings = config(f"data={images}", f"out={tmp_path}", f"workers={workers}")
         trainer = SupervisedTrainer(settings, join_processes("cpu"))

@@ -1,0 +1,1 @@
+"""What translation and vision share: errors, files, checkpoints, settings, the environment."""

@@ -1,0 +1,1 @@
+"""What training has made of a model: measured, drawn, and shown on a page."""

@@ -1,0 +1,1 @@
+"""The paper's layer and its parts, in PyTorch alone."""

@@ -1,0 +1,140 @@
+"""Absorbing what stands before and after the linear layers into them, for inference (paper, section 2)."""
+
+import copy
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resmlp_core.layers.affine import Affine, Norm
+from resmlp_core.layers.channel_mlp import ChannelMLP
+from resmlp_core.layers.convolution import ConvolvedMixer
+from resmlp_core.layers.cross_position import CrossPositionLinear, PositionCache
+from resmlp_core.layers.packed_linear import PackedLinear
+
+Model = TypeVar("Model", bound=nn.Module)
+ROWS = 512  # hidden units of so many positions stay in a processor's cache
+
+
+def fold(model: Model) -> Model:
+    """Copy a model for inference, with every Aff absorbed that stands beside a linear layer.
+
+    Of the two around A, which mixes positions and not channels, one scale of the channels stays. What has a method
+    ``fold_`` absorbs its own: the layers, the classifier, the translation model. Mixers other than A keep theirs.
+
+    Args:
+        model: any that has ``ResMLPLayer`` in it. It stays as it is.
+
+    Returns:
+        A model of equal logits, in evaluation mode. What comes before them, such as the encoder's output, lacks the Aff
+        that is absorbed after it, and the parameters are not those of the original by name or value.
+    """
+    folded = copy.deepcopy(model)
+    folded.eval()  # in training LayerDrop would hide layers from fold_
+    fold_(folded)
+    folded.eval()  # the modules that fold_ has put in
+    return folded
+
+
+def fold_(model: nn.Module) -> None:
+    """Do what ``fold`` does to the model itself; parts that are folded already stay."""
+    for module in list(model.modules()):
+        absorb = getattr(module, "fold_", None)
+        if absorb is not None and not getattr(module, "folded", False):
+            absorb()
+            module.folded = True  # type: ignore[assignment]
+    model.requires_grad_(False)
+
+
+@torch.no_grad()
+def absorb_before(norm: Norm, *linears: nn.Linear) -> nn.Module:
+    """Absorb α and β of what stands before linear layers: W (α ⊙ x + β) + b = (W Diag(α)) x + (W β + b).
+
+    Args:
+        norm: α and β after no normalisation, or after LayerNorm's.
+        linears: all that read its output; they are changed.
+
+    Returns:
+        What stays of ``norm``: nothing of Aff, the normalisation of LayerNorm.
+    """
+    alpha, beta = scale_and_shift(norm)
+    for linear in linears:
+        bias = linear.weight @ beta
+        linear.bias = nn.Parameter(bias if linear.bias is None else bias + linear.bias)
+        linear.weight = nn.Parameter(linear.weight * alpha)  # a new one: other layers may share the old
+    if isinstance(norm, nn.LayerNorm):
+        return nn.LayerNorm(norm.normalized_shape, norm.eps, elementwise_affine=False)
+    return nn.Identity()
+
+
+@torch.no_grad()
+def absorb_after(linear: nn.Linear, post: Affine) -> None:
+    """Absorb the Aff that stands after a linear layer: α ⊙ (W x + b) + β = (Diag(α) W) x + (α ⊙ b + β)."""
+    linear.bias = nn.Parameter(post.beta.clone() if linear.bias is None else post(linear.bias))
+    linear.weight = nn.Parameter(post.alpha.unsqueeze(1) * linear.weight)
+
+
+def scale_and_shift(norm: Norm) -> tuple[Tensor, Tensor]:
+    """Return α and β of Aff or LayerNorm, each ``(dim,)``."""
+    return (norm.alpha, norm.beta) if isinstance(norm, Affine) else (norm.weight, norm.bias)
+
+
+class FoldedCrossPosition(nn.Module):
+    """X + A (γ ⊙ X + δ) + P, with the Affs on both sides of A as one before it.
+
+    Aff'(A Aff(X) + b) = A (α'α ⊙ X + α'β) + (b α'ᵀ + β'), where the primes are the post-Aff's.
+
+    Args:
+        pre: Aff; or LayerNorm, where γ and δ come after its normalisation.
+        mixer: A, with a convolution beside it or without; it is used without its bias.
+        post: the second Aff.
+    """
+
+    @torch.no_grad()
+    def __init__(self, pre: Norm, mixer: CrossPositionLinear | ConvolvedMixer, post: Affine) -> None:
+        super().__init__()
+        alpha, beta = scale_and_shift(pre)
+        self.scale = nn.Parameter(post.alpha * alpha)
+        self.shift = nn.Parameter(post.alpha * beta)
+        self.eps = pre.eps if isinstance(pre, nn.LayerNorm) else None
+        offset = post.beta.unsqueeze(0)
+        linear = mixer.mixer if isinstance(mixer, ConvolvedMixer) else mixer
+        if linear.bias is not None:
+            offset = torch.addcmul(offset, post.alpha, linear.bias.unsqueeze(1))  # (positions, channels)
+        self.offset = nn.Parameter(offset.unsqueeze(1))
+        self.mixer = mixer
+        linear.bias = None
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
+        """Map ``(T, B, dim)`` to ``(T, B, dim)``; mask and cache are those of ``CrossPositionLinear``."""
+        first = cache.length if cache is not None and self.offset.size(0) > 1 else 0
+        if self.eps is None:
+            inputs = torch.addcmul(self.shift, self.scale, x)
+        else:
+            inputs = F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
+        mixed = self.mixer(inputs, padding_mask=padding_mask, cache=cache)
+        return mixed.to(x.dtype).add_(x).add_(self.offset[first : first + x.size(0)])
+
+
+class FoldedCrossChannel(nn.Module):
+    """Z + C GELU(B n(Z)), with both Affs in B and C; n is LayerNorm's normalisation, or nothing.
+
+    On a CPU, block by block of positions: the hidden units, four times the channels, then never leave the cache.
+    """
+
+    def __init__(self, pre: Norm, mixer: ChannelMLP, post: Affine) -> None:
+        super().__init__()
+        self.pre = absorb_before(pre, mixer.fc1)
+        absorb_after(mixer.fc2, post)
+        mixer.fc1, mixer.fc2 = PackedLinear(mixer.fc1), PackedLinear(mixer.fc2)
+        self.mixer = mixer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., dim)`` to ``(..., dim)``."""
+        if torch.jit.is_scripting() or not isinstance(x, Tensor):  # torch.fx hands in what is no tensor
+            return x + self.mixer(self.pre(x))
+        if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return x + self.mixer(self.pre(x))
+        blocks = x.reshape(-1, x.size(-1)).split(ROWS)
+        return torch.cat([block + self.mixer(self.pre(block)) for block in blocks]).view_as(x)

@@ -1,0 +1,131 @@
+"""The processes that train or evaluate together, and what each has of its machine."""
+
+import hashlib
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from resmlp_core.common.files import UserError
+
+SAMPLE = 16  # images by which two copies of a data set are compared
+
+
+def join_processes(device: str | None = None) -> torch.device:
+    """Join the processes that torchrun started, or be the only one of its group.
+
+    Args:
+        device: ``cuda``, a GPU for each process, or ``cpu``; by default the CPU where there is no GPU.
+
+    Returns:
+        This process's device.
+
+    Raises:
+        UserError: another device, or ``cuda`` where there is none, or too few.
+    """
+    if device not in (None, "cpu", "cuda"):
+        raise UserError(f"device={device} is neither cpu nor cuda; CUDA_VISIBLE_DEVICES chooses among GPUs")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda, but PyTorch finds no GPU")
+    chosen = torch.device("cpu")
+    if device != "cpu" and torch.cuda.is_available():
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        if chosen.index >= torch.cuda.device_count():
+            raise UserError(
+                f"torchrun --nproc-per-node asks for more than this machine's {torch.cuda.device_count()} GPUs"
+            )
+        torch.cuda.set_device(chosen)
+    if not dist.is_initialized():
+        alone: dict[str, Any] = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        dist.init_process_group(backend, **({} if "RANK" in os.environ else alone))
+    return chosen
+
+
+def leave_processes() -> None:
+    """Leave the group that ``join_processes`` joined, if it did; PyTorch warns of one that is left to the exit.
+
+    After an error that is left to the exit where there are others: NCCL would wait for them here, and they for this
+    process in their next all-reduce, while torchrun stops them once this one is gone.
+    """
+    if dist.is_initialized() and (sys.exception() is None or dist.get_world_size() == 1):
+        dist.destroy_process_group()
+
+
+def agree(values: Mapping[str, Any]) -> None:
+    """Refuse processes that would not do the same work.
+
+    Args:
+        values: what all must have alike, by the name that an error gives it.
+
+    Raises:
+        UserError: they differ; in all processes, so that none waits for another.
+    """
+    found: list[Mapping[str, Any]] = [{}] * dist.get_world_size()
+    dist.all_gather_object(found, values)
+    for rank, others in enumerate(found):
+        for name, value in found[0].items():
+            if (other := others.get(name)) != value:
+                raise UserError(f"{name} is {value} in process 0 and {other} in process {rank}; give all the same")
+
+
+def agree_on_data(name: str, dataset: Any) -> None:
+    """Refuse processes that would read other images: another number, other classes, or other files among a few.
+
+    Args:
+        name: of the data, such as ``training``.
+        dataset: timm's, over a reader; of a stream, which tells nothing ahead, only the classes are compared.
+
+    Raises:
+        UserError: they differ; in all processes.
+    """
+    reader = dataset.reader
+    digests = {"classes": hashlib.sha256(repr(sorted(reader.class_to_idx.items())).encode())}
+    if hasattr(reader, "__getitem__"):
+        digests["images"] = hashlib.sha256(str(len(reader)).encode())
+        for i in range(0, len(reader), max(1, len(reader) // SAMPLE)):
+            try:
+                file, label = reader[i]
+                with file:
+                    digests["images"].update(file.read())
+            except (ValueError, OSError) as error:  # one that cannot be read is the loader's to count
+                label = type(error)
+            digests["images"].update(repr(label).encode())
+    agree({f"the digest of the {name} {part}": digest.hexdigest()[:8] for part, digest in digests.items()})
+
+
+def use_precision(matmul_precision: str) -> None:
+    """Let a GPU compute float32 products as ``torch.set_float32_matmul_precision`` says, and convolutions likewise."""
+    torch.set_float32_matmul_precision(matmul_precision)
+    torch.backends.cudnn.allow_tf32 = matmul_precision != "highest"  # PyTorch rounds them unless it is told not to
+
+
+def available_cores() -> int:
+    """Return how many cores this process can have: its own among those that torchrun started on this machine."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(allowed, granted_cores())) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+def granted_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """Return how many cores' time a container or a service is granted; infinity where no limit is set.
+
+    Args:
+        root: where the control groups are, of version 2 or 1.
+        own: which of version 2 is this process's; those that hold it count too.
+    """
+    lines = own.read_text().splitlines() if own.exists() else []
+    inner = Path(next((line[len("0::/") :] for line in lines if line.startswith("0::/")), "."))
+    limits = [[root / folder / "cpu.max"] for folder in (inner, *inner.parents)]
+    limits.append([root / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")])
+    granted = math.inf
+    for files in limits:
+        if all(file.exists() for file in files):
+            quota, period = " ".join(file.read_text() for file in files).split()
+            if quota not in ("max", "-1"):
+                granted = min(granted, int(quota) / int(period))
+    return granted

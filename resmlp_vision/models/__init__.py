@@ -1,0 +1,1 @@
+"""The classifier, its parts, its names and its weights."""

@@ -1,0 +1,1 @@
+"""Training runs: supervised, DINO, linear probes."""

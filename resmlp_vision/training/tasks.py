@@ -1,0 +1,86 @@
+"""What is minimised: timm's tasks, against the labels alone or against a teacher's decisions too."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.task import ClassificationTask, LogitDistillationTask, TrainingTask
+from torch import Tensor, nn
+
+from resmlp_core.common.files import UserError
+from resmlp_vision.config import Config
+from resmlp_vision.models.loading import load_trained
+
+
+class HardDistillationTask(LogitDistillationTask):
+    """Hard-label distillation (paper, section 3.2): the teacher's most likely class is a second label.
+
+    timm's distillation with the teacher's decision in place of its probabilities, through one classifier.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # timm compares what the two normalise by at every batch, for which a GPU is waited for: here it is done once
+        scale = self.student_std / self.teacher.std_kd
+        shift = (self.student_mean - self.teacher.mean_kd) / self.teacher.std_kd
+        self.same_input = bool((scale == 1).all() and (shift == 0).all())
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+
+    def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Compute the loss of images ``(B, 3, height, width)`` with labels ``(B,)`` or ``(B, classes)``."""
+        logits = self.trainable_module(input)
+        with torch.no_grad():
+            decision = self.teacher(input if self.same_input else input * self.scale + self.shift).argmax(1)
+        task_loss = self.criterion(logits, target)
+        teacher_loss = F.cross_entropy(logits, decision)
+        loss = self.task_loss_weight * task_loss + self.distill_loss_weight * teacher_loss
+        return {"loss": loss, "output": logits}
+
+
+def create_task(model: nn.Module, config: Config, device: torch.device, classes: Sequence[str] = ()) -> TrainingTask:
+    """Make timm's task: the model and its loss.
+
+    Args:
+        model: what is trained.
+        config: the loss, and the teacher.
+        device: of the loss.
+        classes: the names of the data's classes, where they are known.
+
+    Raises:
+        UserError: the teacher is unknown, or knows other classes, or takes images of another size.
+    """
+    # mixup gives soft targets, which it has smoothed itself
+    loss = {"smoothing": config.smoothing, "soft_targets": config.mixup > 0 or config.cutmix > 0}
+    if config.teacher is None:
+        return ClassificationTask(model, criterion_kwargs=loss, device=device, verbose=False)
+    try:
+        path, url = Path(config.teacher), "://" in config.teacher
+        if path.suffix in (".tar", ".pth", ".pt") and not (url or path.is_file()):
+            raise UserError(f"teacher={path}: there is no such file")
+        teacher = (
+            load_trained(config.teacher)
+            if url or path.is_file()
+            else timm.create_model(config.teacher, pretrained=True)
+        )
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        raise UserError(f"teacher={config.teacher}: {' '.join(str(error).split())}") from None
+    if teacher.num_classes != model.num_classes:
+        raise UserError(
+            f"teacher={config.teacher} has {teacher.num_classes} classes but the model has {model.num_classes}"
+        )
+    if classes and list(getattr(teacher, "classes", None) or classes) != list(classes):
+        raise UserError(f"teacher={config.teacher} was trained on classes of other names, or in another order")
+    try:
+        with torch.inference_mode():
+            teacher.eval()(torch.zeros(1, 3, config.img_size, config.img_size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"teacher={config.teacher} cannot take images of img_size={config.img_size}: {why}") from None
+    teacher.requires_grad_(False)
+    return HardDistillationTask(
+        model, teacher.to(device), criterion_kwargs=loss, task_loss_weight=0.5, device=device, verbose=False
+    )
