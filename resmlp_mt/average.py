@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from resmlp_core.common.checkpoint import read_checkpoint, write_checkpoint
-from resmlp_core.common.files import UserError, reporting
+from resmlp_core.common.errors import UserError, reporting
 
 
 def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:

@@ -24,10 +24,11 @@ from typing import Any, TextIO
 import sentencepiece
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from resmlp_core.common.files import UserError, alone_in, remove, replacing, reporting, write_json
+from resmlp_core.common.errors import UserError, reporting
+from resmlp_core.common.files import alone_in, digest, remove, replacing, write_json
 from resmlp_mt.data.binarized import write_dataset
 from resmlp_mt.data.cleaning import Duplicates, Rules
-from resmlp_mt.data.corpus import count_bytes, count_pairs, digest, fingerprint, read_pairs
+from resmlp_mt.data.corpus import count_bytes, count_pairs, fingerprint, read_pairs
 
 SPLITS = ("valid", "test", "train")  # the small ones first, so that what is wrong with the data shows at once
 VOCABULARY_SENTENCES = 1_000_000  # a larger corpus is sampled: memory stays bounded, and more would change little

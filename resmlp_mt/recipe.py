@@ -18,7 +18,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from resmlp_core.common.files import UserError, reporting
+from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.inspect.report import SHOWN_POSITIONS
 from resmlp_mt.data.cleaning import Rules
 from resmlp_mt.pipeline.run import STAGES, Run

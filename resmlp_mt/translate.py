@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from resmlp_core.common.files import UserError, output_is_lost, reporting
+from resmlp_core.common.errors import UserError, output_is_lost, reporting
 from resmlp_mt.models.resmlp import ResMLPModel
 from resmlp_mt.models.translator import Translator
 from resmlp_mt.prepare import refuse_unusable_name

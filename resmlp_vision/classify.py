@@ -9,7 +9,7 @@ import torch
 from timm.data import ImageNetInfo, create_transform, resolve_model_data_config
 
 from resmlp_core import fold
-from resmlp_core.common.files import reporting
+from resmlp_core.common.errors import reporting
 from resmlp_vision.data.image_io import find_images, read_image
 from resmlp_vision.models.loading import add_model_arguments, load
 

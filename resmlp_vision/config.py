@@ -11,7 +11,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from resmlp_core.common.files import UserError
+from resmlp_core.common.errors import UserError
 
 
 @dataclass

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrizations import weight_norm
 
-from resmlp_core.common.files import UserError, reporting
+from resmlp_core.common.errors import UserError, reporting
 from resmlp_vision.config import DINOConfig
 from resmlp_vision.data.datasets import Images, StreamedImages, views_loader
 from resmlp_vision.models.loading import build

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from resmlp_core.common.files import UserError
+from resmlp_core.common.errors import UserError
 
 SAMPLE = 16  # images by which two copies of a data set are compared
 

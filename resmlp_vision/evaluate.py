@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core import fold
-from resmlp_core.common.files import UserError, reporting, write_json
+from resmlp_core.common.errors import UserError, reporting
+from resmlp_core.common.files import write_json
 from resmlp_vision.config import CHOICES, LIMITS, OF_A_MACHINE, RunConfig
 from resmlp_vision.data.datasets import Images, StreamedImages, count_classes, open_dataset, readable, validation_loader
 from resmlp_vision.distributed import agree, agree_on_data, join_processes, leave_processes, use_precision

@@ -14,7 +14,8 @@ from lightly.utils.benchmarking import knn_predict
 from torch import Tensor
 
 from resmlp_core.common.checkpoint import read_checkpoint
-from resmlp_core.common.files import UserError, write_json
+from resmlp_core.common.errors import UserError
+from resmlp_core.common.files import write_json
 from resmlp_vision.config import Config, read_config
 from resmlp_vision.data.datasets import count_classes, open_dataset, validation_loader
 from resmlp_vision.distributed import agree_on_data

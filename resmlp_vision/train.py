@@ -32,7 +32,8 @@ from timm.utils import (
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.common.checkpoint import read_checkpoint
-from resmlp_core.common.files import UserError, alone_in, replacing, reporting
+from resmlp_core.common.errors import UserError, reporting
+from resmlp_core.common.files import alone_in, replacing
 from resmlp_vision.config import FREE, FREE_WITH_LABELS, OF_A_MACHINE, Config, RunConfig, Settings, read_config
 from resmlp_vision.data.datasets import (
     Images,

@@ -9,7 +9,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from resmlp_core.common.files import reporting, write_json
+from resmlp_core.common.errors import reporting
+from resmlp_core.common.files import write_json
 from resmlp_vision.config import Config, read_config
 from resmlp_vision.distributed import leave_processes
 from resmlp_vision.train import SupervisedTrainer, train

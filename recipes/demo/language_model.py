@@ -20,7 +20,8 @@ from omegaconf import OmegaConf
 from yaml import YAMLError
 
 from resmlp_core.common.checkpoint import count_parameters, read_checkpoint
-from resmlp_core.common.files import UserError, alone_in, replacing, reporting, write_json
+from resmlp_core.common.errors import UserError, reporting
+from resmlp_core.common.files import alone_in, replacing, write_json
 from resmlp_mt.pipeline.fairseq_process import run_fairseq
 from resmlp_mt.pipeline.learning_curve import read_curve
 from resmlp_mt.pipeline.run import announce, arguments, is_trained, run_fairseq_train, updates_of

@@ -22,7 +22,8 @@ import torch
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from resmlp_core.common.files import UserError, alone_in, remove, reporting, write_json
+from resmlp_core.common.errors import UserError, reporting
+from resmlp_core.common.files import alone_in, remove, write_json
 from resmlp_core.inspect.plots import save
 from resmlp_mt.pipeline.learning_curve import read_curve
 from resmlp_mt.pipeline.run import STAGES, Run, run_fairseq_train

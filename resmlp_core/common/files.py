@@ -1,121 +1,19 @@
-"""Files that are either complete or absent, errors reported in one line, and output that cannot end a run."""
+"""Files and folders that are either complete or absent, and their digests."""
 
 import errno
-import io
+import hashlib
 import json
 import os
 import shutil
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+from resmlp_core.common.errors import DISK_FULL, UserError
+
 PATIENCE = 6.0  # seconds; a data loader's processes notice within five that the one they load for was killed
-
-
-class UserError(Exception):
-    """A mistake of the user's: its message is one line that names the option or the file to fix."""
-
-
-class Screen:
-    """Standard output or error as commands print to it: a run is worth more than what it says of itself.
-
-    What the encoding lacks is written as a question mark, and nothing is raised where no one reads any more, as after
-    ``| head``, or where the disk is full: ``lost`` then tells why, and what follows is dropped.
-
-    Args:
-        stream: where it goes.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-        self._stream = stream
-        self.lost: OSError | None = None
-
-    def write(self, text: str) -> int:
-        """Write the text, as far as that is possible."""
-        if not self.lost:
-            try:
-                self._stream.write(text)
-            except OSError as error:
-                self._lose(error)
-        return len(text)
-
-    def flush(self) -> None:
-        """Let the text be seen."""
-        if not self.lost:
-            try:
-                self._stream.flush()
-            except OSError as error:
-                self._lose(error)
-
-    def _lose(self, error: OSError) -> None:
-        self.lost = error
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())  # for what is still buffered, which Python would try to write at exit
-        os.close(nowhere)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-def output_is_lost() -> bool:
-    """Whether what is printed goes nowhere, so that a command that only prints may stop."""
-    return bool(getattr(sys.stdout, "lost", None))
-
-
-def open_standard_streams() -> None:
-    """Open what the caller has closed (``<&-``, ``>&-``), so that no file takes its number; there is nothing in it."""
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        if getattr(sys, name) is None:
-            nowhere = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115  it stays open
-            try:
-                os.fstat(number)  # another file may have taken the number by now
-            except OSError:
-                os.dup2(nowhere.fileno(), number)
-            setattr(sys, name, nowhere)
-
-
-@contextmanager
-def reporting(command: str) -> Iterator[None]:
-    """Turn the errors that a user can fix into ``command: message`` on standard error and exit status 1.
-
-    Serves as a decorator of a command's main function too. Ctrl-C exits with status 130. Printing raises nothing: see
-    ``Screen``; a reader that has left is no error, output that could not be written is one when all else is done.
-
-    Args:
-        command: the name that the message starts with.
-    """
-    open_standard_streams()
-    output = Screen(sys.stdout)
-    with redirect_stdout(output), redirect_stderr(Screen(sys.stderr)):
-        try:
-            with reporting_errors(command):
-                yield
-        finally:
-            output.flush()
-    if output.lost and not isinstance(output.lost, BrokenPipeError):
-        raise SystemExit(f"{command}: standard output: {output.lost.strerror}")
-
-
-@contextmanager
-def reporting_errors(command: str) -> Iterator[None]:
-    """Exit with a line for each error that a user can fix."""
-    try:
-        yield
-    except UserError as error:
-        raise SystemExit(f"{command}: {error}") from None
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        why = error.strerror or str(error)
-        full = "the disk is full: " if error.errno in DISK_FULL else ""
-        raise SystemExit(f"{command}: {where}{full}{why}") from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
 
 
 @contextmanager
@@ -188,3 +86,12 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """The SHA-256 of files one after another, as ``cat FILES | sha256sum`` gives it."""
+    sha256 = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: sha256)
+    return sha256.hexdigest()

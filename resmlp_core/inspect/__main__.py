@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from resmlp_core.common.files import UserError, reporting
+from resmlp_core.common.errors import UserError, reporting
 
 
 @reporting("resmlp-inspect")

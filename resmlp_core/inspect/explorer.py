@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from resmlp_core.common.files import UserError
+from resmlp_core.common.errors import UserError
 from resmlp_core.inspect.matrices import Model
 from resmlp_core.inspect.plots import SIGNED, strongest
 

@@ -19,7 +19,7 @@ from resmlp_core.common.checkpoint import (
     under_our_names,
     weights_in,
 )
-from resmlp_core.common.files import UserError
+from resmlp_core.common.errors import UserError
 
 SMALL = 0.05  # a weight is small below this share of its matrix's largest magnitude (paper, figure 3)
 BAND = 16  # positions before and after a position's own

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from resmlp_core.common.files import UserError, write_json
+from resmlp_core.common.errors import UserError
+from resmlp_core.common.files import write_json
 from resmlp_core.inspect.explorer import explore
 from resmlp_core.inspect.html import Section, write_page
 from resmlp_core.inspect.matrices import BAND, SMALL, Model, read_model

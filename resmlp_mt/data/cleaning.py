@@ -6,7 +6,6 @@ A rule looks at what the model will see, which is a text as sentencepiece normal
 import hashlib
 import math
 import re
-import unicodedata
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from resmlp_core.common.files import UserError
+from resmlp_core.common.errors import UserError
+from resmlp_mt.text import has_text
 
 PARTS = 16  # duplicates are looked for in a sixteenth of the pairs at a time, so that memory stays small
 SEEN = np.dtype([("digest", np.uint64), ("pair", np.uint64)])
@@ -25,7 +25,6 @@ UNREADABLE = re.compile("[\ufffd\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\
 CLOSED_CAPITAL = "(?<![a-z\xdf-\xff])[ÄÅÆÇÈ][«»‘’“”–—](?![A-Za-z\xc0-\xff])"
 FOLLOWING = "[\x80-\xbf\u0152-\u2122]"
 MANGLED = re.compile(f"(?!{CLOSED_CAPITAL})(?:[\xc2-\xdf]{FOLLOWING}|[\xe0-\xef]{FOLLOWING}{{2}})")
-INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode's controls, marks of format such as U+200B, and white space
 EUROPEAN = re.compile("[\xa0-\u024f\u2010-\u2044\u20ac\u2122]")  # what comes out where they indeed are
 
 
@@ -84,11 +83,6 @@ class Rules:
             if self.max_ratio and longer > self.max_ratio * shorter:
                 return "max_ratio"
         return None
-
-
-def has_text(text: str) -> bool:
-    """Whether a text has anything that can be seen, and so translated."""
-    return any(unicodedata.category(character) not in INVISIBLE for character in text)
 
 
 def badly_encoded(text: str) -> bool:

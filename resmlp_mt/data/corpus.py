@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import hashlib
 import json
 import logging
 import re
@@ -18,7 +17,9 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from resmlp_core.common.files import UserError
+from resmlp_core.common.errors import UserError
+from resmlp_core.common.files import digest
+from resmlp_mt.text import one_line
 
 SPLITS = {"train": ("train",), "valid": ("valid", "validation"), "test": ("test",)}  # and what files may call them
 GZIP_RATIO = 4  # text is seldom compressed further
@@ -115,23 +116,6 @@ def fingerprint(data: str | Path, source_lang: str, target_lang: str) -> str | N
     if root is None:
         return None
     return digest([path for split in SPLITS for path in _files(root, source_lang, target_lang, split)])
-
-
-def digest(paths: Iterable[Path]) -> str:
-    """The SHA-256 of files one after another, as ``cat FILES | sha256sum`` gives it."""
-    sha256 = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: sha256)
-    return sha256.hexdigest()
-
-
-def one_line(text: str) -> str:
-    """The text without white space around it and with a space for each line break within it, of any kind.
-
-    A byte order mark, which files that were joined have within them too, is white space.
-    """
-    return " ".join(text.replace("\ufeff", " ").splitlines()).strip()
 
 
 def _folder(data: str | Path, source: str, target: str) -> Path | None:

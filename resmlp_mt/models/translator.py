@@ -6,8 +6,7 @@ import torch
 from fairseq.hub_utils import GeneratorHubInterface
 from torch import Tensor
 
-from resmlp_mt.data.cleaning import has_text
-from resmlp_mt.data.corpus import one_line
+from resmlp_mt.text import has_text, one_line
 
 
 class Translator(GeneratorHubInterface):

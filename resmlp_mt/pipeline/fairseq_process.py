@@ -8,7 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from resmlp_core.common.files import DISK_FULL, UserError
+from resmlp_core.common.errors import DISK_FULL, UserError
 
 # A kill of this process must not leave fairseq writing to a folder that the next run works in: our death closes the
 # pipe that is its standard input, and it then ends itself with its workers. It reads by os.read, as its workers are

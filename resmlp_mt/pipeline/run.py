@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.common.checkpoint import count_parameters, read_checkpoint, write_checkpoint
-from resmlp_core.common.files import UserError, alone_in, remove, replacing, write_json
+from resmlp_core.common.errors import UserError
+from resmlp_core.common.files import alone_in, digest, remove, replacing, write_json
 from resmlp_core.inspect.matrices import read_model
 from resmlp_core.inspect.plots import draw_matrices
 from resmlp_mt.average import average_checkpoints
 from resmlp_mt.data.cleaning import Rules
-from resmlp_mt.data.corpus import digest
 from resmlp_mt.patches.unsupported import FLAT
 from resmlp_mt.pipeline.fairseq_process import run_fairseq
 from resmlp_mt.pipeline.learning_curve import draw_learning_curve, read_curve

@@ -20,7 +20,7 @@ from timm.data.readers.reader_hfids import ReaderHfids
 from timm.utils.misc import natural_key
 from torch import Tensor
 
-from resmlp_core.common.files import DISK_FULL, UserError
+from resmlp_core.common.errors import DISK_FULL, UserError
 from resmlp_vision.config import Config, RunConfig
 from resmlp_vision.data import posterize
 from resmlp_vision.data.image_io import is_clutter, read_image

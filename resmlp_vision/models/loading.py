@@ -9,7 +9,7 @@ from typing import Any
 import timm
 
 from resmlp_core.common.checkpoint import STEMS, read_checkpoint, some_of, weights_in
-from resmlp_core.common.files import UserError
+from resmlp_core.common.errors import UserError
 from resmlp_vision.config import RunConfig
 from resmlp_vision.models.registry import RELEASED, VARIANTS, check_known, create_model
 from resmlp_vision.models.weights import load_weights

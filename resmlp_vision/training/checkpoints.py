@@ -8,7 +8,7 @@ import torch.distributed as dist
 from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
 from timm.utils import CheckpointSaver
 
-from resmlp_core.common.files import UserError
+from resmlp_core.common.errors import UserError
 
 LAST, BEST = "last.pth.tar", "model_best.pth.tar"
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from resmlp_core.common.files import UserError, replacing, write_json
+from resmlp_core.common.errors import UserError
+from resmlp_core.common.files import replacing, write_json
 from resmlp_vision.training.learning_curve import draw_learning_curve
 
 Record = dict[str, float]  # of an epoch

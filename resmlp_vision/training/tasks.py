@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from timm.task import ClassificationTask, LogitDistillationTask, TrainingTask
 from torch import Tensor, nn
 
-from resmlp_core.common.files import UserError
+from resmlp_core.common.errors import UserError
 from resmlp_vision.config import Config
 from resmlp_vision.models.loading import load_trained
 

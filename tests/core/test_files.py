@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 COMMAND = """
 import sys
-from resmlp_core.common.files import UserError, output_is_lost, reporting
+from resmlp_core.common.errors import UserError, output_is_lost, reporting
 
 @reporting("command")
 def main():

@@ -28,7 +28,8 @@ from tqdm import tqdm
 
 import resmlp_mt  # noqa: F401  lets the options in checkpoints load
 from resmlp_core.common import files
-from resmlp_core.common.files import UserError, alone_in, remove
+from resmlp_core.common.errors import UserError
+from resmlp_core.common.files import alone_in, remove
 from resmlp_mt.average import average_checkpoints
 from resmlp_mt.pipeline import run as stages
 from resmlp_mt.pipeline.run import Run, share_batch, updates_of

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from resmlp_core.common.files import UserError
+from resmlp_core.common.errors import UserError
 from resmlp_mt.average import average_checkpoints, main
 
 from .conftest import largest_file

@@ -10,9 +10,10 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resmlp_core.common.files import UserError
-from resmlp_mt.data.cleaning import Duplicates, Rules, badly_encoded, has_text
+from resmlp_core.common.errors import UserError
+from resmlp_mt.data.cleaning import Duplicates, Rules, badly_encoded
 from resmlp_mt.prepare import NORMALIZATIONS, main, normalizer
+from resmlp_mt.text import has_text
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resmlp_core.common.files import UserError
+from resmlp_core.common.errors import UserError
 from resmlp_mt.data import corpus
-from resmlp_mt.data.corpus import count_bytes, count_pairs, one_line, read_pairs
+from resmlp_mt.data.corpus import count_bytes, count_pairs, read_pairs
 from resmlp_mt.prepare import main, prepare
+from resmlp_mt.text import one_line
 
 PAIRS = [("one dog", "ein Hund"), ("", "leer"), ("two cats", "zwei Katzen")]
 

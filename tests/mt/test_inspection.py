@@ -8,7 +8,7 @@ import pytest
 import torch
 from fairseq import checkpoint_utils
 
-from resmlp_core.common.files import UserError
+from resmlp_core.common.errors import UserError
 from resmlp_core.inspect.matrices import read_model
 from resmlp_core.inspect.report import inspect
 

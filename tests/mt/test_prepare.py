@@ -29,11 +29,12 @@ from hypothesis import strategies as st
 from tqdm import tqdm
 
 from resmlp_core.common import files
-from resmlp_core.common.files import UserError, alone_in, replacing
+from resmlp_core.common.errors import UserError
+from resmlp_core.common.files import alone_in, replacing
 from resmlp_mt import prepare as module
 from resmlp_mt.data import binarized as binary
-from resmlp_mt.data.corpus import one_line
 from resmlp_mt.prepare import main, prepare
+from resmlp_mt.text import one_line
 
 from .conftest import largest_file
 

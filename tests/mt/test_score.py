@@ -10,7 +10,7 @@ import pytest
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from resmlp_core.common.files import UserError
+from resmlp_core.common.errors import UserError
 from resmlp_mt.data.corpus import read_pairs
 from resmlp_mt.score import (
     compare,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resmlp_core.common.files import UserError
+from resmlp_core.common.errors import UserError
 from resmlp_mt.pipeline import run as stages
 from resmlp_mt.pipeline.run import (
     Run,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from resmlp_core.common.files import UserError
+from resmlp_core.common.errors import UserError
 from resmlp_vision.config import LIMITS, Config, DINOConfig, read_config
 from resmlp_vision.data.datasets import Images, read_folder
 from resmlp_vision.train import main

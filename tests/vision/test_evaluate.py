@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from timm.data import RealLabelsImagenet, create_transform
 
-from resmlp_core.common.files import UserError
+from resmlp_core.common.errors import UserError
 from resmlp_vision import create_model, evaluate, train
 from resmlp_vision.config import Config
 from resmlp_vision.data.datasets import UNREADABLE, Images, StreamedImages, Unreadable, count_classes, open_dataset

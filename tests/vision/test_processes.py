@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from resmlp_core.common.checkpoint import read_checkpoint
-from resmlp_core.common.files import UserError
+from resmlp_core.common.errors import UserError
 from resmlp_vision import distributed as processes
 from resmlp_vision.distributed import available_cores, granted_cores, join_processes, leave_processes, use_precision
 from resmlp_vision.train import main

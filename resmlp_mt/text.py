@@ -1,0 +1,18 @@
+"""What a text is to a model: one line, which may have nothing in it that can be seen."""
+
+import unicodedata
+
+INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode's controls, marks of format such as U+200B, and white space
+
+
+def one_line(text: str) -> str:
+    """The text without white space around it and with a space for each line break within it, of any kind.
+
+    A byte order mark, which files that were joined have within them too, is white space.
+    """
+    return " ".join(text.replace("\ufeff", " ").splitlines()).strip()
+
+
+def has_text(text: str) -> bool:
+    """Whether a text has anything that can be seen, and so translated."""
+    return any(unicodedata.category(character) not in INVISIBLE for character in text)
