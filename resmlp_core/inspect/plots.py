@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter
+from PIL import Image
 from torch import Tensor
 
 from resmlp_core.common.files import replacing
@@ -207,4 +208,5 @@ def save(figure: plt.Figure, output: Path) -> None:
     """Write a figure as PNG, completely or not at all."""
     with replacing(output) as partial:
         figure.savefig(partial, format="png", dpi=120)
+        Image.open(partial).convert("RGB").save(partial, "PNG")  # nothing is transparent: a tenth smaller
     plt.close(figure)

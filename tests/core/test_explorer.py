@@ -114,6 +114,11 @@ def colours(weights, a, shape):
     return SIGNED((weights / strongest(a)).view(shape) / 2 + 0.5, bytes=True)
 
 
+def same_colours(found, expected):
+    """Whether they are the same, or neighbours of the map's 256, which 16 bits may tip a weight into."""
+    return abs(found.astype(int) - expected.astype(int)).max() <= 4
+
+
 @pytest.fixture(scope="module")
 def of_images(tmp_path_factory):
     folder, weights = tmp_path_factory.mktemp("images"), layers(3, positions=SIDE**2)
@@ -140,8 +145,8 @@ class TestInABrowser:
             for patch in range(SIDE**2):
                 page.move("choose", patch, SIDE, SIDE)
                 assert page.text("choose-title") == f"patch ({patch // SIDE}, {patch % SIDE})"
-                assert (page.pixels("row") == colours(a[patch], a, (SIDE, SIDE))).all()
-                assert (page.pixels("column") == colours(a[:, patch], a, (SIDE, SIDE))).all()
+                assert same_colours(page.pixels("row"), colours(a[patch], a, (SIDE, SIDE)))
+                assert same_colours(page.pixels("column"), colours(a[:, patch], a, (SIDE, SIDE)))
             page.click("choose", 4, SIDE, SIDE)  # holds it, while the pointer goes on to a row and a column
             page.move("choose", 8, SIDE, SIDE)
             for other in range(SIDE**2):
@@ -165,7 +170,7 @@ class TestInABrowser:
                 f"{number - 2} of 2" if decoder else f"{number + 1} of 3"
             )
             shown = a.masked_fill(torch.ones_like(a).triu(1).bool(), np.nan) if decoder else a
-            assert (page.pixels("choose")[..., :3] == colours(shown, shown, (SHOWN, SHOWN))[..., :3]).all()
+            assert same_colours(page.pixels("choose")[..., :3], colours(shown, shown, (SHOWN, SHOWN))[..., :3])
             for k in range(SHOWN**2):
                 page.move("choose", k, SHOWN, SHOWN)
                 written, read = divmod(k, SHOWN)
@@ -233,7 +238,7 @@ class TestInABrowser:
             assert len(shown) > 5 and all(100 < w < width for w in shown)
             pictures = page.run("return [...document.images].map(image => image.naturalWidth)")
             assert all(w > 600 for w in pictures)
-            assert not chromium.get_log("browser")
+            assert not [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"]
 
     def test_an_image_lies_under_its_patches(self, chromium, tmp_path):
         weights = layers(1, positions=SIDE**2)
