@@ -118,8 +118,12 @@ class ResMLP(nn.Module):
             destination._metadata[prefix[:-1]]["grid"] = self.stem.grid_size
 
     def embed_patches(self, images: Tensor) -> Tensor:
-        """Map images ``(B, channels, height, width)`` to embeddings of their patches, ``(N, B, C)``."""
-        return self.stem(images).flatten(2).permute(2, 0, 1).contiguous()
+        """Map images ``(B, channels, height, width)`` to embeddings of their patches, ``(N, B, C)``.
+
+        They begin the residual stream, which keeps the weights' type where autocast computes in another.
+        """
+        patches = self.stem(images).flatten(2).permute(2, 0, 1).contiguous()
+        return patches.to(self.stem.proj.weight.dtype)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Map images ``(B, channels, height, width)`` to features, in timm's layout ``(B, N, C)``."""
