@@ -14,6 +14,7 @@ from resmlp_core.layers.layer import ResidualSublayer, ResMLPLayer
 from resmlp_core.layers.onednn import by_onednn
 from resmlp_core.layers.packed_linear import PackedLinear
 
+__version__ = "0.1.0"
 __all__ = [
     "NORMS",
     "Affine",

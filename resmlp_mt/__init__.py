@@ -4,23 +4,10 @@ Importing the package registers the model ``resmlp``, its architectures, the lan
 optimiser ``muon`` with fairseq.
 """
 
-import logging
-import warnings
+import sys
 
-import resmlp_core.common.environment
+if not (sys.argv[0] == "-m" and "resmlp_mt" in sys.orig_argv):  # python -m resmlp_mt answers without fairseq
+    from resmlp_core import __version__
+    from resmlp_mt.plugin import ResMLPLanguageModel, ResMLPModel
 
-# Importing fairseq configures logging, down to DEBUG, unless that is done already, as in fairseq's own commands.
-done_already = logging.NullHandler()
-logging.root.addHandler(done_already)
-with warnings.catch_warnings(action="ignore", category=FutureWarning):  # that PyTorch gives up torch.jit.script
-    import fairseq  # noqa: F401
-logging.root.removeHandler(done_already)
-
-import resmlp_core.common.checkpoint  # noqa: E402, F401  lets in the types that fairseq keeps in its checkpoints
-from resmlp_mt import muon, patches  # noqa: E402, F401
-from resmlp_mt.models.resmlp import ResMLPModel  # noqa: E402
-from resmlp_mt.models.resmlp_lm import ResMLPLanguageModel  # noqa: E402
-
-patches.install()
-
-__all__ = ["ResMLPLanguageModel", "ResMLPModel"]
+    __all__ = ["ResMLPLanguageModel", "ResMLPModel", "__version__"]
