@@ -20,10 +20,14 @@ from resmlp_core.common.checkpoint import (
     weights_in,
 )
 from resmlp_core.common.errors import UserError
+from resmlp_core.layers.convolution import ConvolvedMixer
+from resmlp_core.layers.cross_position import CrossPositionLinear
 
 SMALL = 0.05  # a weight is small below this share of its matrix's largest magnitude (paper, figure 3)
 BAND = 16  # positions before and after a position's own
 CROP = 0.9  # share of an image's shorter side that evaluation sees of released models, whose files do not tell
+# Where mixers keep A, by the name of the parameter; what has the first does not have the second as A.
+MATRICES = (ConvolvedMixer.matrix, CrossPositionLinear.matrix)
 # what the names of parameters begin with: those of a part's layers, and within a layer those of a sublayer's scales
 PARTS = {"trunk": "", "encoder": "encoder.", "decoder": "decoder."}
 SUBLAYERS = {"cross-position": "cross_position.", "cross-attention": "encoder_attn_", "cross-channel": "cross_channel."}
@@ -179,13 +183,14 @@ def read_layers(weights: Mapping[str, Tensor], prefix: str) -> list[Layer]:
     Raises:
         ValueError: a matrix is missing, has weights that are not finite, or is an A that is not square.
     """
-    mixer = re.compile(re.escape(prefix) + r"layers\.(\d+)\.cross_position\.mixer\.(?:mixer\.)?weight")
+    pattern = re.compile(re.escape(prefix) + r"layers\.(\d+)\.cross_position\.mixer\.(.+)")
+    found = [match for match in map(pattern.fullmatch, weights) if match]
     layers = []
-    for number in sorted({int(found[1]) for found in map(mixer.fullmatch, weights) if found}):
+    for number in sorted({int(match[1]) for match in found if match[2] in MATRICES}):
         layer = f"{prefix}layers.{number}."
-        a = f"{layer}cross_position.mixer.mixer.weight"  # where there is a convolution beside it
+        candidates = [f"{layer}cross_position.mixer.{matrix}" for matrix in MATRICES]
         names = {
-            "A": a if a in weights else f"{layer}cross_position.mixer.weight",
+            "A": next(name for name in candidates if name in weights),
             "B": f"{layer}cross_channel.mixer.fc1.weight",
             "C": f"{layer}cross_channel.mixer.fc2.weight",
         }

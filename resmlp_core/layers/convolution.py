@@ -4,10 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resmlp_core.layers.cross_position import CrossPositionLinear, PositionCache
+from resmlp_core.layers.cross_position import CrossPositionLinear
+from resmlp_core.layers.position_cache import PositionCache
+from resmlp_core.layers.position_mixer import PositionMixer
 
 
-class ConvolvedMixer(nn.Module):
+class ConvolvedMixer(PositionMixer):
     """mixer(x) + depth-wise convolution of x over positions.
 
     Args:
@@ -19,6 +21,9 @@ class ConvolvedMixer(nn.Module):
     Raises:
         ValueError: ``kernel_size`` is below 1, or even and not ``causal``.
     """
+
+    channelwise = True
+    matrix = "mixer.weight"
 
     def __init__(self, mixer: CrossPositionLinear, dim: int, kernel_size: int, causal: bool = False) -> None:
         super().__init__()
@@ -44,3 +49,7 @@ class ConvolvedMixer(nn.Module):
         for offset, weight in enumerate(self.weight):
             mixed = torch.addcmul(mixed, padded[offset : offset + len(x)], weight)
         return mixed
+
+    def take_bias(self) -> Tensor | None:
+        """Give up that of A."""
+        return self.mixer.take_bias()

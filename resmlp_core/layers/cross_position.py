@@ -4,6 +4,9 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
+from resmlp_core.layers.position_cache import PositionCache
+from resmlp_core.layers.position_mixer import PositionMixer
+
 
 @torch.fx.wrap  # one node of a graph: what depends on sizes is decided when it runs
 def rows(matrix: Tensor, bias: Tensor | None, first: int, total: int) -> tuple[Tensor, Tensor | None]:
@@ -20,41 +23,7 @@ def rows(matrix: Tensor, bias: Tensor | None, first: int, total: int) -> tuple[T
     return matrix[first:total, :total], None if bias is None else bias[first:total]
 
 
-class PositionCache:
-    """What has entered A so far, for decoding one position at a time, without gradients.
-
-    The buffer doubles when it is full, so that appending copies each position a bounded number of times.
-    """
-
-    def __init__(self) -> None:
-        self.length = 0
-        self._buffer = torch.empty(0)
-
-    def last(self, count: int) -> Tensor:
-        """Return the newest positions, at most ``count`` of them."""
-        return self._buffer[max(0, self.length - count) : self.length]
-
-    def append(self, x: Tensor) -> Tensor:
-        """Append one position, ``(1, B, C)``, and return all of them, ``(length, B, C)``."""
-        if self.length == self._buffer.size(0):
-            grown = x.new_empty(max(16, 2 * self.length), x.size(1), x.size(2))
-            if self.length > 0:
-                grown[: self.length] = self._buffer
-            self._buffer = grown
-        self._buffer[self.length] = x[0]
-        self.length += 1
-        return self._buffer[: self.length]
-
-    def reorder(self, new_order: Tensor) -> None:
-        """Select along the batch, as beam search does: entry ``i`` becomes the old entry ``new_order[i]``."""
-        if self.length == 0:
-            return
-        old = self._buffer
-        self._buffer = old.new_empty(old.size(0), new_order.numel(), old.size(2))
-        torch.index_select(old[: self.length], 1, new_order, out=self._buffer[: self.length])
-
-
-class CrossPositionLinear(nn.Module):
+class CrossPositionLinear(PositionMixer):
     """y_t = Σ_s A[t, s] x_s + b_t, the same for every channel, as one matrix product.
 
     A sequence of T positions uses the sub-matrix ``A[:T, :T]`` (paper, machine translation). With ``causal`` it is the
@@ -67,6 +36,9 @@ class CrossPositionLinear(nn.Module):
         bias: learn b ∈ R^N, one number a position.
         init_std: standard deviation of A's entries at the start (the released image models use 0.02).
     """
+
+    channelwise = True
+    matrix = "weight"
 
     def __init__(self, max_positions: int, causal: bool = False, bias: bool = True, init_std: float = 0.02) -> None:
         super().__init__()
@@ -111,6 +83,11 @@ class CrossPositionLinear(nn.Module):
             return (matrix @ columns).view_as(x)
         assert bias is not None
         return torch.addmm(bias.unsqueeze(-1), matrix, columns).view_as(x)
+
+    def take_bias(self) -> Tensor | None:
+        """Give up b."""
+        bias, self.bias = self.bias, None
+        return bias
 
     def extra_repr(self) -> str:
         return f"{self.max_positions}, causal={self.causal}, bias={self.bias is not None}"

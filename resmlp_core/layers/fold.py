@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from resmlp_core.layers.affine import Affine, Norm
 from resmlp_core.layers.channel_mlp import ChannelMLP
-from resmlp_core.layers.convolution import ConvolvedMixer
-from resmlp_core.layers.cross_position import CrossPositionLinear, PositionCache
 from resmlp_core.layers.packed_linear import PackedLinear
+from resmlp_core.layers.position_cache import PositionCache
+from resmlp_core.layers.position_mixer import PositionMixer
 
 Model = TypeVar("Model", bound=nn.Module)
 ROWS = 512  # hidden units of so many positions stay in a processor's cache
@@ -87,24 +87,23 @@ class FoldedCrossPosition(nn.Module):
 
     Args:
         pre: Aff; or LayerNorm, where γ and δ come after its normalisation.
-        mixer: A, with a convolution beside it or without; it is used without its bias.
+        mixer: A, or another that is ``channelwise``; its bias is taken.
         post: the second Aff.
     """
 
     @torch.no_grad()
-    def __init__(self, pre: Norm, mixer: CrossPositionLinear | ConvolvedMixer, post: Affine) -> None:
+    def __init__(self, pre: Norm, mixer: PositionMixer, post: Affine) -> None:
         super().__init__()
         alpha, beta = scale_and_shift(pre)
         self.scale = nn.Parameter(post.alpha * alpha)
         self.shift = nn.Parameter(post.alpha * beta)
         self.eps = pre.eps if isinstance(pre, nn.LayerNorm) else None
         offset = post.beta.unsqueeze(0)
-        linear = mixer.mixer if isinstance(mixer, ConvolvedMixer) else mixer
-        if linear.bias is not None:
-            offset = torch.addcmul(offset, post.alpha, linear.bias.unsqueeze(1))  # (positions, channels)
+        bias = mixer.take_bias()
+        if bias is not None:
+            offset = torch.addcmul(offset, post.alpha, bias.unsqueeze(1))  # (positions, channels)
         self.offset = nn.Parameter(offset.unsqueeze(1))
         self.mixer = mixer
-        linear.bias = None
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
         """Map ``(T, B, dim)`` to ``(T, B, dim)``; mask and cache are those of ``CrossPositionLinear``."""

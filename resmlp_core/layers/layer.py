@@ -1,14 +1,15 @@
 """The residual layer: a cross-position sublayer, then a cross-channel one (paper, equations 2 and 3)."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
 from resmlp_core.layers.affine import Affine, Norm
 from resmlp_core.layers.channel_mlp import ChannelMLP
-from resmlp_core.layers.convolution import ConvolvedMixer
-from resmlp_core.layers.cross_position import CrossPositionLinear, PositionCache
 from resmlp_core.layers.fold import FoldedCrossChannel, FoldedCrossPosition
+from resmlp_core.layers.position_cache import PositionCache
+from resmlp_core.layers.position_mixer import PositionMixer
 
 
 class ResidualSublayer(nn.Module):
@@ -16,7 +17,7 @@ class ResidualSublayer(nn.Module):
 
     Args:
         dim: number of channels.
-        mixer: what mixes positions or channels; it keeps the shape ``(T, B, dim)``.
+        mixer: ``ChannelMLP``; in the subclass what mixes positions. It keeps the shape ``(T, B, dim)``.
         layer_scale: start of the post-Aff's α (LayerScale).
         dropout: module applied to the sublayer's output before it is added, for example ``nn.Dropout``.
         norm: makes what stands before the mixer; ``nn.LayerNorm`` is the paper's ablation.
@@ -32,7 +33,7 @@ class ResidualSublayer(nn.Module):
     ) -> None:
         super().__init__()
         self.pre = norm(dim)
-        self.mixer = mixer
+        self.mixer: Any = mixer
         self.post = Affine(dim, scale=layer_scale)
         self.dropout = dropout or nn.Identity()
 
@@ -41,20 +42,20 @@ class ResidualSublayer(nn.Module):
         return x + self.dropout(self.post(self.mixer(self.pre(x))))
 
     def make_folded(self) -> nn.Module:
-        """Return the same without Affs, for inference; itself where the mixer is neither A nor a channel MLP."""
-        if isinstance(self.mixer, CrossPositionLinear | ConvolvedMixer):
-            return FoldedCrossPosition(self.pre, self.mixer, self.post)
-        if isinstance(self.mixer, ChannelMLP):
-            return FoldedCrossChannel(self.pre, self.mixer, self.post)
-        return self
+        """Return the same without Affs, for inference."""
+        return FoldedCrossChannel(self.pre, self.mixer, self.post)
 
 
 class CrossPositionSublayer(ResidualSublayer):
     """The same where the mixer is one of positions, which padding and the cache of decoding concern."""
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
-        """Map ``(T, B, dim)`` to ``(T, B, dim)``; mask and cache are those of ``CrossPositionLinear``."""
+        """Map ``(T, B, dim)`` to ``(T, B, dim)``; mask and cache are those of ``PositionMixer``."""
         return x + self.dropout(self.post(self.mixer(self.pre(x), padding_mask, cache)))
+
+    def make_folded(self) -> nn.Module:
+        """Return the same without Affs, for inference; itself where the mixer has no place for them."""
+        return FoldedCrossPosition(self.pre, self.mixer, self.post) if self.mixer.channelwise else self
 
 
 class NoSublayer(nn.Module):
@@ -70,8 +71,8 @@ class ResMLPLayer(nn.Module):
 
     Args:
         dim: number of channels.
-        cross_position: what mixes positions: ``CrossPositionLinear`` in the paper's model, or a module that is called
-            as it is; None leaves that sublayer out, as one of the paper's ablations does.
+        cross_position: what mixes positions: ``CrossPositionLinear`` in the paper's model; None leaves that sublayer
+            out, as one of the paper's ablations does.
         cross_channel: what mixes channels, ``ChannelMLP``.
         layer_scale: start of both post-Affs' α.
         dropout: module applied to each sublayer's output before it is added.
@@ -81,7 +82,7 @@ class ResMLPLayer(nn.Module):
     def __init__(
         self,
         dim: int,
-        cross_position: nn.Module | None,
+        cross_position: PositionMixer | None,
         cross_channel: ChannelMLP,
         layer_scale: float,
         dropout: nn.Module | None = None,

@@ -11,7 +11,7 @@ from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from fairseq.modules.quant_noise import quant_noise
 from torch import Tensor, nn
 
-from resmlp_core import NORMS, ChannelMLP, ConvolvedMixer, CrossPositionLinear, ResMLPLayer
+from resmlp_core import NORMS, ChannelMLP, ConvolvedMixer, CrossPositionLinear, PositionMixer, ResMLPLayer
 from resmlp_mt.models.left_padding import left_padding, possible, rotate
 from resmlp_mt.models.vocabulary_digest import Vocabulary
 
@@ -30,7 +30,7 @@ def build_channel_mlp(dim: int, hidden_dim: int, cfg: TransformerConfig, module_
     return mlp
 
 
-def build_cross_position(dim: int, max_positions: int, cfg: TransformerConfig, causal: bool = False) -> nn.Module:
+def build_cross_position(dim: int, max_positions: int, cfg: TransformerConfig, causal: bool = False) -> PositionMixer:
     """Build what mixes positions: A, and a convolution beside it if the options ask for one."""
     linear = CrossPositionLinear(max_positions, causal, init_std=cfg.position_init_std)
     return ConvolvedMixer(linear, dim, cfg.position_convolution, causal) if cfg.position_convolution else linear

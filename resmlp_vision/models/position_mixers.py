@@ -5,12 +5,12 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resmlp_core import CrossPositionLinear, PositionCache
+from resmlp_core import CrossPositionLinear, PositionCache, PositionMixer
 
 Grid = tuple[int, int]
 
 
-class CrossPositionMLP(nn.Module):
+class CrossPositionMLP(PositionMixer):
     """A₂ · GELU(A₁ · x): two linear layers over positions, with four hidden units a position between."""
 
     def __init__(self, positions: int) -> None:
@@ -25,7 +25,7 @@ class CrossPositionMLP(nn.Module):
         return (self.fc2.weight @ hidden + self.fc2.bias.unsqueeze(1)).view_as(x)
 
 
-class PatchConvolution(nn.Module):
+class PatchConvolution(PositionMixer):
     """3×3 convolutions over the patch grid, zero-padded to keep its size.
 
     Args:
@@ -65,7 +65,7 @@ class ConvolvedLinear(CrossPositionLinear):
 
 
 # By the name that ``create_model(..., position_mixer=NAME)`` takes: (dim, grid) -> module, or None.
-POSITION_MIXERS: dict[str, Callable[[int, Grid], nn.Module | None]] = {
+POSITION_MIXERS: dict[str, Callable[[int, Grid], PositionMixer | None]] = {
     "linear": lambda dim, grid: CrossPositionLinear(grid[0] * grid[1]),
     "none": lambda dim, grid: None,
     "mlp": lambda dim, grid: CrossPositionMLP(grid[0] * grid[1]),

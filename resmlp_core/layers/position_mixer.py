@@ -1,0 +1,37 @@
+"""What a position mixer is: A, or what may stand in its place."""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from resmlp_core.layers.position_cache import PositionCache
+
+
+class PositionMixer(nn.Module):
+    """Mixes positions, the same for A and for whatever stands in its place.
+
+    Attributes:
+        channelwise: it is linear, and no channel reads another, but for a bias that ``take_bias`` gives up. A scale of
+            the channels may then stand before it or after it alike, which is what folding needs.
+        matrix: the name of A among its parameters, for ``resmlp-inspect``; None if there is none.
+    """
+
+    channelwise: ClassVar[bool] = False
+    matrix: ClassVar[str | None] = None
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
+        """Mix the positions of ``x``.
+
+        Args:
+            x: ``(T, B, C)``; with a cache the next position alone, ``(1, B, C)``.
+            padding_mask: ``(B, T)``, True at padding, which then contributes exactly zero.
+            cache: the earlier positions of a causal mixer; ``x`` is appended to it.
+
+        Returns:
+            A tensor of the shape of ``x``.
+        """
+        raise NotImplementedError
+
+    def take_bias(self) -> Tensor | None:
+        """Give up the bias, ``(positions,)``, which folding adds elsewhere; None if there is none."""
+        return None
