@@ -26,6 +26,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import alone_in, digest, remove, replacing, write_json
+from resmlp_core.common.settings import changed
 from resmlp_mt.data.binarized import write_dataset
 from resmlp_mt.data.cleaning import Duplicates, Rules
 from resmlp_mt.data.corpus import count_bytes, count_pairs, fingerprint, read_pairs
@@ -179,18 +180,15 @@ def _earlier_report(out: Path, settings: Settings) -> dict[str, Any]:
         return {"settings": {}}
     try:
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        earlier = report["settings"].items()
+        earlier = dict(report["settings"].items())
     except (ValueError, KeyError, AttributeError, TypeError):
         raise UserError(f"{path} is not a report of prepare's: remove {out}, or choose another --out") from None
     now = asdict(settings)
-    for key, value in earlier:
-        if now.get(key) != value:
-            if value == str(Path(settings.data).resolve()):  # it is no folder any more, and not of the hub
-                raise UserError(f"there is no folder {value}, from which {out} was prepared")
-            option = "--" + key.replace("_", "-")
-            raise UserError(
-                f"{out} was prepared with {option} {value}, not {now.get(key)}: give {same_data_or(key)}another --out"
-            )
+    for key, was, value in changed(earlier, {key: now.get(key) for key in earlier}):
+        if was == str(Path(settings.data).resolve()):  # it is no folder any more, and not of the hub
+            raise UserError(f"there is no folder {was}, from which {out} was prepared")
+        option = "--" + key.replace("_", "-")
+        raise UserError(f"{out} was prepared with {option} {was}, not {value}: give {same_data_or(key)}another --out")
     made_of = report.get("text", {}).get("source_sha256")
     if made_of and made_of != fingerprint(settings.data, settings.source_lang, settings.target_lang):
         raise UserError(f"--data {settings.data} has changed since {out} was prepared from it: choose another --out")

@@ -33,6 +33,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from resmlp_core.common.checkpoint import count_parameters, read_checkpoint, write_checkpoint
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.files import alone_in, digest, remove, replacing, write_json
+from resmlp_core.common.settings import changed
 from resmlp_core.inspect.matrices import read_model
 from resmlp_core.inspect.plots import draw_matrices
 from resmlp_mt.average import average_checkpoints
@@ -302,10 +303,9 @@ class Run:
         now |= asdict(Rules(**self.settings["clean"]))
         data = self.settings["data"]  # prepare keeps whole paths
         now["data"] = prepared["data"] if prepared["data"] == str(Path(data).resolve()) else data
-        for key, value in now.items():
-            if prepared[key] != value:
-                or_else = f"give {same_data_or(key)}another --out"
-                raise UserError(f"{self.out} was prepared with {key}={prepared[key]}, not {value}; {or_else}")
+        for key, was, value in changed({key: prepared[key] for key in now}, now):
+            or_else = f"give {same_data_or(key)}another --out"
+            raise UserError(f"{self.out} was prepared with {key}={was}, not {value}; {or_else}")
 
     def _refuse_long_sentences(self) -> None:
         """Find before training, not after, that a sentence to translate does not fit into A."""
@@ -523,13 +523,10 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     path = folder / "settings.json"
     if path.exists():
         earlier = json.loads(path.read_text(encoding="utf-8"))
-        before, now = (trained_with(each) for each in (earlier, settings))
-        for key in sorted(before.keys() | now.keys()):
-            if before.get(key) != now.get(key):
-                raise UserError(
-                    f"{folder} was started with {key}={before.get(key)}, not {now.get(key)}; "
-                    "give another --out, or delete that folder"
-                )
+        for key, was, value in sorted(changed(trained_with(earlier), trained_with(settings))):
+            raise UserError(
+                f"{folder} was started with {key}={was}, not {value}; give another --out, or delete that folder"
+            )
         if (earlier["average"], earlier["generate"]) != (settings["average"], settings["generate"]):
             if (folder / "model.pt").exists() and not whole_checkpoints(folder / "checkpoints"):
                 raise UserError(
