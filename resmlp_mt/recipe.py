@@ -20,8 +20,8 @@ from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.settings import reading_settings
 from resmlp_core.inspect.report import SHOWN_POSITIONS
 from resmlp_mt.data.cleaning import Rules
+from resmlp_mt.data.normalization import NORMALIZATIONS
 from resmlp_mt.pipeline.run import STAGES, Run
-from resmlp_mt.prepare import NORMALIZATIONS
 
 TOKENIZED = (None, "moses", "split compounds")
 PRECISIONS = ("highest", "high")

@@ -26,6 +26,7 @@ from resmlp_core.inspect.matrices import read_model
 from resmlp_core.inspect.plots import draw_matrices
 from resmlp_mt.average import average_checkpoints
 from resmlp_mt.data.binarized import sentence_lengths
+from resmlp_mt.data.binary_stage import replace_train_targets
 from resmlp_mt.data.cleaning import Rules
 from resmlp_mt.patches.unsupported import FLAT
 from resmlp_mt.pipeline.checkpoints import is_trained, mend_checkpoints, newest_checkpoints, whole_checkpoints
@@ -33,7 +34,7 @@ from resmlp_mt.pipeline.fairseq_commands import run_fairseq_generate, run_fairse
 from resmlp_mt.pipeline.kept_settings import keep_settings
 from resmlp_mt.pipeline.learning_curve import draw_learning_curve, read_curve
 from resmlp_mt.pipeline.provenance import provenance
-from resmlp_mt.prepare import prepare, replace_train_targets, same_data_or
+from resmlp_mt.prepare import prepare, same_data_or
 from resmlp_mt.score import (
     best_hypotheses,
     bleu_of,
