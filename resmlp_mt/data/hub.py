@@ -29,8 +29,7 @@ def count_split(data: str, source: str, target: str, names: Sequence[str]) -> in
 
 def size_of(data: str, source: str, target: str, names: Sequence[str]) -> int | None:
     """Return how many bytes all splits hold, of which one has one of these names; None where the data do not say."""
-    size: int | None = _open_split(data, source, target, names).info.dataset_size
-    return size
+    return _open_split(data, source, target, names).info.dataset_size
 
 
 def _batches(stream: Any, data: str, source: str, target: str) -> Iterator[Any]:

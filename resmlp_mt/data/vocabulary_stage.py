@@ -1,6 +1,5 @@
 """The second stage of ``resmlp_mt.prepare``: one vocabulary for both languages, which sentencepiece learns."""
 
-import hashlib
 import io
 import random
 import re
@@ -14,7 +13,7 @@ from typing import Any
 import sentencepiece
 
 from resmlp_core.common.errors import UserError
-from resmlp_core.common.files import replacing
+from resmlp_core.common.files import digest, replacing
 from resmlp_mt.data.normalization import normalization_option
 from resmlp_mt.data.prepared import Settings, create_text, open_text
 
@@ -49,7 +48,7 @@ def learn_vocabulary(settings: Settings, out: Path, workers: int, report: dict[s
         partial.write_bytes(model.getvalue())
     with replacing(out / "sentencepiece.vocab") as partial, create_text(partial) as file:
         file.writelines(f"{piece}\t{processor.get_score(i):g}\n" for i, piece in enumerate(pieces_of(processor)))
-    sha256 = hashlib.sha256(model.getvalue()).hexdigest()
+    sha256 = digest([out / "sentencepiece.model"])
     return {"vocabulary": len(processor), "sha256": sha256}, f"{len(processor)} entries"
 
 
