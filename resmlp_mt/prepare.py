@@ -1,58 +1,30 @@
 """Parallel text in, fairseq's binary data out: ``python -m resmlp_mt.prepare --help``."""
 
 import argparse
-import hashlib
-import io
 import json
 import os
-import random
-import re
 import shutil
-import signal
-import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from itertools import compress, islice
+from itertools import islice
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryDirectory
-from typing import Any, TextIO
+from typing import Any
 
-import sentencepiece
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.common.errors import UserError, reporting
-from resmlp_core.common.files import alone_in, digest, remove, replacing, write_json
-from resmlp_mt.data.binarized import write_dataset
-from resmlp_mt.data.cleaning import Duplicates, Rules
-from resmlp_mt.data.corpus import count_bytes, count_pairs, fingerprint, read_pairs
+from resmlp_core.common.files import alone_in, remove, write_json
+from resmlp_core.common.settings import changed
+from resmlp_mt.data.binary_stage import write_data_bin
+from resmlp_mt.data.cleaning import Rules
+from resmlp_mt.data.corpus import count_bytes, fingerprint
+from resmlp_mt.data.normalization import NORMALIZATIONS
+from resmlp_mt.data.prepared import SPECIAL, Settings
+from resmlp_mt.data.text_stage import EMPTY_SIDES, write_text
+from resmlp_mt.data.vocabulary_stage import VOCABULARY_SENTENCES, learn_vocabulary
 
-SPLITS = ("valid", "test", "train")  # the small ones first, so that what is wrong with the data shows at once
-VOCABULARY_SENTENCES = 1_000_000  # a larger corpus is sampled: memory stays bounded, and more would change little
-EMPTY_SIDES = Rules()  # a pair with an empty side is left out under any rules, and under these no other
-BATCH = 10_000  # sentences encoded at a time
-INT_MAX = 2**31 - 1  # sentencepiece tells of a vocabulary that is too large only up to here
-SPECIAL = 4  # entries of fairseq's own
 OUTPUT_RATIO = 2  # what the folder holds at most is 1.57 times the text's bytes, measured
-# sentencepiece's NFKC, as fairseq's users have it, or none; both make one kind of all white space, at which fairseq,
-# which reads pieces with spaces between, would part a piece
-NORMALIZATIONS = ("nmt_nfkc", "identity")
-BAR: dict[str, Any] = {"unit": " pairs", "unit_scale": True, "disable": None, "leave": False}
-
-
-@dataclass(kw_only=True)
-class Settings(Rules):
-    """What decides the content of a prepared folder, the rules for its training pairs included."""
-
-    data: str
-    source_lang: str
-    target_lang: str
-    vocab_size: int
-    seed: int = 1
-    normalization: str = NORMALIZATIONS[0]
 
 
 @dataclass(frozen=True)
@@ -179,18 +151,15 @@ def _earlier_report(out: Path, settings: Settings) -> dict[str, Any]:
         return {"settings": {}}
     try:
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        earlier = report["settings"].items()
+        earlier = dict(report["settings"].items())
     except (ValueError, KeyError, AttributeError, TypeError):
         raise UserError(f"{path} is not a report of prepare's: remove {out}, or choose another --out") from None
     now = asdict(settings)
-    for key, value in earlier:
-        if now.get(key) != value:
-            if value == str(Path(settings.data).resolve()):  # it is no folder any more, and not of the hub
-                raise UserError(f"there is no folder {value}, from which {out} was prepared")
-            option = "--" + key.replace("_", "-")
-            raise UserError(
-                f"{out} was prepared with {option} {value}, not {now.get(key)}: give {same_data_or(key)}another --out"
-            )
+    for key, was, value in changed(earlier, {key: now.get(key) for key in earlier}):
+        if was == str(Path(settings.data).resolve()):  # it is no folder any more, and not of the hub
+            raise UserError(f"there is no folder {was}, from which {out} was prepared")
+        option = "--" + key.replace("_", "-")
+        raise UserError(f"{out} was prepared with {option} {was}, not {value}: give {same_data_or(key)}another --out")
     made_of = report.get("text", {}).get("source_sha256")
     if made_of and made_of != fingerprint(settings.data, settings.source_lang, settings.target_lang):
         raise UserError(f"--data {settings.data} has changed since {out} was prepared from it: choose another --out")
@@ -212,210 +181,13 @@ def _refuse_small_disk(settings: Settings, out: Path) -> None:
         raise UserError(f"--out {out}: needs about {needed}, {left} are free")
 
 
-def _text(settings: Settings, out: Path, workers: int, report: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """Write the pairs as text/{split}.{language}, less the train pairs that break a rule."""
-    source_sha256 = fingerprint(settings.data, settings.source_lang, settings.target_lang)
-    with replacing(out / "text") as partial:
-        partial.mkdir()
-        counts: dict[str, Any] = {split: _write_split(settings, split, partial) for split in SPLITS}
-        sha256 = digest(sorted(partial.iterdir()))
-    sizes = ", ".join(f"{split} {counts[split]['kept']}" for split in ("train", "valid", "test"))
-    dropped = ", ".join(f"{number} {rule}" for rule, number in counts["train"]["dropped"].items())
-    counts |= {"sha256": sha256, "source_sha256": source_sha256}
-    return counts, f"{sizes} pairs; left out of train: {dropped or 'none'}"
-
-
-def _write_split(settings: Settings, split: str, folder: Path) -> dict[str, Any]:
-    corpus = (settings.data, settings.source_lang, settings.target_lang, split)
-    paths = [folder / f"{split}.{language}" for language in (settings.source_lang, settings.target_lang)]
-    cleaned = split == "train"  # the references of valid and test stay as they are: a score is over all of them
-    rules: Rules = settings if cleaned else EMPTY_SIDES
-    seen_as = normalizer(settings.normalization)
-    dropped: Counter[str] = Counter()
-    read = usable = 0
-    with ExitStack() as stack:
-        duplicates = None
-        if cleaned and settings.drop_duplicates:
-            digests = TemporaryDirectory(dir=folder, prefix="digests")
-            duplicates = Duplicates(Path(stack.enter_context(digests)))
-        pairs = read_pairs(*corpus, mend_encoding=cleaned and settings.drop_bad_encoding)
-        bar = tqdm(pairs, f"reading {split}", count_pairs(*corpus), **BAR)
-        with _create(paths[0]) as sources, _create(paths[1]) as targets:
-            for pair in bar:
-                read += 1
-                seen = (seen_as(pair[0]), seen_as(pair[1]))
-                broken = rules.broken_by(pair, seen)
-                usable += not broken
-                if cleaned and broken:
-                    dropped[broken] += 1
-                    continue
-                if duplicates:
-                    duplicates.add(*seen)
-                sources.write(pair[0] + "\n")
-                targets.write(pair[1] + "\n")
-        if duplicates:
-            again = duplicates.find()
-            dropped["duplicates"] = int(again.sum())
-            for path in paths:
-                with replacing(path) as partial, _create(partial) as file, _open(path) as lines:
-                    file.writelines(compress(lines, ~again))
-    if not usable:
-        raise UserError(f"--data {settings.data}: {split} has no pair with text on both sides, or none that is kept")
-    return {"read": read, "kept": read - dropped.total(), "dropped": dict(dropped)}
-
-
-def normalizer(normalization: str) -> Callable[[str], str]:
-    """Make what turns a text into what a model sees of it: as sentencepiece normalises it, by one of NORMALIZATIONS."""
-    normalize = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc", escape_whitespaces=False).normalize
-
-    def seen(text: str) -> str:
-        if normalization == "identity" or (text.isascii() and text.isprintable()):  # sentencepiece is slower by far
-            return " ".join(text.replace("▁", " ").split())  # its own sign for white space
-        return normalize(text).strip()
-
-    return seen
-
-
-def _sentencepiece(settings: Settings, out: Path, workers: int, report: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """Learn one vocabulary for both languages. Its ids are fairseq's, special symbols included."""
-    model = io.BytesIO()
-    try:
-        with _ctrl_c_ends_the_process(), _normalization(settings.normalization) as normalization:
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=_vocabulary_sentences(settings, out, report["text"]["train"]["kept"]),
-                model_writer=model,
-                model_type="bpe",
-                vocab_size=min(settings.vocab_size, INT_MAX),
-                character_coverage=1.0,
-                max_sentence_length=1 << 20,  # bytes; a longer line is left out
-                **normalization,
-                # The numbers and names of fairseq's own: no piece that is learned can then take one of these names.
-                bos_id=0,
-                pad_id=1,
-                eos_id=2,
-                unk_id=3,
-                minloglevel=2,
-            )
-    except RuntimeError as error:
-        raise UserError(_vocabulary_error(settings.vocab_size, str(error))) from None
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    with replacing(out / "sentencepiece.model") as partial:
-        partial.write_bytes(model.getvalue())
-    with replacing(out / "sentencepiece.vocab") as partial, _create(partial) as file:
-        file.writelines(f"{piece}\t{processor.get_score(i):g}\n" for i, piece in enumerate(_pieces(processor)))
-    sha256 = hashlib.sha256(model.getvalue()).hexdigest()
-    return {"vocabulary": len(processor), "sha256": sha256}, f"{len(processor)} entries"
-
-
-def _vocabulary_sentences(settings: Settings, out: Path, pairs: int) -> Iterator[str]:
-    chance = VOCABULARY_SENTENCES / (2 * pairs)
-    draw = random.Random(settings.seed).random
-    for language in sorted((settings.source_lang, settings.target_lang)):  # so that both directions share a vocabulary
-        with _open(out / "text" / f"train.{language}") as text:
-            yield from (line.removesuffix("\n") for line in text if chance >= 1 or draw() < chance)
-
-
-@contextmanager
-def _normalization(name: str) -> Iterator[dict[str, Any]]:
-    """Return the option of sentencepiece's trainer for one of ``NORMALIZATIONS``."""
-    if name != "identity":
-        yield {"normalization_rule_name": name}
-        return
-    with NamedTemporaryFile("w", suffix=".tsv") as rules:  # code points: those replaced, and by which
-        rules.writelines(f"{i:X}\t20\n" for i in range(sys.maxunicode + 1) if chr(i).isspace() and chr(i) != " ")
-        rules.flush()
-        yield {"normalization_rule_tsv": rules.name}
-
-
-@contextmanager
-def _ctrl_c_ends_the_process() -> Iterator[None]:
-    """Let Ctrl-C end the process at once: Python would see it only when sentencepiece, in C++, has finished."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
-def _vocabulary_error(size: int, message: str) -> str:
-    if found := re.search(r"Vocabulary size too high .* <= (\d+)", message):
-        return f"--vocab-size {size} is more than this corpus yields: choose at most {found[1]}"
-    if found := re.search(r"required_chars\. \d+ vs (\d+)", message):
-        return f"--vocab-size {size} is less than the characters of this corpus need: choose at least {found[1]}"
-    return f"sentencepiece cannot learn from the train text with --vocab-size {size}: {message}"
-
-
-def _data_bin(settings: Settings, out: Path, workers: int, report: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """Encode the text into what fairseq-train and fairseq-generate read."""
-    languages = (settings.source_lang, settings.target_lang)
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(out / "sentencepiece.model"))
-    pairs = sum(report["text"][split]["kept"] for split in SPLITS)
-    tokens = {}
-    with replacing(out / "data-bin") as partial, tqdm(total=pairs, desc="encoding", **BAR) as bar:
-        partial.mkdir()
-        for language in languages:  # fairseq's format: piece, count; it adds the special ones itself
-            with _create(partial / f"dict.{language}.txt") as file:
-                file.writelines(f"{piece} 1\n" for piece in _pieces(processor)[SPECIAL:])
-        for split in SPLITS:
-            for language in languages:
-                prefix = partial / f"{split}.{'-'.join(languages)}.{language}"
-                with _open(out / "text" / f"{split}.{language}") as text:
-                    batches = _encoded_batches(processor, text, workers, bar)
-                    tokens[f"{split}.{language}"] = write_dataset(prefix, batches, len(processor))
-    return {"tokens": tokens}, f"{sum(tokens.values())} tokens"
-
-
-def _encoded_batches(
-    processor: sentencepiece.SentencePieceProcessor, text: Iterable[str], workers: int, bar: tqdm
-) -> Iterator[list[list[int]]]:
-    lines = iter(text)
-    while batch := [line.removesuffix("\n") for line in islice(lines, BATCH)]:
-        yield processor.encode(batch, out_type=int, num_threads=workers, add_eos=True)
-        bar.update(len(batch) / 2)  # the other halves of these pairs come apart from them
-
-
-def replace_train_targets(prepared: Path, targets: Sequence[str], out: Path, workers: int | None = None) -> None:
-    """Make ``out/data-bin`` like that of a prepared folder, with other targets in its training set.
-
-    Args:
-        prepared: a folder that ``prepare`` has made.
-        targets: one for each training pair, in order; distillation gives a model's translations.
-        out: the folder to make; what is there and whole is kept.
-        workers: as for ``prepare``.
-    """
-    if not (out / "data-bin").exists():
-        report = json.loads((prepared / "prepare.json").read_text(encoding="utf-8"))
-        settings = Settings(**report["settings"])
-        remove(out / "text")
-        shutil.copytree(prepared / "text", out / "text")
-        shutil.copy(prepared / "sentencepiece.model", out)
-        with _create(out / "text" / f"train.{settings.target_lang}") as file:
-            file.writelines(target + "\n" for target in targets)
-        _data_bin(settings, out, workers or os.cpu_count() or 1, report)
-
-
-def _pieces(processor: sentencepiece.SentencePieceProcessor) -> list[str]:
-    return [processor.id_to_piece(i) for i in range(len(processor))]
-
-
-def _open(path: Path) -> TextIO:
-    return path.open(encoding="utf-8", newline="\n")
-
-
-def _create(path: Path) -> TextIO:
-    return path.open("w", encoding="utf-8", newline="\n")
-
-
 RULES = tuple(field.name for field in fields(Rules))
 STAGES = {
-    "text": Stage(("data", "source_lang", "target_lang", *RULES), ("text",), _text),
+    "text": Stage(("data", "source_lang", "target_lang", *RULES), ("text",), write_text),
     "sentencepiece": Stage(
-        ("vocab_size", "seed", "normalization"), ("sentencepiece.model", "sentencepiece.vocab"), _sentencepiece
+        ("vocab_size", "seed", "normalization"), ("sentencepiece.model", "sentencepiece.vocab"), learn_vocabulary
     ),
-    "data-bin": Stage((), ("data-bin",), _data_bin),
+    "data-bin": Stage((), ("data-bin",), write_data_bin),
 }
 
 

@@ -15,14 +15,13 @@ from typing import Any
 
 from fairseq.models import ARCH_CONFIG_REGISTRY
 from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from resmlp_core.common.errors import UserError, reporting
+from resmlp_core.common.settings import reading_settings
 from resmlp_core.inspect.report import SHOWN_POSITIONS
 from resmlp_mt.data.cleaning import Rules
+from resmlp_mt.data.normalization import NORMALIZATIONS
 from resmlp_mt.pipeline.run import STAGES, Run
-from resmlp_mt.prepare import NORMALIZATIONS
 
 TOKENIZED = (None, "moses", "split compounds")
 PRECISIONS = ("highest", "high")
@@ -92,14 +91,10 @@ def read_recipe(
         UserError: no such file, a key that is missing or unknown or has a value of another kind, an architecture that
             the recipe does not list, or an option that is the recipe command's own to set.
     """
-    if not path.is_file():
-        raise UserError(f"no recipe {path}")
-    for override in overrides:
-        if "=" not in override:
-            raise UserError(f"{override!r} is not key=value")
-        if override.startswith("archs."):
-            raise UserError(f"{override} is not for the command line: give train.KEY=VALUE")
-    try:
+    with reading_settings(path, overrides, where=f"{path}, or an override: "):
+        for override in overrides:
+            if override.startswith("archs."):
+                raise UserError(f"{override} is not for the command line: give train.KEY=VALUE")
         config: Any = OmegaConf.merge(OmegaConf.structured(Recipe), OmegaConf.load(path))
         if missing := OmegaConf.missing_keys(config):
             raise UserError(f"{path} lacks {', '.join(sorted(missing))}")
@@ -113,10 +108,6 @@ def read_recipe(
         config = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
         settings: Any = OmegaConf.to_container(config, resolve=True)
         Rules(**settings["clean"])
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML, or an override is not: {' '.join(str(error).split())}") from None
-    except OmegaConfBaseException as error:
-        raise UserError(f"{path}, or an override: {error.full_key}: {str(error.msg).splitlines()[0]}") from None
     del settings["archs"]
     if not isinstance(settings["average"], list):
         settings["average"] = [settings["average"]]

@@ -18,7 +18,7 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.significance import PairedTest
 
 from resmlp_core.common.errors import UserError, reporting
-from resmlp_mt.data.corpus import lines_of
+from resmlp_mt.data.text_lines import lines_of
 from resmlp_mt.text import one_line
 
 COMET = "Unbabel/wmt22-comet-da"

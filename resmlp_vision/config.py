@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from resmlp_core.common.errors import UserError
+from resmlp_core.common.settings import reading_settings
 
 
 @dataclass
@@ -202,13 +201,8 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
     Raises:
         UserError: no such file, an unknown key (the nearest is named), a value of another type, or one that is missing.
     """
-    if isinstance(source, Path) and not source.is_file():
-        raise UserError(f"no recipe {source}")
-    try:
+    with reading_settings(source, overrides):
         recipe: Any = OmegaConf.load(source) if isinstance(source, Path) else OmegaConf.create(dict(source or {}))
-        for override in overrides:
-            if "=" not in override:
-                raise UserError(f"{override!r} is not key=value")
         line = OmegaConf.from_dotlist([override for override in overrides if is_text(override)])
         for override in overrides:
             if not is_text(override):  # YAML has no such characters: it is a file's name, as it stands
@@ -223,12 +217,6 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
         for key in sorted(OmegaConf.missing_keys(merged)):
             raise UserError(f"{key}: give {key}=...")
         config: Settings = OmegaConf.to_object(merged)  # type: ignore[assignment]
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{source} is not YAML, or an override is not: {' '.join(str(error).split())}") from None
-    except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key or 'the settings'}: {str(error.msg).splitlines()[0]}") from None
-    except (OverflowError, ValueError) as error:  # OmegaConf does not say of which
-        raise UserError(f"a setting is no number that a computer can hold: {error}") from None
     if not is_text(config.out):
         raise UserError(f"out={config.out} is a name in another encoding than UTF-8, which TensorBoard cannot write to")
     for key, known in CHOICES.items():

@@ -34,6 +34,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from resmlp_core.common.checkpoint import read_checkpoint
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import alone_in, replacing
+from resmlp_core.common.settings import changed
 from resmlp_vision.config import FREE, FREE_WITH_LABELS, OF_A_MACHINE, Config, RunConfig, Settings, read_config
 from resmlp_vision.data.datasets import (
     Images,
@@ -381,9 +382,9 @@ def keep_settings(config: RunConfig, out: Path) -> None:
     except UserError:
         raise UserError(f"{out} holds a training run of another kind; give another out") from None
     free = FREE | FREE_WITH_LABELS if isinstance(config, Config) else FREE
-    for key, now in dataclasses.asdict(config).items():
-        if key not in free and before[key] != now:
-            raise UserError(f"{out} was started with {key}={before[key]}, not {now}; give another out")
+    for key, was, now in changed(before, dataclasses.asdict(config)):
+        if key not in free:
+            raise UserError(f"{out} was started with {key}={was}, not {now}; give another out")
 
 
 def digest_weights(config: RunConfig) -> dict[str, str]:

@@ -22,9 +22,10 @@ from yaml import YAMLError
 from resmlp_core.common.checkpoint import count_parameters, read_checkpoint
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import alone_in, replacing, write_json
+from resmlp_mt.pipeline.checkpoints import is_trained, updates_of
+from resmlp_mt.pipeline.fairseq_commands import announce, arguments, run_fairseq_train
 from resmlp_mt.pipeline.fairseq_process import run_fairseq
 from resmlp_mt.pipeline.learning_curve import read_curve
-from resmlp_mt.pipeline.run import announce, arguments, is_trained, run_fairseq_train, updates_of
 from resmlp_mt.prepare import prepare
 from resmlp_mt.recipe import OWN_TRAIN_OPTIONS
 

@@ -25,8 +25,9 @@ import matplotlib.pyplot as plt
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import alone_in, remove, write_json
 from resmlp_core.inspect.plots import save
+from resmlp_mt.pipeline.fairseq_commands import run_fairseq_train
 from resmlp_mt.pipeline.learning_curve import read_curve
-from resmlp_mt.pipeline.run import STAGES, Run, run_fairseq_train
+from resmlp_mt.pipeline.run import STAGES, Run
 from resmlp_mt.recipe import choose_data, read_recipe
 
 RECIPE = Path(__file__).with_name("recipe.yaml")

@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from fairseq.data import data_utils
 from fairseq.data.indexed_dataset import MMapIndexedDataset, best_fitting_int_dtype, data_file_path, index_file_path
+from numpy.typing import NDArray
 
 BLOCK = 1_000_000  # sentences whose places are computed at a time
 
@@ -38,3 +40,9 @@ def write_dataset(prefix: Path, batches: Iterable[list[list[int]]], vocab_size: 
             file.write(np.concatenate([[start], ends[:-1]]).astype(np.int64).tobytes())
             start = ends[-1]
     return int(lengths.sum(dtype=np.int64))
+
+
+def sentence_lengths(prefix: Path) -> NDArray[np.int32]:
+    """Return the tokens of each sentence of such a data set, its end included."""
+    dataset = data_utils.load_indexed_dataset(str(prefix), None)
+    return np.array(dataset.sizes)  # which are a view on the dataset's memory, and that goes with the dataset

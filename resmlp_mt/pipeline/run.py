@@ -5,42 +5,36 @@ translation begins anew.
 """
 
 import argparse
-import filecmp
 import json
 import os
-import platform
-import re
-import shlex
-import shutil
-import subprocess
-import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
-from math import ceil, inf
+from math import inf
 from pathlib import Path
 from typing import Any
 
-import fairseq
 import numpy as np
 import torch
-from fairseq.data import data_utils
 from fairseq.models import ARCH_CONFIG_REGISTRY
 from numpy.typing import NDArray
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.common.checkpoint import count_parameters, read_checkpoint, write_checkpoint
 from resmlp_core.common.errors import UserError
-from resmlp_core.common.files import alone_in, digest, remove, replacing, write_json
+from resmlp_core.common.files import alone_in, digest, remove, write_json
+from resmlp_core.common.settings import changed
 from resmlp_core.inspect.matrices import read_model
 from resmlp_core.inspect.plots import draw_matrices
 from resmlp_mt.average import average_checkpoints
+from resmlp_mt.data.binarized import sentence_lengths
+from resmlp_mt.data.binary_stage import replace_train_targets
 from resmlp_mt.data.cleaning import Rules
 from resmlp_mt.patches.unsupported import FLAT
-from resmlp_mt.pipeline.fairseq_process import run_fairseq
+from resmlp_mt.pipeline.checkpoints import is_trained, mend_checkpoints, newest_checkpoints, whole_checkpoints
+from resmlp_mt.pipeline.fairseq_commands import run_fairseq_generate, run_fairseq_train, share_batch
+from resmlp_mt.pipeline.kept_settings import keep_settings
 from resmlp_mt.pipeline.learning_curve import draw_learning_curve, read_curve
-from resmlp_mt.prepare import prepare, replace_train_targets, same_data_or
+from resmlp_mt.pipeline.provenance import provenance
+from resmlp_mt.prepare import prepare, same_data_or
 from resmlp_mt.score import (
     best_hypotheses,
     bleu_of,
@@ -52,14 +46,7 @@ from resmlp_mt.score import (
     score_tokenized,
 )
 
-PLUGIN = Path(__file__).parents[1]
 STAGES = ("prepare", "train", "average", "generate", "score")
-# Options of fairseq-train that may change between the parts of a run that was cut off: no part of what is learnt.
-FREE = {
-    *("num-workers", "nprocs-per-node", "log-interval", "save-interval", "save-interval-updates"),
-    *("keep-last-epochs", "keep-interval-updates", "keep-best-checkpoints"),
-}
-PACKAGES = ("torch", "numpy", "sentencepiece", "sacrebleu", "sacremoses", "datasets")
 
 
 class Run:
@@ -254,7 +241,8 @@ class Run:
         scores = score(hypotheses, references, self.target)
         if tokenized := self.settings["tokenized_bleu"]:
             scores |= score_tokenized(hypotheses, references, self.target, tokenized == "split compounds")
-        write_json(self.folder / "results.json", self.describe() | scores | self._provenance())
+        outcome = self.describe() | scores | {"train_pairs_too_long": self._left_out()}
+        write_json(self.folder / "results.json", outcome | provenance(self.settings, self._prepared()))
         show_translations(sources, references, hypotheses)
         if warning := other_form(hypotheses, references, self.target):
             print(f"\n{warning}")
@@ -277,35 +265,22 @@ class Run:
             "best_valid_loss": min(valid_loss.values()),
         } | json.loads((self.folder / "average.json").read_text(encoding="utf-8"))
 
-    def _provenance(self) -> dict[str, Any]:
-        """Return what it takes to repeat the run."""
-        prepared = json.loads((self.out / "prepare.json").read_text(encoding="utf-8"))
-        return {
-            "command": shlex.join(["python", *sys.orig_argv[1:]]),
-            "commit": commit(),
-            "settings": self.settings,
-            "seed": self.settings["train"].get("seed", 1),
-            "train_pairs_too_long": self._left_out(),
-            "data_sha256": prepared["text"]["sha256"],
-            "vocabulary_sha256": prepared["sentencepiece"]["sha256"],
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "CPU",
-            "threads": torch.get_num_threads(),
-            "versions": {"python": platform.python_version(), "fairseq": fairseq.__version__}
-            | {name: installed_version(name) for name in PACKAGES},
-        }
+    def _prepared(self) -> dict[str, Any]:
+        """Return the report of what the stage prepare has made."""
+        report: dict[str, Any] = json.loads((self.out / "prepare.json").read_text(encoding="utf-8"))
+        return report
 
     def _refuse_other_data(self) -> None:
         """Find that the data were prepared otherwise, where the stage prepare, which would tell, is not run."""
-        prepared = json.loads((self.out / "prepare.json").read_text(encoding="utf-8"))["settings"]
+        prepared = self._prepared()["settings"]
         now = {key: self.settings[key] for key in ("vocab_size", "normalization")}
         now |= {"source_lang": self.source, "target_lang": self.target}
         now |= asdict(Rules(**self.settings["clean"]))
         data = self.settings["data"]  # prepare keeps whole paths
         now["data"] = prepared["data"] if prepared["data"] == str(Path(data).resolve()) else data
-        for key, value in now.items():
-            if prepared[key] != value:
-                or_else = f"give {same_data_or(key)}another --out"
-                raise UserError(f"{self.out} was prepared with {key}={prepared[key]}, not {value}; {or_else}")
+        for key, was, value in changed({key: prepared[key] for key in now}, now):
+            or_else = f"give {same_data_or(key)}another --out"
+            raise UserError(f"{self.out} was prepared with {key}={was}, not {value}; {or_else}")
 
     def _refuse_long_sentences(self) -> None:
         """Find before training, not after, that a sentence to translate does not fit into A."""
@@ -341,209 +316,14 @@ class Run:
     def _lengths(self, split: str, lang: str) -> NDArray[np.int32]:
         """Return the tokens of each sentence of a split, its end included."""
         folder = self._train_data() if split == "train" else self.data_bin
-        path = folder / f"{split}.{self.source}-{self.target}.{lang}"
-        dataset = data_utils.load_indexed_dataset(str(path), None)
-        return np.array(dataset.sizes)  # which are a view on the dataset's memory, and that goes with the dataset
+        return sentence_lengths(folder / f"{split}.{self.source}-{self.target}.{lang}")
 
     def _must_exist(self, name: str, stage: str) -> None:
         if not (self.folder / name).exists():
             raise UserError(f"there is no {self.folder / name}: run the stage {stage} first")
 
 
-def installed_version(package: str) -> str | None:
-    """The version of a package; None where it is not installed, as what a run did not need may not be."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def commit() -> str | None:
-    """The commit of the source that this is run from, "-dirty" if it has changed; None where there is no history."""
-    git = ["git", "-C", str(PLUGIN)]
-    try:  # git would also tell of a repository in which this is only installed
-        subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=True)
-        line = [*git, "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"]
-        return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def share_batch(effective_tokens: int, max_tokens: int, devices: int) -> dict[str, int]:
-    """Share one batch of target tokens among devices, each in as few steps as its memory allows.
-
-    Args:
-        effective_tokens: of one update, over all devices.
-        max_tokens: the most that one device takes in one step.
-        devices: their number.
-
-    Returns:
-        fairseq-train's ``max-tokens`` and ``update-freq``.
-    """
-    steps = ceil(effective_tokens / devices / max_tokens)
-    return {"max-tokens": round(effective_tokens / devices / steps), "update-freq": steps}
-
-
-def arguments(*positional: object, **options: Any) -> list[str]:
-    """Make a command line for fairseq; an option that is true is a flag, one that is false or None is left out."""
-    line = [*map(str, positional), "--user-dir", str(PLUGIN)]
-    for name, value in options.items():
-        if value is not False and value is not None:
-            line += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    return line if torch.cuda.is_available() else [*line, "--cpu"]
-
-
-def announce(program: str, line: Sequence[str]) -> None:
-    """Print a command of fairseq's as one would type it."""
-    print(f"\n$ fairseq-{program} {shlex.join(line)}", flush=True)
-
-
-def whole_checkpoints(folder: Path) -> list[Path]:
-    """List the checkpoints that no kill cut short, the newest last."""
-    # fairseq copies checkpoint_last.pt in place; a zip's directory comes last
-    return sorted(filter(zipfile.is_zipfile, folder.glob("*.pt")), key=lambda path: path.stat().st_mtime)
-
-
-def mend_checkpoints(folder: Path) -> None:
-    """Remove checkpoints that a kill cut short, and let the newest whole one be the last."""
-    whole = whole_checkpoints(folder)
-    for path in set(folder.glob("*.pt")) - set(whole):
-        path.unlink()
-    last = folder / "checkpoint_last.pt"  # fairseq writes it after the others, so a kill may leave an earlier one
-    if whole and whole[-1] != last and (not last.exists() or updates_of(last) < updates_of(whole[-1])):
-        with replacing(last) as partial:
-            shutil.copy(whole[-1], partial)
-
-
-def is_trained(folder: Path, max_update: int | None) -> bool:
-    """Whether the training of a folder has ended; fairseq itself, asked again at its last update, would do one more."""
-    if (folder / "trained").exists():
-        return True
-    whole = whole_checkpoints(folder / "checkpoints")
-    return max_update is not None and bool(whole) and 0 < max_update <= updates_of(whole[-1])
-
-
-def updates_of(checkpoint: Path) -> int:
-    """Return the number of updates after which fairseq wrote a checkpoint."""
-    return int(read_checkpoint(checkpoint)["optimizer_history"][-1]["num_updates"])
-
-
-def run_fairseq_train(
-    data_bin: Path, folder: Path, options: Mapping[str, Any], matmul_precision: str = "highest"
-) -> None:
-    """Train with fairseq-train in ``folder``, from its last checkpoint if there is one.
-
-    Args:
-        data_bin: what to train on.
-        folder: for checkpoints and logs.
-        options: of fairseq-train.
-        matmul_precision: of float32 matrix products on a GPU; ``high`` is TF32.
-    """
-    checkpoints = folder / "checkpoints"
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    line = arguments(
-        data_bin,
-        **options,
-        **{"save-dir": checkpoints, "tensorboard-logdir": folder / "tensorboard", "log-format": "json"},
-    )
-    tf32 = {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": str(int(matmul_precision == "high"))}  # PyTorch reads it at its start
-    keep_memory = not torch.cuda.is_available()
-    if int(os.environ.get("RANK", 0)):
-        return run_fairseq("train", line, lambda text: None, keep_memory, tf32)
-    mend_checkpoints(checkpoints)
-    announce("train", line)
-    with open(folder / "train.log", "a", encoding="utf-8") as log:
-
-        def follow(text: str) -> None:
-            log.write(text)
-            if found := re.search(r"\| (train_inner|valid) \| (\{.*\})$", text):
-                print(describe_progress(json.loads(found[2])), flush=True)
-
-        run_fairseq("train", line, follow, keep_memory, tf32)
-
-
-def describe_progress(stats: Mapping[str, Any]) -> str:
-    """Shorten what fairseq-train logs as JSON to a line for the screen."""
-    if "valid_loss" in stats:
-        return f"epoch {stats['epoch']:>3}  validation loss {stats['valid_loss']}"
-    return (
-        f"epoch {stats['epoch']:>3}  update {stats['num_updates']:>6}  loss {stats['loss']:>6}  "
-        f"{float(stats['wps']):>8,.0f} tokens/s  learning rate {float(stats['lr']):.2g}"
-    )
-
-
-def newest_checkpoints(folder: Path, count: int) -> list[Path]:
-    """List the last ``count`` checkpoints, oldest first, up to where training stopped.
-
-    They are those of whole epochs; where a recipe keeps none, those of every so many updates.
-    """
-    kept = list(folder.glob("checkpoint[0-9]*.pt")) or list(folder.glob("checkpoint_[0-9]*_[0-9]*.pt"))
-    kept.sort(key=lambda path: int(re.findall(r"\d+", path.stem)[-1]))
-    last = folder / "checkpoint_last.pt"
-    stopped_within = not kept or not filecmp.cmp(last, kept[-1], shallow=False)  # else it is a copy
-    return [*kept, *([last] if stopped_within else [])][-count:]
-
-
-def run_fairseq_generate(data_bin: Path, model: Path, output: Path, subset: str, options: Mapping[str, Any]) -> None:
-    """Translate ``train``, ``valid`` or ``test``, unless ``output`` is there.
-
-    ``output`` gets what fairseq-generate prints of the sentences; the rest goes to a .log file beside it.
-    """
-    if output.exists():
-        return
-    line = arguments(data_bin, **{"path": model, "gen-subset": subset, "remove-bpe": "sentencepiece"}, **options)
-    announce("generate", line)
-    with (
-        replacing(output) as partial,
-        open(partial, "w", encoding="utf-8") as file,
-        open(output.with_suffix(".log"), "w", encoding="utf-8") as log,
-        tqdm(unit=" sentences", disable=None, leave=False) as bar,
-    ):
-
-        def follow(text: str) -> None:
-            (file if re.match(r"[A-Z]-\d+\t", text) else log).write(text)
-            bar.update(text.startswith("S-"))
-
-        run_fairseq("generate", line, follow)
-
-
 def show_translations(sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> None:
     """Print five translations, spread over the test set, beside their sources and references."""
     for i in range(0, len(hypotheses), max(1, len(hypotheses) // 5))[:5]:
         print(f"\n  source      {sources[i]}\n  reference   {references[i]}\n  translation {hypotheses[i]}")
-
-
-def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Keep the settings of a run in its folder; with others than before, redo what follows training.
-
-    Raises:
-        UserError: what the model is trained on, or how, has changed; nothing is mixed. Or there are no checkpoints to
-            average anew.
-    """
-    path = folder / "settings.json"
-    if path.exists():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        before, now = (trained_with(each) for each in (earlier, settings))
-        for key in sorted(before.keys() | now.keys()):
-            if before.get(key) != now.get(key):
-                raise UserError(
-                    f"{folder} was started with {key}={before.get(key)}, not {now.get(key)}; "
-                    "give another --out, or delete that folder"
-                )
-        if (earlier["average"], earlier["generate"]) != (settings["average"], settings["generate"]):
-            if (folder / "model.pt").exists() and not whole_checkpoints(folder / "checkpoints"):
-                raise UserError(
-                    f"{folder / 'checkpoints'} is empty, so that average=... and generate... cannot change any more"
-                )
-            for name in ("average.json", "valid-*.txt", "generate.txt", "results.json"):
-                for outdated in folder.glob(name):
-                    remove(outdated)
-    write_json(path, settings)
-
-
-def trained_with(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that make a trained model what it is, by the names that a user gives them."""
-    train = {f"train.{key}": value for key, value in settings["train"].items() if key not in FREE}
-    own = ("pair", "vocab_size", "clean", "effective_tokens", "taught_by", "matmul_precision")
-    settings = {"matmul_precision": "highest", **settings}  # what a run was that does not say so
-    return train | {key: settings.get(key) for key in own}

@@ -9,7 +9,8 @@ import pytest
 from fairseq.options import get_training_parser, parse_args_and_arch
 from omegaconf import OmegaConf
 
-from resmlp_mt.pipeline.run import Run, arguments
+from resmlp_mt.pipeline.fairseq_commands import arguments
+from resmlp_mt.pipeline.run import Run
 from resmlp_mt.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]

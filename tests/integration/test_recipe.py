@@ -32,7 +32,9 @@ from resmlp_core.common.errors import UserError
 from resmlp_core.common.files import alone_in, remove
 from resmlp_mt.average import average_checkpoints
 from resmlp_mt.pipeline import run as stages
-from resmlp_mt.pipeline.run import Run, share_batch, updates_of
+from resmlp_mt.pipeline.checkpoints import updates_of
+from resmlp_mt.pipeline.fairseq_commands import share_batch
+from resmlp_mt.pipeline.run import Run
 from resmlp_mt.recipe import choose_data, main, read_recipe
 from resmlp_mt.score import read_hypotheses
 

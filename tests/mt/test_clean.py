@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from resmlp_core.common.errors import UserError
 from resmlp_mt.data.cleaning import Duplicates, Rules, badly_encoded
-from resmlp_mt.prepare import NORMALIZATIONS, main, normalizer
+from resmlp_mt.data.normalization import NORMALIZATIONS, normalizer
+from resmlp_mt.prepare import main
 from resmlp_mt.text import has_text
 
 

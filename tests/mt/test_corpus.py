@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resmlp_core.common.errors import UserError
-from resmlp_mt.data import corpus
 from resmlp_mt.data.corpus import count_bytes, count_pairs, read_pairs
+from resmlp_mt.data.text_lines import lines_of
 from resmlp_mt.prepare import main, prepare
 from resmlp_mt.text import one_line
 
@@ -193,7 +193,7 @@ def test_a_pipe_is_read_too(tmp_path: Path) -> None:
     (tmp_path / "train.en").rename(tmp_path / "text")
     os.mkfifo(tmp_path / "train.en")
     with subprocess.Popen(f"cat '{tmp_path}/text' > '{tmp_path}/train.en'", shell=True):
-        assert list(corpus.lines_of(tmp_path / "train.en")) == ["a", "b"]
+        assert list(lines_of(tmp_path / "train.en")) == ["a", "b"]
 
 
 def test_a_sub_folder_of_the_pair_holds_the_data_if_there_are_any_in_it(tmp_path: Path) -> None:
@@ -461,14 +461,14 @@ def hub_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(hub_data: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What to give to ``--data`` for it."""
-    monkeypatch.setattr(corpus, "_folder", lambda *data: None)
-    return str(hub_data)
+    """What to give to ``--data`` for it, before a configuration: with the colon it is no folder."""
+    monkeypatch.chdir(hub_data.parent)
+    return f"{hub_data.name}:"
 
 
 def test_hub(hub: str) -> None:
     assert read(hub, split="valid") == [(f"line {i}", f"de-en validation {i}") for i in range(2500)]
-    assert read(f"{hub}:fr-en", "en", "fr")[-1] == ("line 2499", "fr-en train 2499")
+    assert read(f"{hub}fr-en", "en", "fr")[-1] == ("line 2499", "fr-en train 2499")
 
 
 def test_the_sizes_that_the_hub_knows(hub: str) -> None:
@@ -478,13 +478,10 @@ def test_the_sizes_that_the_hub_knows(hub: str) -> None:
     assert count_bytes(hub, "en", "fr") is None
 
 
-def test_data_of_the_hub_are_identified_by_their_text(
-    hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_data_of_the_hub_are_identified_by_their_text(hub: str, tmp_path: Path) -> None:
     there = prepare(hub, "en", "de", 60, tmp_path / "hub")["text"]
     assert there["source_sha256"] is None
     assert prepare(hub, "en", "de", 60, tmp_path / "hub")["text"] == there
-    monkeypatch.undo()
     here = prepare(tmp_path / "hub" / "text", "en", "de", 60, tmp_path / "here")["text"]
     assert here["sha256"] == there["sha256"]
 
@@ -493,7 +490,7 @@ def test_data_of_the_hub_are_identified_by_their_text(
     ("config", "target", "split", "said"),
     [
         ("", "cs", "train", "there is no en-cs or cs-en; the data set has de-en, fr-en"),
-        (":xx", "de", "train", "there is no xx; the data set has de-en, fr-en"),
+        ("xx", "de", "train", "there is no xx; the data set has de-en, fr-en"),
         ("", "fr", "test", "the split 'test' is missing; the data set has train, validation"),
     ],
 )

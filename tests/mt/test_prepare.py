@@ -14,8 +14,8 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,14 +26,15 @@ import sentencepiece
 from fairseq.data import Dictionary, data_utils
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tqdm import tqdm
 
 from resmlp_core.common import files
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.files import alone_in, replacing
-from resmlp_mt import prepare as module
 from resmlp_mt.data import binarized as binary
-from resmlp_mt.prepare import main, prepare
+from resmlp_mt.data import vocabulary_stage
+from resmlp_mt.data.normalization import NORMALIZATIONS
+from resmlp_mt.data.prepared import Settings
+from resmlp_mt.prepare import STAGES, main, prepare
 from resmlp_mt.text import one_line
 
 from .conftest import largest_file
@@ -79,7 +80,7 @@ def prepared(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module", params=module.NORMALIZATIONS)
+@pytest.fixture(scope="module", params=NORMALIZATIONS)
 def normalized(data: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """The same, by each kind of normalisation."""
     out = tmp_path_factory.mktemp("normalized") / "out"
@@ -87,9 +88,9 @@ def normalized(data: Path, tmp_path_factory: pytest.TempPathFactory, request: py
     return out
 
 
-def settings_for(data: Path | str, **options: Any) -> module.Settings:
+def settings_for(data: Path | str, **options: Any) -> Settings:
     languages = {"source_lang": "en", "target_lang": "de"}
-    return module.Settings(**{"data": str(data), **languages, "vocab_size": VOCABULARY, "seed": 1, **options})
+    return Settings(**{"data": str(data), **languages, "vocab_size": VOCABULARY, "seed": 1, **options})
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -148,6 +149,21 @@ def test_the_binary_data_decode_to_the_text(prepared: Path) -> None:
                     assert dictionary.string(tokens, bpe_symbol="sentencepiece") == line
 
 
+def binarize(prepared: Path, line: str) -> list[int]:
+    """Make a training set of one line binary, in a prepared folder's vocabulary, and let fairseq read it."""
+    with TemporaryDirectory() as folder:
+        out = Path(folder)
+        (out / "text").mkdir()
+        for name in (f"{split}.{language}" for split in ("train", "valid", "test") for language in ("en", "de")):
+            (out / "text" / name).write_text(line + "\n", encoding="utf-8", newline="\n")
+        (out / "sentencepiece.model").symlink_to(prepared / "sentencepiece.model")
+        report = {"text": {split: {"kept": 1} for split in ("train", "valid", "test")}}
+        STAGES["data-bin"].run(settings_for(""), out, 1, report)
+        (tokens,) = data_utils.load_indexed_dataset(str(out / "data-bin" / "train.en-de.en"))
+    ids: list[int] = tokens.tolist()
+    return ids
+
+
 @given(st.text())
 @example("</s>")
 @example("日本</s>日本")
@@ -156,7 +172,7 @@ def test_every_piece_is_one_token_to_fairseq(normalized: Path, text: str) -> Non
     processor = sentencepiece.SentencePieceProcessor(model_file=str(normalized / "sentencepiece.model"))
     dictionary = Dictionary.load(str(normalized / "data-bin" / "dict.en.txt"))
     line = one_line(text)
-    (ids,) = chain.from_iterable(module._encoded_batches(processor, [line + "\n"], 1, tqdm(disable=True)))
+    ids = binarize(normalized, line)
     typed = dictionary.encode_line(" ".join(processor.encode(line, out_type=str)), add_if_not_exist=False)
     assert typed.tolist() == ids  # what is typed into fairseq-interactive is what was trained on
     assert ids.index(dictionary.eos()) == len(ids) - 1
@@ -185,7 +201,7 @@ def test_parquet_gives_the_bytes_that_text_gives(data: Path, prepared: Path, tmp
         pairs = [{"de": target, "en": source} for source, target in zip(sides["en"], sides["de"], strict=True)]
         pq.write_table(pa.table({"translation": pairs}), tmp_path / f"{name}.parquet")
     settings = settings_for(tmp_path)
-    module.STAGES["text"].run(settings, tmp_path, 1, {})
+    STAGES["text"].run(settings, tmp_path, 1, {})
     assert contents(tmp_path / "text") == contents(prepared / "text")
 
 
@@ -348,7 +364,7 @@ def test_a_vocabulary_that_the_corpus_cannot_give(data: Path, tmp_path: Path, si
     if str(caught.value).split()[-1].isdigit():  # what it advises is right, and can be used in the same folder
         settings = settings_for(data, vocab_size=int(str(caught.value).split()[-1]))
         report = json.loads((tmp_path / "out" / "prepare.json").read_text())
-        made, _ = module.STAGES["sentencepiece"].run(settings, tmp_path / "out", 1, report)
+        made, _ = STAGES["sentencepiece"].run(settings, tmp_path / "out", 1, report)
         assert made["vocabulary"] == settings.vocab_size
 
 
@@ -470,10 +486,10 @@ def test_sentences_are_found_whose_places_are_computed_in_several_blocks(
 def test_a_large_corpus_is_sampled_by_the_seed(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def sample(seed: int) -> list[str]:
         settings = settings_for("", seed=seed)
-        return list(module._vocabulary_sentences(settings, prepared, 2030))
+        return list(vocabulary_stage.sample_sentences(settings, prepared, 2030))
 
     assert len(sample(1)) == 2 * 2030
-    monkeypatch.setattr(module, "VOCABULARY_SENTENCES", 400)
+    monkeypatch.setattr(vocabulary_stage, "VOCABULARY_SENTENCES", 400)
     assert 300 < len(sample(1)) < 500
     assert sample(1) == sample(1) != sample(2)
 

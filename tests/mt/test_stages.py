@@ -9,16 +9,13 @@ import pytest
 import torch
 
 from resmlp_core.common.errors import UserError
-from resmlp_mt.pipeline import run as stages
-from resmlp_mt.pipeline.run import (
-    Run,
-    arguments,
-    commit,
-    keep_settings,
-    mend_checkpoints,
-    newest_checkpoints,
-    run_fairseq_train,
-)
+from resmlp_mt.pipeline import fairseq_commands
+from resmlp_mt.pipeline import provenance as source
+from resmlp_mt.pipeline.checkpoints import mend_checkpoints, newest_checkpoints
+from resmlp_mt.pipeline.fairseq_commands import arguments, run_fairseq_train
+from resmlp_mt.pipeline.kept_settings import keep_settings
+from resmlp_mt.pipeline.provenance import commit
+from resmlp_mt.pipeline.run import Run
 from resmlp_mt.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -164,7 +161,7 @@ def test_half_precision_gets_what_the_optimiser_and_the_device_need(tmp_path, mo
 def test_a_recipe_for_gpus_trains_in_tf32_unless_told_otherwise(tmp_path, monkeypatch, recipe, changed, expected):
     """PyTorch itself says what it makes of the variable that fairseq-train is given."""
     environments = []
-    monkeypatch.setattr(stages, "run_fairseq", lambda *arguments: environments.append(arguments[-1]))
+    monkeypatch.setattr(fairseq_commands, "run_fairseq", lambda *arguments: environments.append(arguments[-1]))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     settings = read_recipe(ROOT / "recipes" / recipe / "recipe.yaml", changed, None)
     run_fairseq_train(tmp_path, tmp_path / "run", {}, settings["matmul_precision"])
@@ -185,5 +182,5 @@ def test_a_repository_in_which_it_is_only_installed_is_not_told_of(tmp_path, mon
     installed = tmp_path / "resmlp_mt"
     installed.mkdir()
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    monkeypatch.setattr(stages, "PLUGIN", installed)
+    monkeypatch.setattr(source, "PLUGIN", installed)
     assert commit() is None
