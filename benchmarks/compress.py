@@ -24,7 +24,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 from fairseq import checkpoint_utils
-from timm.data import resolve_model_data_config
 from torch import nn
 from torch.nn.utils import prune
 
@@ -33,10 +32,9 @@ from resmlp_core import ChannelMLP, CrossPositionLinear, PackedLinear, fold
 from resmlp_core.inspect.plots import save as save_figure
 from resmlp_mt.score import read_lines, score
 from resmlp_mt.translate import load as load_hub
-from resmlp_vision.config import RunConfig
-from resmlp_vision.data.datasets import count_classes, open_dataset, validation_loader
-from resmlp_vision.distributed import join_processes
-from resmlp_vision.evaluate import evaluate
+from resmlp_vision.data.datasets import count_classes, open_dataset
+from resmlp_vision.data.loaders import settings_for, validation_loader
+from resmlp_vision.evaluation import evaluate
 from resmlp_vision.models.loading import load_trained
 
 SHARES = (0.5, 0.8, 0.9, 0.95)  # of the weights, that go
@@ -109,24 +107,16 @@ def megabytes(model: nn.Module) -> float:
 def load_classifier(args: argparse.Namespace) -> Subject:
     """Load a classifier: its quality is top-1 accuracy, its work a batch of images of the model alone."""
     model = load_trained(args.classifier)
-    wanted = resolve_model_data_config(model)
-    config = RunConfig(
-        data=args.images,
-        image_key=args.image_key,
-        img_size=wanted["input_size"][-1],
-        crop_pct=wanted["crop_pct"],
-        interpolation=wanted["interpolation"],
-        workers=0,
-    )
-    device = join_processes("cpu")
+    config, norm = settings_for(model, data=args.images, image_key=args.image_key, workers=0)
+    device = torch.device("cpu")
     images = open_dataset(config, args.split, training=False, classes={c: i for i, c in enumerate(model.classes)})
     count_classes(images, model.num_classes)
-    loader = validation_loader(images, config, device, mean=wanted["mean"], std=wanted["std"])
-    batch = torch.randn(32, *wanted["input_size"])
+    loader = validation_loader(images, config, device, **norm)
+    batch = torch.randn(32, 3, config.img_size, config.img_size)
     return Subject(
         "classifier",
         model,
-        lambda variant: evaluate(variant, loader, device)["top1"],
+        lambda variant: evaluate(variant, loader)["top1"],
         lambda variant: variant(batch),
         32,
     )

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from measure import options, save, summarise
 from resmlp_core import fold
-from resmlp_vision import create_model
-from resmlp_vision.models.weights import to_timm
+from resmlp_vision import create_model, to_timm
 
 PEER = "timm's resmlp_12_224"
 FOLDED = "ours, folded"

@@ -23,7 +23,7 @@ from measure import options, save, summarise
 from resmlp_core import by_onednn
 from resmlp_vision.config import Config
 from resmlp_vision.distributed import join_processes, leave_processes
-from resmlp_vision.train import SupervisedTrainer
+from resmlp_vision.training.supervised import SupervisedTrainer
 
 PEER = "timm's resmlp_12_224"
 MODELS = {"ours": "resmlp_s12", PEER: "resmlp_12_224"}

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from resmlp_core.common.errors import UserError
 
@@ -57,6 +58,43 @@ def leave_processes() -> None:
         dist.destroy_process_group()
 
 
+def rank() -> int:
+    """Return this process's number among those that work together; 0 where it has joined none."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Return how many processes work together; 1 where this one has joined none."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def gather(value: Any) -> list[Any]:
+    """Return the value that each process has, in their order."""
+    values = [value] * world_size()
+    if dist.is_initialized():
+        dist.all_gather_object(values, value)
+    return values
+
+
+def total(share: Tensor) -> Tensor:
+    """Return the sum of a tensor over the processes."""
+    summed = share.clone()
+    if dist.is_initialized():
+        dist.all_reduce(summed)
+    return summed
+
+
+def join_rows(share: Tensor) -> Tensor:
+    """Join the rows that the processes have, ``(N of this process, ...)``, to ``(N of all, ...)``."""
+    if not dist.is_initialized():
+        return share
+    counts = gather(len(share))
+    filled = torch.cat([share, share.new_zeros(max(counts) - len(share), *share.shape[1:])])
+    shares = [torch.empty_like(filled) for _ in counts]
+    dist.all_gather(shares, filled)
+    return torch.cat([part[:count] for part, count in zip(shares, counts, strict=True)])
+
+
 def agree(values: Mapping[str, Any]) -> None:
     """Refuse processes that would not do the same work.
 
@@ -66,12 +104,11 @@ def agree(values: Mapping[str, Any]) -> None:
     Raises:
         UserError: they differ; in all processes, so that none waits for another.
     """
-    found: list[Mapping[str, Any]] = [{}] * dist.get_world_size()
-    dist.all_gather_object(found, values)
-    for rank, others in enumerate(found):
+    found = gather(values)
+    for number, others in enumerate(found):
         for name, value in found[0].items():
             if (other := others.get(name)) != value:
-                raise UserError(f"{name} is {value} in process 0 and {other} in process {rank}; give all the same")
+                raise UserError(f"{name} is {value} in process 0 and {other} in process {number}; give all the same")
 
 
 def agree_on_data(name: str, dataset: Any) -> None:

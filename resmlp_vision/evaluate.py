@@ -7,124 +7,24 @@ labels. Images are resized to ``size / 0.9`` and their centre is cut out (paper,
 
 import argparse
 import logging
-import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.data import RealLabelsImagenet, resolve_model_data_config
-from timm.task import ClassificationEvaluator
-from timm.task.evaluator import evaluation_sample_limit
-from torch import Tensor, nn
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core import fold
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import write_json
-from resmlp_vision.config import CHOICES, LIMITS, OF_A_MACHINE, RunConfig
-from resmlp_vision.data.datasets import Images, StreamedImages, count_classes, open_dataset, readable, validation_loader
-from resmlp_vision.distributed import agree, agree_on_data, join_processes, leave_processes, use_precision
+from resmlp_vision.config import CHOICES, LIMITS, OF_A_MACHINE
+from resmlp_vision.data.datasets import count_classes, open_dataset
+from resmlp_vision.data.loaders import settings_for, validation_loader
+from resmlp_vision.distributed import agree, agree_on_data, join_processes, leave_processes, rank, use_precision
+from resmlp_vision.evaluation.accuracy import evaluate, real_labels
+from resmlp_vision.evaluation.knn import knn, refuse_neighbours
 from resmlp_vision.models.loading import add_model_arguments, load
+from resmlp_vision.training.linear_probe import linear_probe
 
 log = logging.getLogger(__name__)
-
-
-def evaluate(
-    model: nn.Module, loader: Any, device: torch.device, real: RealLabelsImagenet | None = None
-) -> dict[str, float]:
-    """Measure a classifier on all images of a loader, over all processes; those that cannot be read do not count.
-
-    Args:
-        model: maps images ``(B, 3, height, width)`` to logits ``(B, classes)``.
-        loader: timm's, over validation images.
-        device: where the sums are kept.
-        real: collects the logits of ImageNet's validation set, in its order; for one process.
-
-    Returns:
-        ``loss``, the mean cross-entropy; ``top1`` and ``top5`` in percent; ``unreadable``, a number of images, and
-        ``images``, that of the others.
-
-    Raises:
-        UserError: more images than the data set's limit cannot be read, or none can.
-    """
-    evaluator = ClassificationEvaluator(device)
-    model.eval()
-    for logits, labels in apply_to_images(model, loader, "validation"):
-        if real is not None:
-            real.add_result(logits)
-        evaluator.update(logits, labels)
-    images = evaluator.counts[0].clone()
-    torch.distributed.all_reduce(images)
-    if not images:
-        raise UserError("none of the images can be read")
-    outcome = {**evaluator.compute(distributed=True), "unreadable": loader.dataset.unreadable.finish()}
-    return outcome | {"images": int(images)}
-
-
-def apply_to_images(model: Callable[[Tensor], Tensor], loader: Any, name: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield what a model makes of a loader's images, and their labels, batch by batch, with a progress bar.
-
-    Of the loader's images come those that can be read, and each once over all processes.
-
-    Args:
-        model: maps images ``(B, 3, height, width)`` to ``(B, ...)``.
-        loader: timm's, over validation images.
-        name: of the progress bar.
-
-    Raises:
-        UserError: more images than the data set's limit cannot be read.
-    """
-    limit, seen = evaluation_sample_limit(loader), 0
-    unreadable = loader.dataset.unreadable
-    quiet = None if torch.distributed.get_rank() == 0 else True
-    for images, labels in tqdm(loader, desc=name, unit=" batches", disable=quiet, leave=False):
-        unreadable.refuse_more()
-        count = len(labels) if limit is None else max(0, min(len(labels), limit - seen))
-        seen += len(labels)
-        with torch.inference_mode():
-            outputs = model(images)
-        outputs, labels = outputs[:count], labels[:count]  # what is behind fills the last process's batch
-        if unreadable.count.value:  # to choose among rows, a GPU is waited for
-            known = readable(labels)
-            outputs, labels = outputs[known], labels[known]
-        yield outputs, labels
-    unreadable.refuse_more()
-
-
-def real_labels(dataset: Images | StreamedImages) -> RealLabelsImagenet:
-    """Prepare ImageNet-ReaL's labels for the validation set in the order of a data set.
-
-    Raises:
-        UserError: the images are not named as in ImageNet's validation set, or do not come in order.
-    """
-    if isinstance(dataset, StreamedImages) or torch.distributed.get_world_size() > 1:
-        raise UserError("--real needs the images in order: one process, and no stream")
-    names = [re.search(r"ILSVRC2012_val_\d{8}", str(name)) for name in dataset.filenames(basename=True)]
-    if len(names) != 50_000 or not all(names):
-        raise UserError("--real needs the 50,000 images of ImageNet's validation set under their own names")
-    return RealLabelsImagenet([f"{name[0]}.JPEG" for name in names if name])
-
-
-def read_images_as(model: Any, args: argparse.Namespace) -> tuple[RunConfig, dict[str, Any]]:
-    """Return the settings of the data that the command line names, as the model wants its images, and mean and std."""
-    wanted = resolve_model_data_config(model)
-    config = RunConfig(
-        data=args.data,
-        train_split=args.train_split,
-        val_split=args.split,
-        image_key=args.image_key,
-        label_key=args.label_key,
-        img_size=wanted["input_size"][-1],
-        crop_pct=wanted["crop_pct"] if args.crop_pct is None else args.crop_pct,
-        interpolation=wanted["interpolation"],
-        val_batch_size=args.batch_size,
-        workers=args.workers,
-        matmul_precision=args.matmul_precision,
-        max_unreadable=args.max_unreadable,
-        device=args.device,
-    )
-    return config, {key: wanted[key] for key in ("mean", "std")}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -193,12 +93,7 @@ def main() -> None:
     """Run the command line."""
     args = parse_arguments()
     try:
-        if args.probe:
-            from resmlp_vision import probes  # lightly takes seconds to import
-
-            {"knn": probes.classify_by_neighbours, "linear": probes.train_linear}[args.probe](args)
-        else:
-            measure(args)
+        {None: measure_accuracy, "knn": measure_neighbours, "linear": train_linear}[args.probe](args)
     except torch.OutOfMemoryError:
         raise UserError("the GPU's memory is full; give a smaller --batch-size") from None
     finally:
@@ -217,11 +112,28 @@ def join_as(args: argparse.Namespace) -> torch.device:
     return device
 
 
-def measure(args: argparse.Namespace) -> None:
+def data_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of the data that the command line gives."""
+    settings = {
+        "data": args.data,
+        "train_split": args.train_split,
+        "val_split": args.split,
+        "image_key": args.image_key,
+        "label_key": args.label_key,
+        "val_batch_size": args.batch_size,
+        "workers": args.workers,
+        "matmul_precision": args.matmul_precision,
+        "max_unreadable": args.max_unreadable,
+        "device": args.device,
+    }
+    return settings if args.crop_pct is None else settings | {"crop_pct": args.crop_pct}
+
+
+def measure_accuracy(args: argparse.Namespace) -> None:
     """Measure a classifier as the command line says."""
     device = join_as(args)
     model = fold(load(args.model, args.checkpoint)).to(device)
-    config, norm = read_images_as(model, args)
+    config, norm = settings_for(model, **data_settings(args))
     names = {name: i for i, name in enumerate(getattr(model, "classes", []))}
     dataset = open_dataset(config, args.split, training=False, classes=names)
     agree_on_data(args.split, dataset)
@@ -239,13 +151,8 @@ def measure(args: argparse.Namespace) -> None:
             log.warning("the data's classes have other names than the model's: they are taken in their order")
     real = real_labels(dataset) if args.real else None
     loader = validation_loader(dataset, config, device, **norm)
-    outcome: dict[str, Any] = {
-        "model": str(args.checkpoint or args.model),
-        "data": args.data,
-        "split": args.split,
-    }
-    outcome |= evaluate(model, loader, device, real)
-    if torch.distributed.get_rank() > 0:
+    outcome = names_of(args) | evaluate(model, loader, device, real)
+    if rank() > 0:
         return
     if real is not None:
         if outcome["unreadable"]:
@@ -259,6 +166,40 @@ def measure(args: argparse.Namespace) -> None:
     print(f"{line}  ({outcome['images']:,} images of {args.data} {args.split})")
     if args.out:
         write_json(args.out, outcome)
+
+
+def measure_neighbours(args: argparse.Namespace) -> None:
+    """Measure a model's features by the nearest training images, as the command line says."""
+    device = join_as(args)
+    model = load(args.model, args.checkpoint, classifier=False).to(device)
+    config, norm = settings_for(model, **data_settings(args))
+    training = open_dataset(config, args.train_split, training=False)
+    validation = open_dataset(config, args.split, training=False, classes=training.reader.class_to_idx)
+    for split, images in ((args.train_split, training), (args.split, validation)):
+        agree_on_data(split, images)
+    count_classes(validation, count_classes(training, None))
+    for k in args.k:
+        refuse_neighbours(k, len(training))
+    bank, queries = (validation_loader(images, config, device, **norm) for images in (training, validation))
+    outcome = names_of(args) | knn(model, bank, queries, args.k, device)
+    if rank() > 0:
+        return
+    for k in args.k:
+        print(f"{k}-NN top-1 {outcome[f'knn{k}_top1']:.2f}%")
+    by = f"by {outcome['training_images']:,} of {args.train_split}"
+    print(f"({outcome['images']:,} images of {args.data} {args.split}, {by})")
+    if args.out:
+        write_json(args.out, outcome)
+
+
+def train_linear(args: argparse.Namespace) -> None:
+    """Train a linear classifier on a model's features, as the command line says, in ``args.out``."""
+    linear_probe(args.model, args.checkpoint, out=args.out, overrides=args.overrides, **data_settings(args))
+
+
+def names_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the figures are of, as they name it: the model, the data and the split."""
+    return {"model": str(args.checkpoint or args.model), "data": args.data, "split": args.split}
 
 
 if __name__ == "__main__":

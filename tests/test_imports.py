@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "resmlp_vision.training": (*CORE, *VISION_ROOMS, "resmlp_vision.evaluation"),
     **{f"resmlp_vision.{command}": (*CORE, *VISION) for command in ("train", "dino", "evaluate", "classify")},
     "resmlp_mt": ("resmlp_core", "resmlp_mt"),
+    "resmlp_mt.plugin": ("resmlp_core", "resmlp_mt"),
     "resmlp_vision": ("resmlp_core", "resmlp_vision"),
 }
 OTHERS = {

@@ -13,7 +13,8 @@ from resmlp_core.common.errors import reporting
 from resmlp_core.common.files import write_json
 from resmlp_vision.config import Config, read_config
 from resmlp_vision.distributed import leave_processes
-from resmlp_vision.train import SupervisedTrainer, train
+from resmlp_vision.training.run import train
+from resmlp_vision.training.supervised import SupervisedTrainer
 
 RECIPE = Path(__file__).with_name("ablations.yaml")
 CONVOLVED = "model_args.position_mixer=convolved_linear"

@@ -1,19 +1,17 @@
-"""Data sets of images, from the hub, from parquet files or from folders, and timm's loaders over them."""
+"""Data sets of images, from the hub, from parquet files or from folders."""
 
 import io
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from multiprocessing import Array, Value
 from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
-import torch.distributed as dist
 from datasets.utils.file_utils import xopen
 from PIL import Image
-from timm.data import ImageDataset, IterableImageDataset, create_loader, create_transform
+from timm.data import ImageDataset, IterableImageDataset
 from timm.data.readers import create_reader, get_img_extensions
 from timm.data.readers.reader_hfds import ReaderHfds
 from timm.data.readers.reader_hfids import ReaderHfids
@@ -21,14 +19,11 @@ from timm.utils.misc import natural_key
 from torch import Tensor
 
 from resmlp_core.common.errors import DISK_FULL, UserError
-from resmlp_vision.config import Config, RunConfig
-from resmlp_vision.data import posterize
+from resmlp_vision.config import RunConfig
 from resmlp_vision.data.image_io import is_clutter, read_image
-from resmlp_vision.distributed import available_cores
+from resmlp_vision.distributed import gather, world_size
 
 log = logging.getLogger(__name__)
-
-posterize.install()
 
 VALIDATION = ("validation", "valid", "val")  # names that an image folder's validation split goes by
 UNREADABLE = -100  # the label of a validation image that cannot be read; data sets use -1 for no label
@@ -74,8 +69,7 @@ class Unreadable:
 
     def finish(self) -> int:
         """End a pass: give the count over all processes that train together, and begin anew."""
-        counts = [0] * dist.get_world_size()
-        dist.all_gather_object(counts, self.count.value)
+        counts = gather(self.count.value)
         self.count.value = 0
         return sum(counts)
 
@@ -221,12 +215,12 @@ def open_dataset(
             name,
             split=split,
             is_training=training,
-            batch_size=config.batch_size // dist.get_world_size(),
+            batch_size=config.batch_size // world_size(),
             seed=config.seed,
             input_img_mode="",
             **keys,
         )
-        files = max(1, source.num_shards // dist.get_world_size())
+        files = max(1, source.num_shards // world_size())
         return StreamedImages(reader, training, config.max_unreadable, files)
     except (ValueError, OSError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         if "num_samples" in str(error):
@@ -306,115 +300,9 @@ def count_classes(dataset: Images | StreamedImages, num_classes: int | None) -> 
     return num_classes or max(names, max(labels) + 1)
 
 
-def training_loader(dataset: Images | StreamedImages, config: Config, device: torch.device, **norm: Any) -> Any:
-    """Make timm's loader of augmented training batches, ``config.batch_size`` images over all processes and parts.
-
-    Args:
-        dataset: the training split.
-        config: sizes and augmentation.
-        device: where the images go.
-        norm: mean and standard deviation of the model's input.
-
-    Raises:
-        UserError: the batch cannot be divided or is larger than the data set, or timm knows no such augmentation.
-    """
-    batch_size = share_batch(config)
-    if (config.mixup > 0 or config.cutmix > 0) and batch_size % 2:
-        raise UserError(f"batch_size={config.batch_size} leaves a process {batch_size} images; mixup needs pairs")
-    if isinstance(dataset, StreamedImages) and config.repeated_aug:
-        raise UserError("a streamed data set cannot repeat its images; give repeated_aug=0")
-    try:
-        create_transform(config.img_size, is_training=True, auto_augment=config.auto_augment)
-    except (AssertionError, KeyError, ValueError) as error:
-        raise UserError(f"auto_augment={config.auto_augment} is not a policy of timm's: {error}") from None
-    loader = create_loader(
-        dataset,
-        batch_size=batch_size,
-        is_training=True,
-        re_prob=config.reprob,
-        re_mode="pixel",
-        scale=config.scale,
-        hflip=config.hflip,
-        color_jitter=config.color_jitter,
-        auto_augment=config.auto_augment,
-        num_aug_repeats=config.repeated_aug,
-        **loading(dataset, config, device),
-        **norm,
-    )
-    return check_enough(loader, config)
-
-
-def views_loader(
-    dataset: Images | StreamedImages, config: RunConfig, device: torch.device, views: Callable[[Image.Image], Any]
-) -> Any:
-    """Make timm's loader of training batches of several views an image, each of the type that ``views`` returns.
-
-    Args:
-        dataset: the training split.
-        config: sizes.
-        device: where the images are to go; they come on the CPU.
-        views: makes the views of an image.
-
-    Raises:
-        UserError: the batch cannot be divided or is larger than the data set.
-    """
-    loader = create_loader(
-        dataset,
-        batch_size=share_batch(config),
-        is_training=True,
-        use_prefetcher=False,  # it would stack the views, whose sizes differ
-        **loading(dataset, config, device),
-    )
-    dataset.transform = views
-    return check_enough(loader, config)
-
-
-def share_batch(config: RunConfig) -> int:
-    """Return the images of a batch that one process computes at once.
-
-    Raises:
-        UserError: the batch cannot be divided.
-    """
-    parts = dist.get_world_size() * config.accumulate
-    batch_size, rest = divmod(config.batch_size, parts)
-    if rest or not batch_size:
-        raise UserError(f"batch_size={config.batch_size} cannot be divided by {parts} (processes x accumulate)")
-    return batch_size
-
-
-def check_enough(loader: Any, config: RunConfig) -> Any:
-    """Give the loader back; raise a UserError if an epoch has no whole batch."""
-    if len(loader) < config.accumulate:
-        images = f"{len(loader.dataset)} training images"
-        if repeats := getattr(config, "repeated_aug", 0):
-            images += f", of which repeated_aug={repeats} takes {len(loader.sampler) * dist.get_world_size()} an epoch,"
-        raise UserError(f"{images} are fewer than batch_size={config.batch_size}")
-    return loader
-
-
-def validation_loader(dataset: Images | StreamedImages, config: RunConfig, device: torch.device, **norm: Any) -> Any:
-    """Make timm's loader of whole validation images: resized to ``img_size / crop_pct``, the centre cut out."""
-    return create_loader(
-        dataset,
-        batch_size=config.val_batch_size,
-        crop_pct=config.crop_pct,
-        **loading(dataset, config, device),
-        **norm,
-    )
-
-
-def loading(dataset: Images | StreamedImages, config: RunConfig, device: torch.device) -> dict[str, Any]:
-    """Return the options that timm's loaders for training and validation have in common."""
-    workers = available_cores() if config.workers is None else config.workers
-    return {
-        "input_size": (3, config.img_size, config.img_size),
-        "interpolation": config.interpolation,
-        "num_workers": min(workers, getattr(dataset, "files", workers)),
-        "distributed": True,
-        "pin_memory": device.type == "cuda",
-        "device": device,
-        "persistent_workers": False,  # each epoch's augmentation follows from its seed alone
-    }
+def unreadable_in(loader: Any) -> Unreadable:
+    """Return what counts the unreadable images of a loader; a loader that does not count them has none."""
+    return getattr(getattr(loader, "dataset", None), "unreadable", None) or Unreadable(limit=0)
 
 
 def readable(labels: Tensor) -> Tensor:

@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
 from timm.utils import CheckpointSaver
 
 from resmlp_core.common.errors import UserError
+from resmlp_vision.distributed import gather, rank
 
 LAST, BEST = "last.pth.tar", "model_best.pth.tar"
 
@@ -48,7 +48,7 @@ class Saver(CheckpointSaver):
             self._track_checkpoint(names[0], epoch, metric, update_best_file=False)
         if self.best_epoch == epoch:
             names.append(os.path.join(self.checkpoint_dir, BEST))
-        if dist.get_rank() == 0:
+        if rank() == 0:
             for name in names:
                 self._duplicate(os.path.join(self.checkpoint_dir, LAST), name)
             self._cleanup_checkpoints()
@@ -70,8 +70,6 @@ def resume(saver: Saver, task: Any, optimizer: Any, scaler: Any) -> int:
         if task.has_ema():
             load_task_ema_checkpoint(task, str(last))
         saver.load_state_dict_from_checkpoint(str(last))
-    epochs = [0] * dist.get_world_size()
-    dist.all_gather_object(epochs, epoch)
-    if len(set(epochs)) > 1:
+    if len(set(gather(epoch))) > 1:
         raise UserError(f"out={saver.checkpoint_dir} must be a folder that all machines share")
     return epoch

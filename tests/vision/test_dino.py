@@ -16,11 +16,11 @@ from torch.func import functional_call
 from resmlp_core.common.checkpoint import read_checkpoint
 from resmlp_vision import classify, create_model, dino, evaluate, train
 from resmlp_vision.config import DINOConfig, read_config
-from resmlp_vision.dino import DINOTrainer, MultiCrop
 from resmlp_vision.distributed import join_processes
+from resmlp_vision.evaluation.knn import measure_knn
 from resmlp_vision.models.loading import load_trained
 from resmlp_vision.models.weights import crop_positions
-from resmlp_vision.probes import measure_knn
+from resmlp_vision.training.dino import DINOTrainer, MultiCrop
 
 from .runs import TINY, fail, read_log, run, write_images
 
@@ -211,7 +211,7 @@ def test_neighbours_vote_as_one_image_at_a_time_would():
             for i in cosines.argsort(descending=True)[:k]:
                 votes[bank[1][i]] += float((cosines[i] / 0.07).exp())
             right += votes.index(max(votes)) == label
-        assert measure_knn(bank, queries, 7, k) == pytest.approx(100 * right / 300)
+        assert measure_knn(bank, queries, k) == pytest.approx(100 * right / 300)
 
 
 def test_a_linear_probe_learns_a_classifier_and_nothing_else(checkpoint, images, tmp_path):

@@ -19,6 +19,7 @@ from resmlp_vision.config import Config
 from resmlp_vision.data.datasets import UNREADABLE, Images, StreamedImages, Unreadable, count_classes, open_dataset
 from resmlp_vision.data.image_io import open_rgb
 from resmlp_vision.distributed import join_processes
+from resmlp_vision.evaluation import accuracy
 from resmlp_vision.models.loading import load_trained
 
 from .runs import TINY, fail, read_log, run, start, write_images
@@ -193,7 +194,7 @@ def test_real_labels_follow_the_names_of_the_images():
             return [f"ILSVRC2012_val_{i:08d}_n01440764.JPEG" for i in range(50_000, 0, -1)]
 
     found, own = (
-        evaluate.real_labels(Files()),
+        accuracy.real_labels(Files()),
         RealLabelsImagenet([f"ILSVRC2012_val_{i:08d}.JPEG" for i in range(1, 50_001)]),
     )
     right = [own.real_labels[f"ILSVRC2012_val_{i:08d}.JPEG"] for i in range(50_000, 0, -1)]
@@ -212,7 +213,7 @@ def test_real_labels_follow_the_names_of_the_images():
 def test_real_labels_need_imagenets_own_names(images):
     join_processes("cpu")
     with pytest.raises(UserError, match="under their own names"):
-        evaluate.real_labels(open_dataset(Config(data=str(images)), "val", training=False))
+        accuracy.real_labels(open_dataset(Config(data=str(images)), "val", training=False))
 
 
 def test_each_image_counts_once_whatever_the_batch(images):
@@ -222,18 +223,22 @@ def test_each_image_counts_once_whatever_the_batch(images):
         sampler = None
         dataset = mock.Mock(unreadable=Unreadable(limit=1))
 
+        def __iter__(self):
+            self.dataset.unreadable.count.value = 1  # a loader counts as it reads
+            return super().__iter__()
+
     join_processes("cpu")
     torch.manual_seed(0)
     logits, labels = torch.randn(11, 6), torch.randint(6, (11,))
     labels[3] = UNREADABLE
     batches = Loader((logits[i : i + 4], labels[i : i + 4]) for i in range(0, 11, 4))
-    found = evaluate.evaluate(torch.nn.Identity(), batches, torch.device("cpu"))
+    found = accuracy.evaluate(torch.nn.Identity(), batches, torch.device("cpu"))
     ranks = [(logits[i] > logits[i, labels[i]]).sum().item() for i in range(11) if i != 3]
     assert found["top1"] == pytest.approx(100 * sum(rank < 1 for rank in ranks) / 10)
     assert found["top5"] == pytest.approx(100 * sum(rank < 5 for rank in ranks) / 10)
     assert found["images"] == 10
-    with mock.patch.object(evaluate, "evaluation_sample_limit", return_value=9):  # as where two fill the last batch
-        assert evaluate.evaluate(torch.nn.Identity(), batches, torch.device("cpu"))["images"] == 8
+    batches.sampler = mock.Mock(num_valid_samples=9)  # as where two fill the last batch
+    assert accuracy.evaluate(torch.nn.Identity(), batches, torch.device("cpu"))["images"] == 8
 
 
 def test_a_stream_may_name_its_files_instead_of_holding_them(images):

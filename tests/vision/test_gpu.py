@@ -10,7 +10,8 @@ from resmlp_core.common.checkpoint import read_checkpoint
 from resmlp_vision import create_model, evaluate
 from resmlp_vision.config import Config, read_config
 from resmlp_vision.distributed import join_processes, leave_processes
-from resmlp_vision.train import SupervisedTrainer, main
+from resmlp_vision.train import main
+from resmlp_vision.training.supervised import SupervisedTrainer
 
 from .runs import TINY, run, write_images
 

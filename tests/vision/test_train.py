@@ -30,8 +30,8 @@ from resmlp_vision.config import Config, read_config
 from resmlp_vision.data.datasets import Images, open_dataset
 from resmlp_vision.distributed import join_processes
 from resmlp_vision.models.loading import load_trained
-from resmlp_vision.train import SupervisedTrainer, main
-from resmlp_vision.training.checkpoints import Saver
+from resmlp_vision.train import main
+from resmlp_vision.training.supervised import SupervisedTrainer
 from resmlp_vision.training.tasks import HardDistillationTask
 
 from .runs import PLAIN, TINY, fail, finish, read_log, run, start, write_images
@@ -116,16 +116,17 @@ def test_killed_in_an_epoch_it_ends_with_the_weights_of_an_unbroken_run(images, 
 def test_stopped_before_the_best_checkpoint_had_its_names_it_gets_them(images, tmp_path, monkeypatch, kill):
     settings = (*TINY, f"data={images}", "epochs=1")
     run(main, *settings, f"out={tmp_path / 'whole'}")
-    duplicate, calls = Saver._duplicate, []
+    replace, named = os.replace, []
 
-    def stop(self, source, name):
-        calls.append(name)
-        if len(calls) > kill:
-            raise KeyboardInterrupt
-        duplicate(self, source, name)
+    def stop(source, name):
+        if Path(name).name in ("model_best.pth.tar", "checkpoint-0.pth.tar"):
+            named.append(name)
+            if len(named) > kill:
+                raise KeyboardInterrupt
+        replace(source, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Saver, "_duplicate", stop)
+        patch.setattr(os, "replace", stop)
         with pytest.raises(SystemExit):
             run(main, *settings, f"out={tmp_path / 'stopped'}")
     run(main, *settings, f"out={tmp_path / 'stopped'}")
@@ -138,16 +139,16 @@ def test_stopped_before_the_best_checkpoint_had_its_names_it_gets_them(images, t
 
 def test_stopped_while_a_better_checkpoint_is_named_only_the_best_stays(images, tmp_path, monkeypatch):
     settings = (*TINY, f"data={images}", f"out={tmp_path}", "epochs=3")
-    monkeypatch.setattr("resmlp_vision.train.score", lambda record: {1: 50.0, 2: 60.0, 3: 55.0}[record["epoch"]])
-    duplicate = Saver._duplicate
+    monkeypatch.setattr("resmlp_vision.training.run.score", lambda record: {1: 50.0, 2: 60.0, 3: 55.0}[record["epoch"]])
+    replace = os.replace
 
-    def stop(self, source, name):
-        if name.endswith("checkpoint-1.pth.tar"):
+    def stop(source, name):
+        if Path(name).name == "checkpoint-1.pth.tar":
             raise KeyboardInterrupt
-        duplicate(self, source, name)
+        replace(source, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Saver, "_duplicate", stop)
+        patch.setattr(os, "replace", stop)
         with pytest.raises(SystemExit):
             run(main, *settings)
     run(main, *settings)
@@ -401,7 +402,7 @@ def test_a_loader_that_keeps_the_training_waiting_is_told_once(images, tmp_path,
 
 
 def test_the_loader_has_as_many_processes_as_the_cores_that_the_training_can_have(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("resmlp_vision.data.datasets.available_cores", lambda: 3)
+    monkeypatch.setattr("resmlp_vision.data.loaders.available_cores", lambda: 3)
     for workers, processes in (("null", 3), (1, 1), (0, 0)):
         settings = config(f"data={images}", f"out={tmp_path}", f"workers={workers}")
         trainer = SupervisedTrainer(settings, join_processes("cpu"))

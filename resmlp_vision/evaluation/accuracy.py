@@ -1,0 +1,103 @@
+"""Top-1 and top-5 accuracy of a classifier, on a data set's labels and on ImageNet-ReaL's."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from timm.data import RealLabelsImagenet
+from timm.task import ClassificationEvaluator
+from timm.task.evaluator import evaluation_sample_limit
+from torch import Tensor, nn
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from resmlp_core.common.errors import UserError
+from resmlp_vision.data.datasets import Images, StreamedImages, readable, unreadable_in
+from resmlp_vision.data.loaders import loader_for
+from resmlp_vision.distributed import rank, total, world_size
+
+
+def evaluate(
+    model: nn.Module, images: Any, device: torch.device | None = None, real: RealLabelsImagenet | None = None
+) -> dict[str, float]:
+    """Measure a classifier on all images, over all processes that were joined; those that cannot be read do not count.
+
+    Args:
+        model: maps images ``(B, 3, height, width)`` to logits ``(B, classes)``.
+        images: a data set, or a loader of batches; a data set as ``loader_for`` takes it.
+        device: of the model; by default that of its parameters.
+        real: collects the logits of ImageNet's validation set, in its order; for one process.
+
+    Returns:
+        ``loss``, the mean cross-entropy; ``top1`` and ``top5`` in percent; ``unreadable``, a number of images, and
+        ``images``, that of the others.
+
+    Raises:
+        UserError: more images than the data set's limit cannot be read, or none can.
+    """
+    device = device or device_of(model)
+    loader = loader_for(model, images, device)
+    evaluator = ClassificationEvaluator(device)
+    model.eval()
+    for logits, labels in apply_to_images(model, loader, "validation", device):
+        if real is not None:
+            real.add_result(logits)
+        evaluator.update(logits, labels)
+    count = int(total(evaluator.counts[0]))
+    if not count:
+        raise UserError("none of the images can be read")
+    outcome = evaluator.compute(distributed=dist.is_initialized())
+    return {**outcome, "unreadable": unreadable_in(loader).finish(), "images": count}
+
+
+def apply_to_images(
+    model: Callable[[Tensor], Tensor], loader: Any, name: str, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield what a model makes of a loader's images, and their labels, batch by batch, with a progress bar.
+
+    Of the loader's images come those that can be read, and each once over all processes.
+
+    Args:
+        model: maps images ``(B, 3, height, width)`` to ``(B, ...)``.
+        loader: of validation images; timm's counts those that cannot be read.
+        name: of the progress bar.
+        device: of the model.
+
+    Raises:
+        UserError: more images than the data set's limit cannot be read.
+    """
+    limit, seen = evaluation_sample_limit(loader), 0
+    unreadable = unreadable_in(loader)
+    quiet = None if rank() == 0 else True
+    for images, labels in tqdm(loader, desc=name, unit=" batches", disable=quiet, leave=False):
+        unreadable.refuse_more()
+        count = len(labels) if limit is None else max(0, min(len(labels), limit - seen))
+        seen += len(labels)
+        with torch.inference_mode():
+            outputs = model(images.to(device))
+        outputs, labels = outputs[:count], labels.to(device)[:count]  # what is behind fills the last process's batch
+        if unreadable.count.value:  # to choose among rows, a GPU is waited for
+            known = readable(labels)
+            outputs, labels = outputs[known], labels[known]
+        yield outputs, labels
+    unreadable.refuse_more()
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's parameters; the CPU where it has none."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def real_labels(dataset: Images | StreamedImages) -> RealLabelsImagenet:
+    """Prepare ImageNet-ReaL's labels for the validation set in the order of a data set.
+
+    Raises:
+        UserError: the images are not named as in ImageNet's validation set, or do not come in order.
+    """
+    if isinstance(dataset, StreamedImages) or world_size() > 1:
+        raise UserError("--real needs the images in order: one process, and no stream")
+    names = [re.search(r"ILSVRC2012_val_\d{8}", str(name)) for name in dataset.filenames(basename=True)]
+    if len(names) != 50_000 or not all(names):
+        raise UserError("--real needs the 50,000 images of ImageNet's validation set under their own names")
+    return RealLabelsImagenet([f"{name[0]}.JPEG" for name in names if name])

@@ -1,0 +1,177 @@
+"""A training run from its settings to its results: the folder it keeps, how it goes on, and its command line."""
+
+import argparse
+import dataclasses
+import logging
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from omegaconf import OmegaConf
+from timm.utils import random_seed
+
+from resmlp_core.common.checkpoint import read_checkpoint
+from resmlp_core.common.errors import UserError
+from resmlp_core.common.files import alone_in, digest, replacing
+from resmlp_core.common.settings import changed
+from resmlp_vision.config import FREE, FREE_WITH_LABELS, OF_A_MACHINE, Config, RunConfig, Settings, read_config
+from resmlp_vision.distributed import agree, join_processes, leave_processes, use_precision
+from resmlp_vision.models.loading import options_in
+from resmlp_vision.training.checkpoints import LAST, Saver, resume
+from resmlp_vision.training.epoch_log import Record, Records, score
+from resmlp_vision.training.trainer import Trainer
+
+
+def train(config: Settings, trainer_type: type[Trainer[Settings]]) -> dict[str, Any]:
+    """Train as the settings say, from the last whole epoch if there is one.
+
+    ``out`` gets the settings (config.yaml), the checkpoints (last.pth.tar, model_best.pth.tar), one line of JSON an
+    epoch (log.jsonl), curves (tensorboard/, learning-curve.png) and results.json.
+
+    Returns:
+        The content of results.json.
+
+    Raises:
+        UserError: something in the settings or the data is to be mended; or ``out`` holds a run with other settings.
+    """
+    device = join_processes(config.device)
+    agree({key: value for key, value in dataclasses.asdict(config).items() if key not in OF_A_MACHINE})
+    use_precision(config.matmul_precision)
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    first = dist.get_rank() == 0
+    random_seed(config.seed)  # the start of the weights is the same in all processes
+    with ExitStack() as stack:
+        if first:
+            stack.enter_context(alone_in(out))
+            keep_settings(config, out)
+        going_on = (out / LAST).exists()  # then the weights that it started from may be gone
+        trainer = trainer_type(
+            dataclasses.replace(config, checkpoint=None, pretrained=False) if going_on else config, device
+        )
+        inputs: dict[str, Any] = {"num_classes": trainer.num_classes, "classes": trainer.classes}
+        inputs |= {"images": trainer.images, "weights_sha256": digest_weights(config)}
+        agree({"the digest of the first weights": inputs["weights_sha256"]})
+        if going_on:
+            inputs["weights_sha256"] |= refuse_other_inputs(out, inputs)
+        args = argparse.Namespace(**dataclasses.asdict(config) | inputs)
+        saver = Saver(
+            trainer.task.get_trainable_module(),
+            trainer.optimizer,
+            args,
+            amp_scaler=trainer.scaler,
+            checkpoint_dir=str(out),
+            max_history=1,
+            task=trainer.task,
+        )
+        begin = resume(saver, trainer.task, trainer.optimizer, trainer.scaler)
+        if first:
+            where = f"{dist.get_world_size()} processes" if dist.get_world_size() > 1 else str(device)
+            print(
+                f"{config.model}: {trainer.parameters:,} parameters, {trainer.data_classes} classes; "
+                f"{trainer.updates_per_epoch:,} updates an epoch on {where}"
+            )
+            if config.sched == "cosine" and 0 < config.lr < config.min_lr:
+                print(f"the learning rate will rise, from lr={config.lr} to min_lr={config.min_lr}")
+            if begin:
+                print(f"going on after epoch {begin}")
+        records = Records(out, begin, config.epochs) if first else None
+        for epoch in range(begin, config.epochs):
+            start = time.perf_counter()
+            try:
+                record: Record = {"epoch": epoch + 1, **trainer.train_epoch(epoch)}
+            except torch.OutOfMemoryError:
+                raise UserError("the GPU's memory is full; accumulate=N computes each batch in N parts") from None
+            if trainer.val_loader is not None and ((epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs):
+                try:
+                    record |= trainer.validate()
+                except torch.OutOfMemoryError:
+                    raise UserError("the GPU's memory is full in validation; give a smaller val_batch_size") from None
+            record["seconds"] = time.perf_counter() - start
+            if records is not None:
+                records.add(record)
+                saver.save_checkpoint(epoch, score(record))
+        return records.summarise(config.model, trainer.parameters) if records is not None else {}
+
+
+def keep_settings(config: RunConfig, out: Path) -> None:
+    """Write the settings to ``out``.
+
+    Raises:
+        UserError: it holds a checkpoint of a run with other settings.
+    """
+    path = out / "config.yaml"
+    if not (out / LAST).exists():
+        with replacing(path) as partial:
+            OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), partial)
+        return
+    try:
+        before = dataclasses.asdict(read_config(path, [], type(config)))
+    except UserError:
+        raise UserError(f"{out} holds a training run of another kind; give another out") from None
+    free = FREE | FREE_WITH_LABELS if isinstance(config, Config) else FREE
+    for key, was, now in changed(before, dataclasses.asdict(config)):
+        if key not in free:
+            raise UserError(f"{out} was started with {key}={was}, not {now}; give another out")
+
+
+def digest_weights(config: RunConfig) -> dict[str, str]:
+    """Digest the files of weights that a run starts from, or is taught by, by their keys (SHA-256)."""
+    found: dict[str, str] = {}
+    for key in ("checkpoint", "teacher"):
+        path = getattr(config, key, None)
+        if path and Path(path).is_file():  # not a URL, nor the name of a model
+            found[key] = digest([Path(path)])
+    return found
+
+
+def refuse_other_inputs(out: Path, inputs: dict[str, Any]) -> dict[str, str]:
+    """Refuse other images or weights than the run in ``out`` had: they may have moved, or the weights be gone.
+
+    Returns:
+        The digests of the weights that it had.
+
+    Raises:
+        UserError: they have changed, or the last checkpoint is damaged.
+    """
+    try:
+        before = options_in(read_checkpoint(out / LAST))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    for key, name in (("num_classes", "classes"), ("images", "images")):
+        if before.get(key) != inputs[key]:
+            raise UserError(
+                f"{out} was started on data with {before.get(key)} {name}, not {inputs[key]}; give another out"
+            )
+    if before["classes"] != inputs["classes"]:
+        raise UserError(f"{out} was started on data with classes of other names; give another out")
+    digests: dict[str, str] = before["weights_sha256"]
+    for key, now in inputs["weights_sha256"].items():
+        if digests.get(key, now) != now:
+            raise UserError(f"the file of {key}=... has changed since {out} was started; give another out")
+    return digests
+
+
+def run_command(name: str, description: str, kind: type[Settings], trainer_type: type[Trainer[Settings]]) -> None:
+    """Read the settings from the command line, and train.
+
+    Args:
+        name: the module that is run.
+        description: what its help says.
+        kind: its settings.
+        trainer_type: how it trains.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m resmlp_vision.{name}", description=description)
+    parser.add_argument("--config", type=Path, metavar="RECIPE.YAML", help="settings (default: those of config.py)")
+    keys = "any setting of resmlp_vision/config.py, such as data=hfds/NAME out=FOLDER lr=0.001"
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=keys)
+    args = parser.parse_intermixed_args()
+    config = read_config(args.config, args.overrides, kind)
+    logging.getLogger("timm").setLevel(logging.WARNING)
+    try:
+        train(config, trainer_type)
+    finally:
+        leave_processes()

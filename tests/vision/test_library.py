@@ -1,0 +1,122 @@
+"""Measuring models from Python: with data sets and loaders, and without a process group."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from timm.data import create_transform
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.datasets import ImageFolder
+
+import resmlp_vision
+from resmlp_vision.config import RunConfig
+from resmlp_vision.data.datasets import open_dataset
+from resmlp_vision.distributed import join_processes, leave_processes
+from resmlp_vision.evaluation import evaluate, knn
+from resmlp_vision.models.loading import load_trained
+from resmlp_vision.train import main
+from resmlp_vision.training.linear_probe import linear_probe
+
+from .runs import TINY, run, write_images
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"), classes=3)
+
+
+@pytest.fixture
+def model():
+    """A classifier that is not trained, of images of 8x8 pixels."""
+    torch.manual_seed(0)
+    sizes = {"depth": 2, "embed_dim": 16, "patch_size": 4, "img_size": 8, "num_classes": 3}
+    return resmlp_vision.create_model("resmlp_s12", **sizes).eval()
+
+
+@pytest.fixture
+def alone():
+    """No process group, however this process's other tests left it."""
+    leave_processes()
+    yield
+    assert not dist.is_initialized()
+
+
+def tensors(folder):
+    """The images of a folder as the model takes them, and their labels."""
+    folder = ImageFolder(folder, create_transform((3, 8, 8), interpolation="bicubic", crop_pct=0.9))
+    pixels, labels = zip(*folder, strict=True)
+    return TensorDataset(torch.stack(pixels), torch.tensor(labels))
+
+
+def test_accuracy_is_that_of_a_loop_whatever_holds_the_images(alone, model, images):
+    pixels, labels = tensors(images / "val").tensors
+    with torch.inference_mode():
+        logits = model(pixels)
+    folder = ImageFolder(images / "val")
+    for held in (
+        *(folder, folder),  # the first time leaves it as it was
+        open_dataset(RunConfig(data=str(images)), "val", training=False),
+        TensorDataset(pixels, labels),
+        DataLoader(TensorDataset(pixels, labels), batch_size=5),
+        [(pixels[:7], labels[:7]), (pixels[7:], labels[7:])],
+    ):
+        found = evaluate(model, held)
+        assert found["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
+        assert found["top1"] == pytest.approx(100 * (logits.argmax(1) == labels).float().mean().item())
+        assert found["images"] == 36 and found["unreadable"] == 0
+
+
+def test_neighbours_are_those_of_a_loop(alone, model, images):
+    bank, queries = (tensors(images / split) for split in ("train", "val"))
+    with torch.inference_mode():
+        features = [
+            model.forward_head(model.forward_features(part.tensors[0]), pre_logits=True) for part in (bank, queries)
+        ]
+    cosines = F.normalize(features[1]) @ F.normalize(features[0]).t()
+    nearest = bank.tensors[1][cosines.argmax(1)]
+    expected = 100 * (nearest == queries.tensors[1]).float().mean().item()
+    found = knn(model, ImageFolder(images / "train"), DataLoader(queries, batch_size=5), k=(1, 5))
+    assert found["knn1_top1"] == pytest.approx(expected)
+    assert found.keys() == {"images", "training_images", "knn1_top1", "knn5_top1"}
+    assert knn(model, bank, queries, 5)["knn5_top1"] == found["knn5_top1"]
+
+
+def test_images_that_cannot_be_read_are_left_out(alone, model, tmp_path):
+    folder = write_images(tmp_path)
+    for split in ("train", "val"):
+        next((folder / split).rglob("*.png")).write_bytes(b"no image")
+    config = RunConfig(data=str(folder))
+    training, validation = (open_dataset(config, split, training=False) for split in ("train", "val"))
+    assert {"images": 23, "unreadable": 1}.items() <= evaluate(model, validation).items()
+    assert {"images": 23, "training_images": 23}.items() <= knn(model, training, validation).items()
+
+
+def test_a_data_set_counts_once_in_a_process_group_too(model, images):
+    held = tensors(images / "val")
+    join_processes("cpu")
+    joined = evaluate(model, held), evaluate(model, ImageFolder(images / "val"))
+    leave_processes()
+    assert joined[0] == evaluate(model, held) and joined[0]["images"] == joined[1]["images"] == 36
+
+
+def test_a_linear_probe_needs_only_a_checkpoint_and_data(images, tmp_path):
+    run(main, *TINY, f"data={images}", f"out={tmp_path / 'run'}", "epochs=1")
+    assert not dist.is_initialized()
+    settings = {"val_split": "val", "device": "cpu", "workers": 0}
+    overrides = ("lr=1", "epochs=2", "batch_size=12")
+    checkpoint = tmp_path / "run" / "last.pth.tar"
+    found = linear_probe("resmlp_s12", checkpoint, str(images), tmp_path / "probe", overrides, **settings)
+    leave_processes()
+    probed = load_trained(tmp_path / "probe" / "last.pth.tar")
+    assert evaluate(probed, open_dataset(RunConfig(data=str(images)), "val", False))["top1"] == pytest.approx(
+        found["top1"]
+    )
+
+
+def test_importing_the_package_makes_the_models_known_and_loads_nothing_slow():
+    hidden = "sys.modules.update(dict.fromkeys(('lightly', 'datasets', 'matplotlib')))"
+    line = f"import sys; {hidden}; import resmlp_vision as r; print(r.ResMLP, r.create_model, r.fold, r.to_timm)"
+    subprocess.run([sys.executable, "-c", line], check=True, stdout=subprocess.DEVNULL)
