@@ -9,8 +9,7 @@ export PYTHONPATH := $(CURDIR)
 .PHONY: demo translate demo-vision bench test lint clean help
 
 demo: $(READY)  ## write a corpus, train a ResMLP translator on it and score it, offline, in minutes
-	$(BIN)/python recipes/demo/grammar.py build/demo/corpus
-	$(BIN)/python -m resmlp_mt.recipe recipes/demo/recipe.yaml --out build/demo/run
+	$(BIN)/python -m resmlp_mt.recipe demo --out build/demo/run
 
 translate: $(READY)  ## translate sentences from the terminal with the demo's model
 	@$(BIN)/python -m resmlp_mt.translate build/demo/run/resmlp_tiny

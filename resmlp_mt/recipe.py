@@ -1,4 +1,4 @@
-"""Run a recipe from raw text to BLEU: ``python -m resmlp_mt.recipe recipes/multi30k/recipe.yaml``.
+"""Run a recipe from raw text to BLEU: ``python -m resmlp_mt.recipe multi30k``, or that of a YAML file.
 
 Prepare, train, average, generate, score; with ``--teacher`` another model translates the training set first. Each stage
 prints the command that it runs and is skipped when its output is complete. After an interruption run the same command
@@ -8,6 +8,8 @@ again: it resumes.
 import argparse
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from fairseq.models import ARCH_CONFIG_REGISTRY
 from omegaconf import MISSING, OmegaConf
 
 from resmlp_core.common.errors import UserError, reporting
+from resmlp_core.common.recipes import find_recipe
 from resmlp_core.common.settings import reading_settings
 from resmlp_core.inspect.report import SHOWN_POSITIONS
 from resmlp_mt.data.cleaning import Rules
@@ -52,6 +55,7 @@ class Recipe:
         effective_tokens: the most target tokens of an update, over all devices; None leaves it to ``train``.
         tokenized_bleu: a BLEU to report beside sacreBLEU's: on Moses's tokens (``moses``), or on these with German
             compounds split (``split compounds``).
+        data_script: a script beside the recipe that writes ``data``, given it as its argument, where it is not there.
         matmul_precision: of float32 matrix products in training on a GPU, as ``torch.set_float32_matmul_precision``
             names it: ``highest``, or ``high``, which is TF32.
     """
@@ -68,6 +72,7 @@ class Recipe:
     normalization: str = NORMALIZATIONS[0]
     effective_tokens: int | None = None
     tokenized_bleu: str | None = None
+    data_script: str | None = None
     matmul_precision: str = PRECISIONS[0]
 
 
@@ -193,11 +198,21 @@ def show_table(out: Path) -> None:
         )
 
 
+def write_data(script: Path, data: Path) -> None:
+    """Let a recipe's script write its data, unless they are there.
+
+    Raises:
+        UserError: it failed; it has said why.
+    """
+    if not data.exists() and subprocess.run([sys.executable, script, data]).returncode:
+        raise UserError(f"{script} has not written {data}")
+
+
 @reporting("recipe")
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m resmlp_mt.recipe", description="Run a recipe, from text to BLEU.")
-    parser.add_argument("recipe", type=Path, metavar="RECIPE.YAML", help="such as recipes/multi30k/recipe.yaml")
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or a recipe of this project by name: multi30k")
     parser.add_argument("--data", help="a folder of text or parquet files, or a hub data set (default: the recipe's)")
     parser.add_argument("--pair", help="languages, such as en-fr (default: the recipe's)")
     parser.add_argument("--arch", help="one of the recipe's architectures (default: its first)")
@@ -208,11 +223,15 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.stage != "train":
         parser.error("under torchrun give --stage train; the other stages are for one process, before and after it")
-    settings = read_recipe(args.recipe, args.overrides, args.arch)
+    recipe = find_recipe(args.recipe)
+    settings = read_recipe(recipe, args.overrides, args.arch)
+    script = settings.pop("data_script")
     choose_data(settings, args.pair, args.data)
     if args.teacher:
         settings |= {"teacher": args.teacher, "name": f"{settings['name']}-from-{args.teacher}"}
-    run = Run(settings, args.out or Path("build", args.recipe.resolve().parent.name, settings["pair"]))
+    run = Run(settings, args.out or Path("build", recipe.resolve().parent.name, settings["pair"]))
+    if script and not args.data and args.stage in (None, "prepare"):
+        write_data(recipe.parent / script, Path(settings["data"]))
     run.run([args.stage] if args.stage else STAGES)
     if args.stage in (None, "score"):
         outcome = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))

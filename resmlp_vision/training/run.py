@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from timm.utils import random_seed
 
 from resmlp_core.common.checkpoint import read_checkpoint
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.files import alone_in, digest, replacing
+from resmlp_core.common.recipes import find_recipe
 from resmlp_core.common.settings import changed
 from resmlp_vision.config import FREE, FREE_WITH_LABELS, OF_A_MACHINE, Config, RunConfig, Settings, read_config
 from resmlp_vision.distributed import agree, join_processes, leave_processes, use_precision
@@ -155,6 +156,14 @@ def refuse_other_inputs(out: Path, inputs: dict[str, Any]) -> dict[str, str]:
     return digests
 
 
+def defaults(kind: type[RunConfig]) -> dict[str, Any]:
+    """Return the settings that there are, with their defaults."""
+    return {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(kind)
+    }
+
+
 def run_command(name: str, description: str, kind: type[Settings], trainer_type: type[Trainer[Settings]]) -> None:
     """Read the settings from the command line, and train.
 
@@ -165,11 +174,15 @@ def run_command(name: str, description: str, kind: type[Settings], trainer_type:
         trainer_type: how it trains.
     """
     parser = argparse.ArgumentParser(prog=f"python -m resmlp_vision.{name}", description=description)
-    parser.add_argument("--config", type=Path, metavar="RECIPE.YAML", help="settings (default: those of config.py)")
-    keys = "any setting of resmlp_vision/config.py, such as data=hfds/NAME out=FOLDER lr=0.001"
+    parser.epilog = "settings and their defaults: " + ", ".join(
+        f"{key}={'...' if value == MISSING else value}" for key, value in defaults(kind).items()
+    )
+    help_config = "settings: a YAML file, or a recipe of this project by name: cifar10 (default: those below)"
+    parser.add_argument("--config", metavar="RECIPE", help=help_config)
+    keys = "any setting, such as data=hfds/NAME out=FOLDER lr=0.001; docs/settings.md explains them"
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=keys)
     args = parser.parse_intermixed_args()
-    config = read_config(args.config, args.overrides, kind)
+    config = read_config(find_recipe(args.config) if args.config else None, args.overrides, kind)
     logging.getLogger("timm").setLevel(logging.WARNING)
     try:
         train(config, trainer_type)
