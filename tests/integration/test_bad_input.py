@@ -1,5 +1,6 @@
 """What does not fit is refused with a reason; code in a checkpoint does not run."""
 
+from inspect import unwrap
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def test_another_dictionary_than_the_checkpoints_is_refused(trained, corpus, tmp
 
 
 def test_fairseq_itself_still_leaves_the_reason_to_another_traceback(trained, others, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(Trainer, "load_checkpoint", Trainer.load_checkpoint.__wrapped__)
+    monkeypatch.setattr(Trainer, "load_checkpoint", unwrap(Trainer.load_checkpoint))
     begin = (*trained.options, "--save-dir", tmp_path, "--finetune-from-model", others["transformer"])
     with pytest.raises(Exception, match=r"please ensure that the architectures match.$"):
         in_this_process("train", *begin, "--max-update", 1)
