@@ -17,7 +17,7 @@ from resmlp_core.common.recipes import find_recipe
 
 ROOT = Path(__file__).parents[1]
 TINY = (
-    *("vocab_size=300", "train.max-update=4", "train.total-num-update=4", "train.warmup-updates=1"),
+    *("vocab_size=1000", "train.max-update=4", "train.total-num-update=4", "train.warmup-updates=1"),
     *("train.encoder-layers=1", "train.decoder-layers=1", "train.max-tokens=1000", "generate.beam=1"),
 )
 
@@ -55,7 +55,7 @@ def test_the_demo_runs_by_its_name_where_the_wheel_is_installed(wheel, tmp_path)
         [sys.executable, "-c", corpus], cwd=work, env=environment, capture_output=True, text=True, check=True
     ).stdout.strip()
     assert Path(grammar).is_relative_to(site)
-    sizes = ("--train", "300", "--valid", "20", "--test", "20")  # the recipe would write the whole corpus
+    sizes = ("--train", "1000", "--valid", "20", "--test", "20")  # the recipe would write the whole corpus
     subprocess.run([sys.executable, grammar, "build/demo/corpus", *sizes], cwd=work, env=environment, check=True)
     line = [sys.executable, "-m", "resmlp_mt.recipe", "demo", "--out", "run", *TINY]
     done = subprocess.run(line, cwd=work, env=environment, capture_output=True, text=True)

@@ -231,4 +231,4 @@ def _whole(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: not a complete parquet file ({str(error).splitlines()[0]})") from None
 
 
-FORMATS: tuple[Format, ...] = (Text(), Table(), JSONLines(), Parquet())  # the first that has a split is read
+FORMATS: list[Format] = [Text(), Table(), JSONLines(), Parquet()]  # the first that has a split is read

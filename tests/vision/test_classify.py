@@ -226,7 +226,7 @@ def test_a_folder_stands_for_the_images_in_it_and_a_url_for_none(classify, check
 
 
 @pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict", "latin-1:strict"])
-def test_names_that_the_output_cannot_show_are_shown_by_their_numbers(tmp_path, encoding):
+def test_names_that_the_output_cannot_show_are_shown_with_question_marks(tmp_path, encoding):
     """A name in Latin-1, as old archives have them, and a class in Greek."""
     model = create_model("resmlp_s12", num_classes=1, img_size=32, depth=1, embed_dim=8)
     args = dataclasses.asdict(Config(data="x", out="x", img_size=32, model_args={"depth": 1, "embed_dim": 8})) | {
@@ -247,7 +247,7 @@ def test_names_that_the_output_cannot_show_are_shown_by_their_numbers(tmp_path, 
     )
     assert done.stderr.startswith("classify: no image ") and done.stderr.count("\n") == 1
     path, label = done.stdout.splitlines()
-    assert path.endswith("/caf\\udce9.png") and label.endswith("\\udce9")
+    assert path.endswith("/caf?.png") and label.endswith("?")
 
 
 def test_a_checkpoint_of_other_classes_gives_their_numbers(classify, tmp_path):

@@ -558,8 +558,8 @@ def test_folders_and_classes_whose_names_are_no_utf8_go_through_a_run_and_all_th
     checkpoint = shutil.copy(out / "last.pth.tar", tmp_path / f"{cafe}.pth.tar")
     line += ["--checkpoint", checkpoint, "--out", tmp_path / "figures.json"]
     done = subprocess.run(line, capture_output=True, text=True, env=os.environ | {"PYTHONIOENCODING": "ascii:strict"})
-    assert done.returncode == 0 and "caf\\udce9-images" in done.stdout, done.stderr
-    assert "skipping caf\\udce9/caf\\udce9.png: " in done.stderr
+    assert done.returncode == 0 and "caf?-images" in done.stdout, done.stderr
+    assert "skipping caf?/caf?.png: " in done.stderr
     assert json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["data"] == str(folder)
     inspect(checkpoint, tmp_path / "inside")
     assert "caf\\udce9.pth.tar" in (tmp_path / "inside" / "inside.json").read_text(encoding="utf-8")
