@@ -238,6 +238,7 @@ class Run:
         self._must_exist("generate.txt", "generate")
         sources, references = (read_lines(self.out / "text" / f"test.{lang}") for lang in (self.source, self.target))
         hypotheses = read_hypotheses(self.folder / "generate.txt")
+        print(f"scoring {len(hypotheses):,} translations", flush=True)
         scores = score(hypotheses, references, self.target)
         if tokenized := self.settings["tokenized_bleu"]:
             scores |= score_tokenized(hypotheses, references, self.target, tokenized == "split compounds")

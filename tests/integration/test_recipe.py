@@ -218,7 +218,7 @@ KILLS = (  # after preparation: in the stage that makes this, once the run has p
     ("resmlp_tiny/average.json", r"fairseq-generate .* valid ", 4),
     ("resmlp_tiny/average.json", r"^averaged ", 4),
     ("resmlp_tiny/generate.txt", r"fairseq-generate .* test ", 4),
-    ("resmlp_tiny/results.json", r"^  source ", 0),
+    ("resmlp_tiny/results.json", r"^scoring ", 0),
 )
 
 
