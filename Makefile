@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/ready
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: demo translate demo-vision bench test lint clean help
+.PHONY: demo translate demo-vision bench check test lint clean help
 
 demo: $(READY)  ## write a corpus, train a ResMLP translator on it and score it, offline, in minutes
 	$(BIN)/python -m resmlp_mt.recipe demo --out build/demo/run
@@ -26,6 +26,9 @@ bench: $(READY)  ## measure speed and memory beside fairseq, CTranslate2 and tim
 	$(BIN)/python benchmarks/vision_train.py
 	$(BIN)/python benchmarks/floor.py
 	$(BIN)/python benchmarks/plot.py
+
+check: lint  ## check style, types and the quick half of the tests: two minutes
+	$(BIN)/python -m pytest -m "not slow"
 
 test: $(READY)  ## run the whole suite
 	$(BIN)/python -m pytest

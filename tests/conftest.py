@@ -29,6 +29,20 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start: other threads add up in another order
 
 
+SLOW = (  # files and folders whose tests start programs, or train
+    *("integration", "test_packaging", "test_examples", "test_settings", "test_environment", "test_explorer"),
+    *("test_processes", "test_train", "test_dino", "test_evaluate", "test_scripts", "test_deployment", "test_library"),
+    *("test_bad_settings", "test_classify", "test_patches", "test_prepare", "test_inspection", "vision/test_model"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what ``make check`` leaves out."""
+    for item in items:
+        if any(f"/{name}" in str(item.path) for name in SLOW):
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a GPU where there is none, or where it is hidden."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
