@@ -13,7 +13,7 @@ from resmlp_core.common.environment import SPINS
 ROOT = Path(__file__).parents[2]
 VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 COMMANDS = (
-    *("resmlp_core", "resmlp_mt.recipe", "resmlp_mt.translate", "resmlp_mt.average", "resmlp_mt.prepare"),
+    *("resmlp_core.inspect", "resmlp_mt.recipe", "resmlp_mt.translate", "resmlp_mt.average", "resmlp_mt.prepare"),
     *("resmlp_vision.train", "resmlp_vision.dino", "resmlp_vision.evaluate", "resmlp_vision.classify"),
 )
 RESIDENT = """
@@ -83,7 +83,7 @@ def test_where_pytorch_comes_first_the_children_spin_briefly():
     ],
 )
 def test_memory_is_kept_where_it_is_asked_for_and_a_users_own_setting_wins(call, own, kept):
-    source = (ROOT / "resmlp_core" / "environment.py").read_text(encoding="utf-8")  # PyTorch would take seconds
+    source = (ROOT / "resmlp_core" / "common" / "environment.py").read_text(encoding="utf-8")  # PyTorch would take seconds
     line = [sys.executable, "-c", f"{source}\n{call}\n{RESIDENT}\nprint(kept())"]
     done = subprocess.run(line, env=environment(**own), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == kept
@@ -92,6 +92,7 @@ def test_memory_is_kept_where_it_is_asked_for_and_a_users_own_setting_wins(call,
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_fairseq_program_of_a_recipe_gets_both(tmp_path, keep):
     (tmp_path / "fairseq_cli").mkdir()
+    (tmp_path / "fairseq_cli" / "__init__.py").touch()
     (tmp_path / "fairseq_cli" / "probe.py").write_text(
         f"{RESIDENT}\nimport os\nprint(kept(), os.environ['GOMP_SPINCOUNT'])"
     )
