@@ -1,27 +1,24 @@
 """A GPU that is pretended: ``python tests/pretended_gpu.py -m fairseq_cli.train ...`` trains as on one, with none.
 
-All tensors stay in the CPU's memory. The storages of those that the program moves to ``cuda`` are marked, and what is
-computed from them is too. Two modes of PyTorch do this: one answers what Python asks for (devices, moves, new tensors),
-the other sees each operation, those of the backward pass too.
-
+Tensors stay in the CPU's memory. The storages of those that go to ``cuda``, and of what is computed from them, are
+marked by two modes of PyTorch: one answers what Python asks for, the other sees each operation, also of the backward.
 The last line printed is JSON: ``faults``, where a GPU would have refused an operation, as one of its tensors is on the
 CPU, by place in ResMLP; ``synchronisations``, how often a function of ResMLP itself waits for the GPU; ``of_others``,
 how often fairseq, timm and the rest do; ``operations``, how many there were. The status is 1 if there are faults.
-
 What this cannot tell: speed, memory, numbers, half precision, NCCL, kernels that a GPU lacks, streams that do not wait
 for each other, copies to the GPU that block.
 """
 
+import atexit
 import importlib
 import json
 import sys
+import traceback
 from collections import Counter
-from collections.abc import Iterator
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -30,13 +27,15 @@ from torch.utils._pytree import tree_leaves
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 KEEP_DEVICE = {Tensor.new_tensor, Tensor.new, Tensor.__deepcopy__}  # make their storage where no mode sees it
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_consecutive", "unique_dim"}
-faults: Counter[str] = Counter()
-synchronisations: Counter[str] = Counter()
-counts: Counter[str] = Counter(operations=0, of_others=0)
+faults, synchronisations, counts = Counter(), Counter(), Counter(operations=0, of_others=0)
 
 
 def tensors(values) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.layout == torch.strided]
+
+
+def find(place) -> torch.device:
+    return GPU if type(place) is int or torch.device(place).type == "cuda" else torch.device(place)
 
 
 def on_gpu(tensor: Tensor) -> bool:
@@ -44,20 +43,17 @@ def on_gpu(tensor: Tensor) -> bool:
 
 
 def mark(result, gpu: bool):
-    """Say of a result's tensors where they are."""
     for tensor in tensors(result):
         vars(tensor.untyped_storage()).update(on_gpu=True) if gpu else vars(tensor.untyped_storage()).clear()
     return result
 
 
-def places() -> Iterator[tuple[str, bool]]:
+def places():
     """Yield the functions that run, innermost first, and whether each is ResMLP's; PyTorch's are left out."""
-    frame = sys._getframe(1)
-    while frame is not None:
+    for frame, _ in traceback.walk_stack(sys._getframe()):
         module = frame.f_globals.get("__name__", "")
         if module.split(".")[0] not in ("torch", "__main__", "contextlib"):
             yield f"{module}.{frame.f_code.co_qualname}", module.startswith("resmlp_")
-        frame = frame.f_back
 
 
 def fault(what: str) -> None:
@@ -70,9 +66,7 @@ def wait() -> None:
     (synchronisations if ours else counts)[place if ours else "of_others"] += 1
 
 
-class Operations(TorchDispatchMode):
-    """Sees each operation: what it computes from a GPU's tensors is on the GPU, and so must all of them be."""
-
+class Operations(TorchDispatchMode):  # sees each: what it computes from a GPU's tensors is on the GPU
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name, used = function.overloadpacket.__name__, tensors((args, kwargs))
         if not any(map(on_gpu, used)):
@@ -82,8 +76,8 @@ class Operations(TorchDispatchMode):
         checked = [] if copying else tensors((args[0], args[2:])) if indexing else used  # indices may be on the CPU
         if wrong := [tuple(tensor.shape) for tensor in checked if tensor.dim() and not on_gpu(tensor)]:
             fault(f"{name} with a CPU tensor of shape {wrong[0]}")
-        masks = indexing and any(on_gpu(index) and index.dtype == torch.bool for index in tensors(args[1]))
-        counted = masks and (name == "index" or args[2].numel() > 1)  # one value fills what is masked
+        counted = indexing and any(on_gpu(index) and index.dtype == torch.bool for index in tensors(args[1]))
+        counted = counted and (name == "index" or args[2].numel() > 1)  # one value fills what is masked
         to_cpu = copying and not all(map(on_gpu, tensors(args[0])))
         if name in WAITS or counted or to_cpu or str(function) == "aten.repeat_interleave.Tensor":
             wait()
@@ -91,14 +85,11 @@ class Operations(TorchDispatchMode):
         return result if copying else mark(result, True)
 
 
-class Devices(TorchFunctionMode):
-    """Answers what Python asks of devices, and makes and moves tensors there."""
-
+class Devices(TorchFunctionMode):  # answers what Python asks of devices, and makes and moves tensors there
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         own = bool(args) and isinstance(args[0], Tensor) and args[0].layout == torch.strided and on_gpu(args[0])
-        attribute = getattr(function, "__self__", None)
-        if own and attribute in (Tensor.device, Tensor.is_cuda, Tensor.is_cpu):
+        if own and (attribute := getattr(function, "__self__", None)) in (Tensor.device, Tensor.is_cuda, Tensor.is_cpu):
             return GPU if attribute is Tensor.device else attribute is Tensor.is_cuda
         if function is Tensor.backward:  # within which Python's own functions ask too
             with self:
@@ -109,11 +100,12 @@ class Devices(TorchFunctionMode):
             wait()
         if own and function in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[1], list):
             args = (args[0], mark(torch.tensor(args[1]), True), *args[2:])  # PyTorch makes it where the tensor is
-        if function in (Tensor.to, Tensor.cuda, Tensor.cpu, Tensor.type_as):
+        moves = (Tensor.to, Tensor.cuda, Tensor.cpu, Tensor.type_as)
+        if function in moves or (function is torch.as_tensor and isinstance(args[0], Tensor)):
             return self.move(function, own, *args, **kwargs)
         if kwargs.get("device") is not None and function is not torch._C._nn._parse_to:  # which makes nothing
-            gpu = torch.device(kwargs["device"]).type == "cuda"
-            return mark(function(*args, **kwargs | ({"device": CPU} if gpu else {})), gpu)
+            place = find(kwargs["device"])
+            return mark(function(*args, **kwargs | {"device": CPU if place == GPU else place}), place == GPU)
         result = function(*args, **kwargs)
         return mark(result, own) if function in KEEP_DEVICE else result
 
@@ -123,17 +115,16 @@ class Devices(TorchFunctionMode):
             if isinstance(value, Tensor):
                 place, dtype = GPU if on_gpu(value) else CPU, value.dtype
             elif isinstance(value, str | torch.device) or type(value) is int:
-                place = GPU if str(value).startswith("cuda") or type(value) is int else torch.device(value)
+                place = find(value)
             dtype = value if isinstance(value, torch.dtype) else dtype
         place = {Tensor.cuda: GPU, Tensor.cpu: CPU}.get(function, place)
-        kwargs |= {"copy": True} if own != (place == GPU) else {}
         if own and place == CPU:
             wait()
+        kwargs |= {"copy": True} if own != (place == GPU) else {}
         return mark(Tensor.to(tensor, CPU if place == GPU else place, dtype, **kwargs), place == GPU)
 
 
 def install() -> None:
-    """Let PyTorch find one GPU."""
     answers = {"is_available": True, "device_count": 1, "current_device": 0, "get_rng_state": torch.get_rng_state()}
     answers |= {"get_device_properties": SimpleNamespace(name="pretended", major=9, minor=0, total_memory=2**36)}
     silent = ("set_device", "empty_cache", "reset_peak_memory_stats", "set_rng_state", "manual_seed", "manual_seed_all")
@@ -145,17 +136,15 @@ def install() -> None:
     torch.cuda.Stream = torch.cuda.stream = torch.cuda.current_stream = torch.cuda.device = MagicMock()
     Tensor.pin_memory = lambda self, *_: self  # patched, as other threads call it, which have no modes
     torch.optim.Optimizer._accelerator_graph_capture_health_check = lambda _: None
-    join = dist.init_process_group
-    dist.init_process_group = lambda backend, **options: join("gloo", **options)
+    join = torch.distributed.init_process_group
+    torch.distributed.init_process_group = lambda backend, **options: join("gloo", **options)
 
 
 if __name__ == "__main__":
     program = importlib.import_module(sys.argv[2])  # and what it imports, as without a GPU
     sys.argv = [program.__file__, *sys.argv[3:]]
     install()
-    try:
-        with Operations(), Devices():
-            (program.cli_main if hasattr(program, "cli_main") else program.main)()
-    finally:
-        print(json.dumps({"faults": faults, "synchronisations": synchronisations, **counts}))
+    atexit.register(lambda: print(json.dumps({"faults": faults, "synchronisations": synchronisations, **counts})))
+    with Operations(), Devices():
+        (program.cli_main if hasattr(program, "cli_main") else program.main)()
     sys.exit(1 if faults else 0)
