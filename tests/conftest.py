@@ -30,7 +30,15 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start: other t
 
 
 SLOW = (  # files and folders whose tests start programs, or train
-    *("integration", "test_packaging", "test_examples", "test_settings", "test_environment", "test_explorer"),
+    *(
+        "integration",
+        "test_packaging",
+        "test_examples",
+        "test_settings",
+        "test_pretended_gpu",
+        "test_environment",
+        "test_explorer",
+    ),
     *("test_processes", "test_train", "test_dino", "test_evaluate", "test_scripts", "test_deployment", "test_library"),
     *("test_bad_settings", "test_classify", "test_patches", "test_prepare", "test_inspection", "vision/test_model"),
 )

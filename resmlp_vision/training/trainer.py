@@ -155,7 +155,8 @@ class Trainer(ABC, Generic[Settings]):
                             )
                     bar.set_postfix(loss=f"{unchecked[-1]:.3f}", lr=f"{rates[-1]:.2g}")
                     self.loader.dataset.unreadable.refuse_more()
-        if not all(p.isfinite().all() for p in self.task.get_trainable_module().parameters()):
+        weights = self.task.get_trainable_module().parameters()
+        if not torch.stack([weight.isfinite().all() for weight in weights]).all():
             raise UserError(f"the weights are not finite after epoch {epoch + 1}; {remedy(epoch, self.config)}")
         mean = torch.stack(losses).mean()
         dist.all_reduce(mean)

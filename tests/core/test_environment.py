@@ -83,7 +83,9 @@ def test_where_pytorch_comes_first_the_children_spin_briefly():
     ],
 )
 def test_memory_is_kept_where_it_is_asked_for_and_a_users_own_setting_wins(call, own, kept):
-    source = (ROOT / "resmlp_core" / "common" / "environment.py").read_text(encoding="utf-8")  # PyTorch would take seconds
+    source = (ROOT / "resmlp_core" / "common" / "environment.py").read_text(
+        encoding="utf-8"
+    )  # PyTorch would take seconds
     line = [sys.executable, "-c", f"{source}\n{call}\n{RESIDENT}\nprint(kept())"]
     done = subprocess.run(line, env=environment(**own), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == kept
