@@ -1,5 +1,6 @@
 """fairseq-generate: its scores and alignments are the model's, and its options do what they say."""
 
+import inspect
 import re
 import shutil
 from collections import Counter
@@ -227,7 +228,7 @@ def test_a_shard_that_there_is_not_is_refused(corpus, generate, shard, capsys):
 
 
 def test_fairseq_itself_still_translates_all_in_every_shard(corpus, generate, monkeypatch):
-    monkeypatch.setattr(fairseq_options, "parse_args_and_arch", fairseq_options.parse_args_and_arch.__wrapped__)
+    monkeypatch.setattr(fairseq_options, "parse_args_and_arch", inspect.unwrap(fairseq_options.parse_args_and_arch))
     assert len(texts(generate(corpus.raw, "--num-shards", 2, "--shard-id", 1))) == 60
 
 
