@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/ready
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: demo translate demo-vision bench check test lint clean help
+.PHONY: demo translate demo-vision bench check test test-all lint clean help
 
 demo: $(READY)  ## write a corpus, train a ResMLP translator on it and score it, offline, in minutes
 	$(BIN)/python -m resmlp_mt.recipe demo --out build/demo/run
@@ -28,10 +28,13 @@ bench: $(READY)  ## measure speed and memory beside fairseq, CTranslate2 and tim
 	$(BIN)/python benchmarks/plot.py
 
 check: lint  ## check style, types and the quick half of the tests: two minutes
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not long"
 
-test: $(READY)  ## run the whole suite
+test: $(READY)  ## run the suite, but for further cases of what it shows
 	$(BIN)/python -m pytest
+
+test-all: $(READY)  ## run the whole suite
+	$(BIN)/python -m pytest -m "long or not long"
 
 lint: $(READY)  ## check style and types, with ruff and mypy
 	$(BIN)/ruff check .

@@ -51,7 +51,9 @@ def spins(*line: str, **own: str) -> str:
     raise AssertionError(f"no OpenMP was loaded: {said}")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [COMMANDS[0], COMMANDS[1], *(pytest.param(name, marks=pytest.mark.long) for name in COMMANDS[2:])]
+)
 def test_a_commands_threads_spin_briefly(command):
     assert spins("-m", command, "--help") == SPINS
 

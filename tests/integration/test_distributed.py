@@ -122,7 +122,9 @@ def test_two_processes_reach_the_losses_of_one_that_gathers_two_batches(corpus, 
         torch.testing.assert_close(weight, expected[name], rtol=0, atol=1e-3, msg=name)
 
 
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize(
+    "optimiser", [pytest.param(name, marks=[] if name == "muon" else pytest.mark.long) for name in OPTIMISERS]
+)
 def test_killed_and_resumed_they_end_where_nothing_cut_them_off(corpus, tmp_path, optimiser):
     line = (corpus.data, *TRAIN, *OPTIMISERS[optimiser])
     whole = Ranks(tmp_path, (*line, "--save-dir", tmp_path / "whole")).finish()
@@ -155,7 +157,9 @@ class Touch:
         return (Path.touch, (self.path,))
 
 
-@pytest.mark.parametrize("what", ["torn", "code", "elsewhere"])
+@pytest.mark.parametrize(
+    "what", ["torn", *(pytest.param(what, marks=pytest.mark.long) for what in ("code", "elsewhere"))]
+)
 def test_a_checkpoint_that_one_cannot_read_ends_both_at_once(trained, tmp_path, what):
     options = (*trained.options[:1], *CPU, *trained.options[1 + len(PLUGIN) :], "--max-update", 200)
     folders = [tmp_path / "zero", tmp_path / "one"] if what == "elsewhere" else [tmp_path / "both"] * 2
@@ -217,7 +221,7 @@ def descendants(pid):
     return [each for child in children for each in (int(child), *descendants(child))]
 
 
-@pytest.mark.parametrize("way", ["spawning", "torchrun"])
+@pytest.mark.parametrize("way", [pytest.param("spawning", marks=pytest.mark.long), "torchrun"])
 def test_a_recipe_of_two_processes_that_is_killed_ends_where_nothing_cut_it_off(recipe, whole, tmp_path, way):
     out = tmp_path / "out"
     shutil.copytree(whole.parent, out, ignore=shutil.ignore_patterns("resmlp_tiny"))

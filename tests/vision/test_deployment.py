@@ -23,7 +23,10 @@ FORMS = [
     {"drop_path_rate": 0.1},
     *({"position_mixer": name} for name in POSITION_MIXERS if name != "linear"),
 ]
-every_form = pytest.mark.parametrize("form", FORMS, ids=str)
+# the paper's model, and its variants, which take minutes together
+every_form = pytest.mark.parametrize(
+    "form", [FORMS[0], FORMS[1], *(pytest.param(form, marks=pytest.mark.long) for form in FORMS[2:])], ids=str
+)
 either = pytest.mark.parametrize("folded", [False, True], ids=["as it is", "folded"])
 
 
