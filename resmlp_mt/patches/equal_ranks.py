@@ -53,7 +53,7 @@ def refuse_other_settings(init: Callable[..., None]) -> Callable[..., None]:
                 for name in sorted(told[0].keys() | settings.keys()):
                     if settings.get(name) != told[0].get(name):
                         values = f"{settings.get(name)} on rank {rank}, {told[0].get(name)} on rank 0"
-                        raise ValueError(f"{name} is {values}: give all processes the same")
+                        raise ValueError(f"{name.rpartition('.')[2]} is {values}: give all processes the same")
         init(self, cfg, *args, **kwargs)
 
     return checked
