@@ -50,15 +50,7 @@ class CrossPositionLinear(PositionMixer):
         self.bias = nn.Parameter(torch.zeros(max_positions)) if bias else None
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
-        """Mix the positions of ``x``.
-
-        Args:
-            x: ``(T, B, C)``; with a cache the next position alone, ``(1, B, C)``.
-            padding_mask: ``(B, T)``, True at padding, which then contributes exactly zero.
-            cache: the earlier positions of a causal layer; ``x`` is appended to it.
-
-        Returns:
-            A tensor of the shape of ``x``.
+        """Mix the positions of ``x``, with mask and cache as ``PositionMixer`` says.
 
         Raises:
             ValueError: there are more positions than ``max_positions``, or a cache meets a layer that is not causal
