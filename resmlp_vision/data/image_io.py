@@ -1,6 +1,7 @@
 """Image files of any kind as RGB, and which files in a folder are images."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,10 +42,9 @@ def find_images(folder: Path) -> list[Path]:
 
 def turn_upright(image: Image.Image) -> Image.Image:
     """Turn an image as its EXIF data say; where these are damaged it stays as it is."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged data raise errors of any kind; those of a broken image come again when it is read
-        return image
+    with suppress(Exception):  # damaged data raise errors of any kind; those of a broken image come when it is read
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def open_rgb(file: str | Path | BinaryIO) -> Image.Image:
@@ -93,7 +93,7 @@ def convert(stored: Image.Image) -> Image.Image:
         return Image.fromarray(to_8_bits(np.asarray(image), getattr(stored, "tag_v2", {}))).convert("RGB")
     if image.mode == "La":  # with premultiplied alpha, which Pillow converts only to its like
         image = image.convert("LA")
-    image = image.convert("RGB")
+    image = image if image.mode == "RGB" else image.convert("RGB")
     if deep and 0 < np.asarray(image).max() <= BLACK:  # Pillow keeps the highest 8 bits of colours
         raise ValueError("its 16-bit colours use 12 bits or fewer, and would be black; scale them to 16")
     return image
