@@ -34,7 +34,7 @@ from resmlp_vision.distributed import join_processes, leave_processes
 PEER = "timm's"
 
 
-def write_images(folder: Path, count: int, width: int, height: int) -> None:
+def write_images(folder: Path, count: int, width: int = 500, height: int = 375) -> None:
     """Write JPEG files with about the bytes a pixel of a photograph in ImageNet."""
     rng = np.random.default_rng(1)
     folder.mkdir(parents=True)
