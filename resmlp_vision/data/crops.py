@@ -9,7 +9,7 @@ from torchvision.transforms import InterpolationMode  # type: ignore[import-unty
 
 
 class RandomCrop(RandomResizedCropAndInterpolation):
-    """Cut out and resize the same part as timm's transform does; a grey level of 255 differs by 0.3 on average at most.
+    """Cut out and resize the same part as timm's transform does; an image differs by 0.4 of 255 levels on average at most.
 
     Args:
         like: timm's transform.

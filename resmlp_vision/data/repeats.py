@@ -10,7 +10,8 @@ from torch.utils.data import Sampler
 class CopiesTogether(Sampler[int]):
     """The order of timm's ``RepeatAugSampler``, shared out among the processes in runs in place of by turns.
 
-    Every batch over all processes has the same images as with timm's; a process has others of them.
+    Every batch over all processes has the same images as with timm's; a process has others of them. Mixup
+    pairs a process's first image with its last, so the pair in the middle may be two copies of one.
 
     Args:
         sampler: timm's, of this process.
