@@ -9,7 +9,7 @@ from torchvision.transforms import InterpolationMode  # type: ignore[import-unty
 
 
 class RandomCrop(RandomResizedCropAndInterpolation):
-    """Cut out and resize the same part as timm's transform does; an image differs by 0.4 of 255 levels on average at most.
+    """Cut out and resize the part that timm's transform does; the mean difference is below 0.4 of 255 levels.
 
     Args:
         like: timm's transform.
