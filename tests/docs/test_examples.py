@@ -22,7 +22,7 @@ def blocks(page):
 )
 def test_an_example_prints_what_it_says(page, first, last, tmp_path):
     example = "\n".join(blocks(page)[first:last])  # all that need no model of a demo
-    promised = re.findall(r"^print\(.*\)  # (.*)$", example, re.M)
+    promised = re.findall(r"^ *print\(.*\)  # (.*)$", example, re.M)
     assert promised
     line = [sys.executable, "-c", example]
     done = subprocess.run(
