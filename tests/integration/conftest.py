@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import sentencepiece
+from warm_python import started_warm
 
 from resmlp_mt.prepare import prepare
 
@@ -88,6 +90,13 @@ class Trained:
     @property
     def earlier(self) -> Path:
         return self.folder / "checkpoint3.pt"
+
+
+@pytest.fixture(scope="package", autouse=True)
+def warm() -> Iterator[None]:
+    """Start programs whose libraries are imported already."""
+    with started_warm("fairseq.options", "fairseq.trainer", "fairseq.sequence_generator", "sentencepiece", "sacrebleu"):
+        yield
 
 
 @pytest.fixture(autouse=True)
