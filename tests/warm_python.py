@@ -26,7 +26,7 @@ BEFORE_ANY_PROGRAM = ("PYTHONUTF8", "PYTHONHASHSEED", "LC_ALL", "LD_PRELOAD")  #
 
 @contextmanager
 def started_warm(*modules: str) -> Iterator[None]:
-    """Let ``subprocess`` start ``python -m`` and ``python -c`` as forks of a process that has imported ``modules``."""
+    """Let ``subprocess`` start Python as forks of a process that has imported ``modules``: -m, -c and scripts."""
     connection, theirs = socket.socketpair()
     # a program's parent ends at once, and it becomes the child of this process, which can wait for it
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -70,7 +70,7 @@ def can_fork(given: dict[str, Any], environment: dict[str, str]) -> bool:
     return (
         isinstance(line, list)
         and line[0] == sys.executable
-        and line[1] in ("-m", "-c")
+        and (line[1] in ("-m", "-c") or str(line[1]).endswith(".py"))
         and not (given["preexec_fn"] or given["pass_fds"] or given["shell"])
         and all(environment.get(name) == os.environ.get(name) for name in BEFORE_ANY_PROGRAM)
     )
@@ -112,12 +112,17 @@ def run(line: list[str], environment: dict[str, str], folder: str, new_session: 
         stream.reconfigure(encoding=encoding, errors=errors or "strict")
     sys.stdout.reconfigure(write_through=bool(environment.get("PYTHONUNBUFFERED")))
     sys.stderr.reconfigure(encoding=encoding)
-    kind, program, *arguments = line
-    sys.argv = [kind, *arguments]
-    if kind == "-m":
-        runpy.run_module(program, run_name="__main__", alter_sys=True)
-    else:
-        exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
+    match line:
+        case "-m", module, *arguments:
+            sys.argv = ["-m", *arguments]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        case "-c", program, *arguments:
+            sys.argv = ["-c", *arguments]
+            exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
+        case script, *_:
+            sys.argv = line
+            sys.path[0] = os.path.dirname(os.path.abspath(script))
+            runpy.run_path(script, run_name="__main__")
 
 
 if __name__ == "__main__":
