@@ -6,6 +6,7 @@ this project itself: it registers the plugin and patches fairseq as a user's doe
 
 import ctypes
 import inspect
+import io
 import json
 import os
 import runpy
@@ -21,7 +22,7 @@ from unittest import mock
 PR_SET_CHILD_SUBREAPER = 36
 COLD = subprocess.Popen
 SIGNATURE = inspect.signature(COLD._execute_child)
-BEFORE_ANY_PROGRAM = ("PYTHONUTF8", "PYTHONHASHSEED", "LC_ALL", "LD_PRELOAD")  # variables that a fork would miss
+BEFORE_ANY_PROGRAM = ("PYTHONHASHSEED", "LC_ALL", "LD_PRELOAD")  # variables that a fork would miss
 
 
 @contextmanager
@@ -72,6 +73,7 @@ def can_fork(given: dict[str, Any], environment: dict[str, str]) -> bool:
         and line[0] == sys.executable
         and (line[1] in ("-m", "-c") or str(line[1]).endswith(".py"))
         and not (given["preexec_fn"] or given["pass_fds"] or given["shell"])
+        and environment.get("PYTHONUTF8", "1") == "1"  # as a fork is
         and all(environment.get(name) == os.environ.get(name) for name in BEFORE_ANY_PROGRAM)
     )
 
@@ -108,10 +110,14 @@ def run(line: list[str], environment: dict[str, str], folder: str, new_session: 
     os.environ.update(environment)
     sys.path[0:1] = ["", *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     encoding, _, errors = environment.get("PYTHONIOENCODING", "utf-8").partition(":")
-    for stream in (sys.stdin, sys.stdout):
-        stream.reconfigure(encoding=encoding, errors=errors or "strict")
-    sys.stdout.reconfigure(write_through=bool(environment.get("PYTHONUNBUFFERED")))
-    sys.stderr.reconfigure(encoding=encoding)
+    # anew, as those of the parent know what they were connected to
+    at_once = bool(environment.get("PYTHONUNBUFFERED"))
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0)), encoding, errors or "strict")
+    out, err = (io.BufferedWriter(io.FileIO(number, "w")) for number in (1, 2))
+    sys.stdout = io.TextIOWrapper(
+        out, encoding, errors or "strict", line_buffering=out.raw.isatty(), write_through=at_once
+    )
+    sys.stderr = io.TextIOWrapper(err, encoding, "backslashreplace", line_buffering=True)
     match line:
         case "-m", module, *arguments:
             sys.argv = ["-m", *arguments]
