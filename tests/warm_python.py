@@ -85,19 +85,23 @@ def serve(connection: socket.socket) -> dict[str, Any]:
         if not size:
             sys.exit()
         message = connection.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL)
+        reader, writer = os.pipe()
         parent = os.fork()
         if parent == 0:
             program = os.fork()
             if program:
-                connection.sendall(program.to_bytes(4, "big"))
+                os.write(writer, program.to_bytes(4, "big"))
                 os._exit(0)
+            os.close(reader)
+            os.close(writer)
             connection.close()
             for own, file in enumerate(files):
                 os.dup2(file, own)
                 os.close(file)
             return json.loads(message)
-        os.waitpid(parent, 0)
-        for file in files:
+        os.waitpid(parent, 0)  # the program is now a child of who asked for it
+        connection.sendall(os.read(reader, 4))
+        for file in (reader, writer, *files):
             os.close(file)
 
 
