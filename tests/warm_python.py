@@ -8,6 +8,7 @@ import ctypes
 import inspect
 import io
 import json
+import logging
 import os
 import runpy
 import socket
@@ -122,6 +123,7 @@ def run(line: list[str], environment: dict[str, str], folder: str, new_session: 
         out, encoding, errors or "strict", line_buffering=out.raw.isatty(), write_through=at_once
     )
     sys.stderr = io.TextIOWrapper(err, encoding, "backslashreplace", line_buffering=True)
+    sys.orig_argv = [sys.executable, *line]
     match line:
         case "-m", module, *arguments:
             sys.argv = ["-m", *arguments]
@@ -138,4 +140,5 @@ def run(line: list[str], environment: dict[str, str], folder: str, new_session: 
 if __name__ == "__main__":
     for module in sys.argv[2:]:
         import_module(module)
+    logging.root.handlers.clear()  # made by what the modules told; each program configures its own
     run(**serve(socket.socket(fileno=int(sys.argv[1]))))

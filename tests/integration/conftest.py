@@ -105,7 +105,7 @@ def no_process_outlives_its_test():
     end_what_is_left()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     folder = tmp_path_factory.mktemp("corpus")
     sizes = ["--train", "600", "--valid", "60", "--test", "60"]
@@ -116,7 +116,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return corpus
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def trained(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("trained")
     options = (
