@@ -156,11 +156,12 @@ class Network(nn.Module):
         device = self.encoder.embed_tokens.weight.device.type
         if device != "cpu":
             return self.to(getattr(torch, dtype))
-        if dtype in PRODUCTS:
+        product, is_fast = PRODUCTS[dtype]
+        if is_fast():
             for module in list(self.modules()):
                 for name, child in module.named_children():
                     if isinstance(child, nn.Linear):
-                        setattr(module, name, PRODUCTS[dtype][0](child))
+                        setattr(module, name, product(child))
         return self
 
     def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
