@@ -26,6 +26,8 @@ class Decoding:
     def __init__(self, network: Network, encoded: Tensor, padding: Tensor) -> None:
         self.network = network
         self.layers: Any = network.decoder.layers
+        self.positions: int = network.decoder.positions
+        self.vocabulary: int = network.decoder.output_projection.out_features
         self.matrices = network.matrices
         self.length = 0
         sentences = encoded.size(1)
