@@ -28,7 +28,7 @@ class Decoding:
         self.layers: Any = network.decoder.layers
         self.positions: int = network.decoder.positions
         self.vocabulary: int = network.decoder.output_projection.out_features
-        self.matrices = network.matrices
+        self.matrices: Any = network.matrices
         self.length = 0
         sentences = encoded.size(1)
         self.reads = encoded.new_ones(sentences, 1, 0, 1)

@@ -75,7 +75,7 @@ class DecoderGraph(nn.Module):
         places = torch.arange(cache.size(0), device=cache.device)
         inputs = torch.where(places.eq(position)[:, None, None], entry, cache)
         linear = mixer.mixer if isinstance(mixer, ConvolvedMixer) else mixer
-        row = linear.weight.tril().index_select(0, position)  # type: ignore[operator, union-attr]
+        row = linear.weight.tril().index_select(0, position)  # type: ignore[operator]
         offset = sublayer.offset.squeeze(1)  # type: ignore[operator]
         mixed = (row @ inputs.flatten(1)).view_as(entry) + offset.expand(len(places), -1).index_select(0, position)
         if isinstance(mixer, ConvolvedMixer):

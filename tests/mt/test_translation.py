@@ -291,13 +291,15 @@ def test_a_processor_without_the_instructions_computes_in_float32_and_says_so(fo
         load_translator(folder, "cpu", "float12")
 
 
+GRAPHS = "encoder", "decoder"
+
+
 class ByOnnxRuntime:
     """The decoder at work as ``Decoding`` is, by ONNX Runtime."""
 
     def __init__(self, folder, sources, network):
-        encoder, self.decoder = (
-            onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("encoder", "decoder")
-        )
+        encoder, self.decoder = (onnxruntime.InferenceSession(folder / f"{side}.onnx") for side in GRAPHS)
+        found = encoder.run(None, {"tokens": sources.numpy()})
         self.attended = dict(zip(("keys", "values", "padding"), found, strict=True))
         self.positions, self.vocabulary, self.length = network.decoder.positions, len(DICTIONARY), 0
         layers, _, _, dim = self.decoder.get_inputs()[2].shape
