@@ -12,6 +12,7 @@ from resmlp_mt.translation.decoding import Decoding
 from resmlp_mt.translation.network import Network
 from resmlp_mt.translation.vocabulary import EOS, PAD
 
+CACHED = 1 << 17  # logits that a processor's second cache holds
 BLOCK = 128  # entries of the vocabulary, whose maximum a processor finds fast
 
 
@@ -92,7 +93,7 @@ def _hypotheses(decoding, sources, options, prefixes):  # type: ignore[no-untype
     ended = torch.zeros(len(sources), beam, dtype=torch.bool, device=device)  # samples only
     for step in range(int(longest.max()) + 1):
         logits = decoding.step(tokens[:, :, -1]).float()
-        norm = logits.logsumexp(-1, keepdim=True)
+        norm = _log_of_sum(logits)
         _restrict(logits, step, longest, forced, options.min_len)
         if uniform is not None:
             scores, ids, parents = _sample(logits - norm, totals, uniform[:, step], beam)
@@ -142,6 +143,14 @@ def _best(logits: Tensor, norm: Tensor, totals: Tensor, count: int) -> tuple[Ten
     scores = (best - norm + totals.unsqueeze(-1)).view(sentences, -1)
     scores, index = scores.topk(min(count, width * vocabulary - 1, scores.size(1)))  # fairseq leaves the pad out
     return scores, ids.view(sentences, -1).gather(1, index), index // best.size(-1)
+
+
+def _log_of_sum(logits: Tensor) -> Tensor:
+    """Do what ``logsumexp`` does, ``(B, W, 1)``, on a CPU by as many rows as stay in its cache."""
+    if logits.device.type != "cpu":
+        return logits.logsumexp(-1, keepdim=True)
+    rows = logits.flatten(0, 1).split(max(1, CACHED // logits.size(-1)))
+    return torch.cat([some.logsumexp(-1, keepdim=True) for some in rows]).view(*logits.shape[:2], 1)
 
 
 def _top(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
