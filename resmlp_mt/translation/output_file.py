@@ -1,0 +1,131 @@
+"""A file that is written record by record, which the next run goes on with where this one was cut off."""
+
+import fcntl
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from resmlp_core.common.errors import DISK_FULL, UserError
+from resmlp_core.common.files import remove, write_json
+from resmlp_mt.translation.formats import Record
+
+OFTEN = 1.0  # seconds between two notes of how far it is
+
+
+class OutputFile:
+    """What becomes ``path`` when it is whole: until then ``path.partial``, with how far it is in ``path.partial.json``.
+
+    Args:
+        path: the file to write.
+        made_with: what its content depends on, by the names of the options; the same again goes on with it.
+
+    Raises:
+        UserError: another run is at it, or it was begun with something else.
+    """
+
+    def __init__(self, path: Path, made_with: Mapping[str, Any]) -> None:
+        self.path = path
+        self._partial = path.with_name(f"{path.name}.partial")
+        self._note = path.with_name(f"{path.name}.partial.json")
+        self._made_with = dict(made_with)
+        self._sources = hashlib.sha256()
+        self._file = open(self._partial, "ab")  # noqa: SIM115  closed by __exit__
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._begun = self._read_note()
+            self._file.truncate(self._begun["bytes"])
+            self._file.seek(0, os.SEEK_END)
+        except BaseException as error:
+            self._file.close()
+            if isinstance(error, BlockingIOError):
+                raise UserError(f"{path}: another process is writing it") from None
+            raise
+        self.records = self.lines = 0  # written, as they were read
+        self._noted = time.monotonic()
+
+    def _read_note(self) -> dict[str, Any]:
+        """Return how far an earlier run was; that it was nowhere, if what is there is no such run's."""
+        begun: dict[str, Any] = {"records": 0, "bytes": 0, "sources": self._sources.hexdigest()}
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            note = json.loads(self._note.read_text(encoding="utf-8"))
+            if note["bytes"] <= self._partial.stat().st_size:
+                begun = {key: note[key] for key in begun} | {"made_with": note["made_with"]}
+        before = begun.get("made_with", self._made_with)
+        for option, value in self._made_with.items():
+            if before.get(option) != value:
+                how = "another model" if option == "MODEL" else f"{option} {before.get(option)}, not {value}"
+                raise UserError(f"{self._partial} was begun with {how}: give the same again to go on, or delete it")
+        return begun
+
+    def remaining(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Leave out what is written already.
+
+        Raises:
+            UserError: the input began otherwise when that was written.
+        """
+        records = iter(records)
+        for record in islice(records, self._begun["records"]):
+            self._count(record)
+        if self.records < self._begun["records"] or self._sources.hexdigest() != self._begun["sources"]:
+            raise UserError(f"{self._partial} was begun with another input: delete it to start over")
+        return records
+
+    def _count(self, record: Record) -> None:
+        self._sources.update(f"{record.source}\n".encode("utf-8", "surrogatepass"))
+        self.records += 1
+        self.lines += record.lines
+
+    def write(self, record: Record, text: str) -> None:
+        """Write what a record has become.
+
+        Raises:
+            OSError: the disk is full, among others; how far it is stays noted.
+        """
+        try:
+            self._file.write(text.encode())
+            self._count(record)
+            if time.monotonic() > self._noted + OFTEN:
+                self._take_note()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+    def _take_note(self) -> None:
+        self._file.flush()
+        where = {"records": self.records, "bytes": self._file.tell(), "sources": self._sources.hexdigest()}
+        write_json(self._note, {**where, "made_with": self._made_with})
+        self._noted = time.monotonic()
+
+    def __enter__(self) -> "OutputFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._finish()
+            return
+        if not isinstance(error, OSError) or error.errno not in DISK_FULL:
+            with suppress(OSError):
+                self._take_note()
+        with suppress(OSError):
+            self._file.close()
+        if self._note.exists():
+            print(f"{self._partial} is kept: the same command goes on with it", file=sys.stderr)
+        else:
+            remove(self._partial)
+
+    def _finish(self) -> None:
+        try:
+            self._file.close()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        self._partial.replace(self.path)
+        remove(self._note)
