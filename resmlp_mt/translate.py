@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+import resmlp_mt.plugin  # noqa: F401  fairseq as the plugin mends it
 from resmlp_core.common.errors import UserError, output_is_lost, reporting
 from resmlp_mt.models.resmlp import ResMLPModel
 from resmlp_mt.models.translator import Translator
