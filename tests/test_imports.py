@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "resmlp_mt.models": (*CORE, TEXT),
     "resmlp_mt.data": (*CORE, TEXT),
     "resmlp_mt.muon": CORE,
-    TRANSLATION: (*CORE, TEXT),
+    TRANSLATION: (*CORE, TEXT, "resmlp_mt.data.text_lines"),
     "resmlp_mt.prepare": (*CORE, *MT_ROOMS, PLUGIN),
     "resmlp_mt.average": (*CORE, *MT_ROOMS),
     "resmlp_mt.score": (*CORE, *MT_ROOMS, TEXT),
@@ -50,7 +50,7 @@ OTHERS = {
     "resmlp_core.layers": {"torch"},
     "resmlp_core.common": {"torch", "numpy", "omegaconf", "yaml", "safetensors"},
     "resmlp_core.inspect": {"torch", "numpy", "matplotlib", "PIL"},
-    "resmlp_mt.translation": {"torch", "sentencepiece", "safetensors"},
+    "resmlp_mt.translation": {"torch", "sentencepiece", "safetensors", "sentencex"},
 }
 PACKAGES = ("resmlp_core", "resmlp_mt", "resmlp_vision")
 

@@ -50,6 +50,7 @@ class OutputFile:
             raise
         self.records = self.lines = 0  # written, as they were read
         self._noted = time.monotonic()
+        self._goes_on = False  # whether this run has written anything
 
     def _read_note(self) -> dict[str, Any]:
         """Return how far an earlier run was; that it was nowhere, if what is there is no such run's."""
@@ -90,6 +91,7 @@ class OutputFile:
             OSError: the disk is full, among others; how far it is stays noted.
         """
         try:
+            self._goes_on = True
             self._file.write(text.encode())
             self._count(record)
             if time.monotonic() > self._noted + OFTEN:
@@ -112,15 +114,15 @@ class OutputFile:
         if error is None:
             self._finish()
             return
-        if not isinstance(error, OSError) or error.errno not in DISK_FULL:
+        if self._goes_on and not (isinstance(error, OSError) and error.errno in DISK_FULL):
             with suppress(OSError):
                 self._take_note()
         with suppress(OSError):
             self._file.close()
-        if self._note.exists():
-            print(f"{self._partial} is kept: the same command goes on with it", file=sys.stderr)
-        else:
+        if not self._note.exists():
             remove(self._partial)
+        elif self._goes_on:
+            print(f"{self._partial} is kept: the same command goes on with it", file=sys.stderr)
 
     def _finish(self) -> None:
         try:
