@@ -9,7 +9,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice, pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from unicodedata import east_asian_width
 
@@ -72,9 +72,13 @@ def records_of(
     if field is not None:
         return json_lines(name, lines, field)
     lines = iter(lines)
-    beginning = list(islice(lines, 3))
+    beginning = []
+    for line in lines:
+        beginning.append(line)
+        if line.strip() and not line.strip().isdecimal():  # no more is read than tells: a program may wait
+            break
     suffix = Path(name.removesuffix(".gz")).suffix
-    if suffix == ".srt" or any(map(TIME.match, beginning)):
+    if suffix == ".srt" or (beginning and TIME.match(beginning[-1])):
         if detailed:
             raise UserError(f"{name}: --nbest, --scores and --alignments are for lines of text, not for subtitles")
         return subtitles(chain(beginning, lines))
