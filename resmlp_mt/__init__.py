@@ -17,7 +17,7 @@ LAZY = {
 }
 __all__ = ["ResMLPLanguageModel", "ResMLPModel", "__version__", "load_translator"]
 
-if "fairseq" in sys.modules:
+if sys.modules.get("fairseq"):
     import_module("resmlp_mt.plugin")
 
 

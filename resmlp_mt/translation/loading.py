@@ -58,10 +58,13 @@ def read_trained(
         state = _read_weights(checkpoint)
         weights, settings = state.get("model", {}), _settings_of(state, checkpoint)
     near = [checkpoint.resolve().parent, *checkpoint.resolve().parents[1 : NEAR + 1]]
-    languages = settings["source_lang"], settings["target_lang"]
     model_file = Path(sentencepiece) if sentencepiece else _find("sentencepiece.model", near, "sentencepiece")
     folders = [Path(dictionaries)] if dictionaries else [at for folder in near for at in (folder, folder / "data-bin")]
+    languages = settings.get("source_lang"), settings.get("target_lang")
+    if None in languages:
+        languages = _languages(folders)
     symbols = [read_symbols(_find(f"dict.{language}.txt", folders, "dictionaries")) for language in languages]
+    settings |= {"source_lang": languages[0], "target_lang": languages[1]}
     for side, entries in zip(("encoder", "decoder"), symbols, strict=True):
         embedding, kept = weights.get(f"{side}.embed_tokens.weight"), weights.get(f"{side}.vocabulary.version")
         if (embedding is not None and len(embedding) != len(entries)) or (
@@ -72,6 +75,15 @@ def read_trained(
         return Trained(weights, settings, Vocabulary(model_file.read_bytes(), *symbols))
     except UserError as error:
         raise UserError(f"{model_file}: {error}") from None
+
+
+def _languages(folders: list[Path]) -> tuple[str, str]:
+    """Tell the pair by the names of binary data, as fairseq does where no one told it."""
+    for folder in folders:
+        for path in sorted(folder.glob("*.*-*.*.idx")):
+            source, _, target = path.name.split(".")[1].partition("-")
+            return source, target
+    raise UserError(f"no dict.LANGUAGE.txt in {folders[0]} or near it: name their folder by dictionaries")
 
 
 def _find(name: str, folders: list[Path], option: str) -> Path:
