@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from resmlp_mt.translation.files import FileTranslator, Rows
 from resmlp_mt.translation.formats import Record, plain, records_of
 from resmlp_mt.translation.input_text import STANDARD_INPUT, as_they_come, lines_from, refuse_unreadable
 from resmlp_mt.translation.output_file import OutputFile
+from resmlp_mt.translation.show import MOST, write_show
 from resmlp_mt.translation.translator import Translator, load_translator
 
 SEARCH = ("beam", "lenpen", "nbest", "prefix", "sampling", "seed", "alignments")  # options that change a translation
@@ -35,7 +36,13 @@ def command_line() -> argparse.ArgumentParser:
     add("model", type=Path, help="a recipe's folder, such as build/demo/run/resmlp_tiny, or a checkpoint")
     add("inputs", nargs="*", metavar="INPUT", help="text, or .gz of it; - or none for standard input")
     add("-o", "--output", type=Path, metavar="FILE", help="where to write (default: standard output)")
-    add("--force", action="store_true", help="replace an OUTPUT that exists")
+    add(
+        "--show",
+        type=Path,
+        metavar="FILE",
+        help=f"write a page of HTML that shows what the first {MOST} sentences look at",
+    )
+    add("--force", action="store_true", help="replace a FILE that exists")
     add("--pair", metavar="SRC-TGT", help="stop if the model translates another pair of languages, such as en-de")
     add("--sentencepiece", type=Path, metavar="FILE", help="the model's, where it is not near the checkpoint")
     add("--dictionaries", type=Path, metavar="DIR", help="where its dict.*.txt are, if not near the checkpoint")
@@ -90,6 +97,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--nbest {args.nbest} needs as large a --beam, and has {args.beam}")
     if rows and (args.document or args.column or args.field):
         parser.error("--nbest, --scores and --alignments are for lines: leave --document, --column and --field out")
+    if args.show and (args.output or rows):
+        parser.error("--show writes a page in place of translations: leave -o, --nbest, --scores and --alignments out")
     args.inputs = args.inputs or [STANDARD_INPUT]
     typed = args.inputs == [STANDARD_INPUT] and sys.stdin.isatty() and not args.output
     refuse_output(args)
@@ -97,7 +106,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     translator = load(args)
     options = {name: getattr(args, name) for name in (*SEARCH, "max_tokens", "batch_size")}
     work = FileTranslator(translator, options)
-    if typed:
+    if args.show:
+        show(args, translator, options)
+    elif typed:
         translate_typed(work, rows)
     else:
         translate_files(args, work, rows, lines)
@@ -109,15 +120,15 @@ def refuse_output(args: argparse.Namespace) -> None:
     Raises:
         UserError: it is there, or is what is to be read.
     """
-    output: Path | None = args.output
+    option, output = ("--show", args.show) if args.show else ("-o", args.output)
     if output is None or not output.exists():
         return
     if any(name != STANDARD_INPUT and Path(name).exists() and output.samefile(name) for name in args.inputs):
-        raise UserError(f"-o {output} is the input: give another file")
+        raise UserError(f"{option} {output} is the input: give another file")
     if not output.is_file():
-        raise UserError(f"-o {output} is not a file")
+        raise UserError(f"{option} {output} is not a file")
     if not args.force:
-        raise UserError(f"-o {output} exists: give --force to replace it, or another file")
+        raise UserError(f"{option} {output} exists: give --force to replace it, or another file")
 
 
 def load(args: argparse.Namespace) -> Translator:
@@ -132,6 +143,13 @@ def load(args: argparse.Namespace) -> Translator:
     if args.pair not in (None, pair):
         raise UserError(f"--pair {args.pair}: the model {args.model} translates {pair}")
     return translator
+
+
+def show(args: argparse.Namespace, translator: Translator, options: dict[str, Any]) -> None:
+    """Write the page of the first sentences."""
+    sentences = (text for record in records_from(args, translator, False) for text in record.texts)
+    write_show(translator, list(islice(sentences, MOST)), args.show, **options | {"alignments": False})
+    print(f"translate: {args.show} is to be opened in a browser", file=sys.stderr)
 
 
 def translate_typed(work: FileTranslator, rows: Rows) -> None:

@@ -23,7 +23,7 @@ def model(tmp_path_factory):
     return write_translator(tmp_path_factory.mktemp("translator"))
 
 
-def test_a_kill_loses_a_second_at_most_and_the_same_command_goes_on(model, tmp_path, capsys):
+def test_after_a_kill_the_same_command_goes_on_where_it_was(model, tmp_path, capsys):
     source, output = tmp_path / "source", tmp_path / "output"
     os.mkfifo(source)
     begun = [*map(str, (model, source, "-o", output))]
