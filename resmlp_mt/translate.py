@@ -9,6 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.common.errors import UserError, output_is_lost, reporting
@@ -137,6 +138,10 @@ def load(args: argparse.Namespace) -> Translator:
     Raises:
         UserError: something is missing, does not fit, or translates another pair of languages.
     """
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError):  # as PyTorch is built
+        raise UserError(f"--device {args.device} is not on this machine") from None
     vocabulary = {"sentencepiece": args.sentencepiece, "dictionaries": args.dictionaries}
     translator = load_translator(args.model, args.device, args.dtype, **vocabulary)
     pair = "-".join(translator.languages)
@@ -154,8 +159,8 @@ def show(args: argparse.Namespace, translator: Translator, options: dict[str, An
 
 def translate_typed(work: FileTranslator, rows: Rows) -> None:
     """Translate each line as it is typed."""
-    print("Type a sentence and press Enter; Ctrl-D ends.")
-    for line in sys.stdin:
+    print("Type a sentence and press Enter; Ctrl-D ends.", flush=True)
+    for line in lines_from(STANDARD_INPUT):
         for record, found in work.translate([plain(line)]):
             print(written(record, found, rows), end="", flush=True)
         if output_is_lost():
@@ -171,6 +176,8 @@ def translate_files(args: argparse.Namespace, work: FileTranslator, rows: Rows, 
         rows: what to write of a sentence.
         total: lines, if they could be counted.
     """
+    if not sys.stdout.isatty():  # as what is read, whatever the locale
+        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     records = records_from(args, work.translator, bool(rows))
     begun = time.monotonic()
     seen = args.output or not sys.stdout.isatty()

@@ -47,15 +47,16 @@ def test_after_a_kill_the_same_command_goes_on_where_it_was(model, tmp_path, cap
 
 
 def test_a_program_is_answered_line_by_line_and_may_leave_at_any_time(model):
-    with subprocess.Popen([*LINE, str(model)], bufsize=1, **PIPES) as process:
+    pipes = PIPES | {"env": OPTIONS["env"] | {"PYTHONIOENCODING": "ascii"}}  # as a locale may be
+    with subprocess.Popen([*LINE, str(model), "--column", "2"], bufsize=1, **pipes) as process:
         patience = threading.Timer(60, process.kill)
         patience.start()
         expected = load_translator(model).translate(SENTENCES[:3])
         for sentence, translation in zip(SENTENCES[:3], expected, strict=True):
-            process.stdin.write(f"{sentence}\n")
-            assert process.stdout.readline() == f"{translation}\n"
+            process.stdin.write(f"größer\t{sentence}\n")
+            assert process.stdout.readline() == f"größer\t{translation}\n"
         process.stdout.close()
-        process.stdin.write("".join(f"{sentence}\n" for sentence in SENTENCES[:9]))
+        process.stdin.write("".join(f"\t{sentence}\n" for sentence in SENTENCES[:9]))
         process.stdin.close()
         assert process.wait() == 0
         patience.cancel()
