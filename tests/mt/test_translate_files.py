@@ -192,7 +192,9 @@ def test_a_full_disk_is_told_and_what_was_written_is_gone_on_with(model, source,
 )
 def test_what_is_no_text_is_refused_before_anything_is_written(model, source, tmp_path, content, told, monkeypatch):
     (tmp_path / "file").write_bytes(content)
-    assert refused(model, source, tmp_path / "file").startswith(f"translate: {tmp_path / 'file'}{told}")
+    with monkeypatch.context() as patch:
+        patch.setattr(translate, "load_translator", None)  # before that
+        assert refused(model, source, tmp_path / "file").startswith(f"translate: {tmp_path / 'file'}{told}")
     if b"fine" not in content:
         typed(monkeypatch, content)
         assert refused(model).startswith(f"translate: standard input{told}")
