@@ -18,7 +18,7 @@ from resmlp_mt.translation.documents import by_sentence, paragraphs
 from resmlp_mt.translation.files import FileTranslator, Rows
 from resmlp_mt.translation.formats import Record, plain, records_of
 from resmlp_mt.translation.input_text import STANDARD_INPUT, as_they_come, lines_from, refuse_unreadable
-from resmlp_mt.translation.output_file import OutputFile
+from resmlp_mt.translation.output_file import OutputFile, refuse_output
 from resmlp_mt.translation.show import MOST, write_show
 from resmlp_mt.translation.translator import Translator, load_translator
 
@@ -34,7 +34,12 @@ def command_line() -> argparse.ArgumentParser:
         epilog="The same command again goes on with a -o OUTPUT that was cut off.",
     )
     add = parser.add_argument
-    add("model", type=Path, help="a recipe's folder, such as build/demo/run/resmlp_tiny, or a checkpoint")
+    add(
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="a recipe's folder, such as build/demo/run/resmlp_tiny, or a checkpoint",
+    )
     add("inputs", nargs="*", metavar="INPUT", help="text, or .gz of it; - or none for standard input")
     add("-o", "--output", type=Path, metavar="FILE", help="where to write (default: standard output)")
     add(
@@ -92,17 +97,18 @@ def _whole(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = command_line()
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     rows = Rows(args.nbest, args.scores, args.alignments)
     if args.nbest > args.beam:
         parser.error(f"--nbest {args.nbest} needs as large a --beam, and has {args.beam}")
-    if rows and (args.document or args.column or args.field):
+    special = args.document or args.column or args.field
+    if rows and special:
         parser.error("--nbest, --scores and --alignments are for lines: leave --document, --column and --field out")
     if args.show and (args.output or rows):
         parser.error("--show writes a page in place of translations: leave -o, --nbest, --scores and --alignments out")
     args.inputs = args.inputs or [STANDARD_INPUT]
-    typed = args.inputs == [STANDARD_INPUT] and sys.stdin.isatty() and not args.output
-    refuse_output(args)
+    typed = args.inputs == [STANDARD_INPUT] and sys.stdin.isatty() and not (args.output or special)
+    refuse_output(*(("--show", args.show) if args.show else ("-o", args.output)), args.inputs, args.force)
     lines = refuse_unreadable(args.inputs)
     translator = load(args)
     options = {name: getattr(args, name) for name in (*SEARCH, "max_tokens", "batch_size")}
@@ -113,23 +119,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         translate_typed(work, rows)
     else:
         translate_files(args, work, rows, lines)
-
-
-def refuse_output(args: argparse.Namespace) -> None:
-    """Refuse an output that is there already, before hours of work.
-
-    Raises:
-        UserError: it is there, or is what is to be read.
-    """
-    option, output = ("--show", args.show) if args.show else ("-o", args.output)
-    if output is None or not output.exists():
-        return
-    if any(name != STANDARD_INPUT and Path(name).exists() and output.samefile(name) for name in args.inputs):
-        raise UserError(f"{option} {output} is the input: give another file")
-    if not output.is_file():
-        raise UserError(f"{option} {output} is not a file")
-    if not args.force:
-        raise UserError(f"{option} {output} exists: give --force to replace it, or another file")
 
 
 def load(args: argparse.Namespace) -> Translator:

@@ -20,6 +20,28 @@ from resmlp_mt.translation.formats import Record
 OFTEN = 1.0  # seconds between two notes of how far it is
 
 
+def refuse_output(option: str, output: Path | None, inputs: Iterable[str], force: bool) -> None:
+    """Refuse an output that is there already, before hours of work.
+
+    Args:
+        option: that named it.
+        output: the file to write, if any.
+        inputs: names of what is to be read, of which some may be no files.
+        force: whether it may be replaced.
+
+    Raises:
+        UserError: it is there, or is what is to be read.
+    """
+    if output is None or not output.exists():
+        return
+    if any(Path(name).exists() and output.samefile(name) for name in inputs):
+        raise UserError(f"{option} {output} is the input: give another file")
+    if not output.is_file():
+        raise UserError(f"{option} {output} is not a file")
+    if not force:
+        raise UserError(f"{option} {output} exists: give --force to replace it, or another file")
+
+
 class OutputFile:
     """What becomes ``path`` when it is whole: until then ``path.partial``, with how far it is in ``path.partial.json``.
 

@@ -91,7 +91,7 @@ def typed(monkeypatch, text, terminal=False):
 def test_each_line_has_its_translation_in_its_place(model, source, expected, tmp_path, capsys, monkeypatch):
     run(model, source)
     assert capsys.readouterr().out == expected
-    run(model, source, source, "-o", tmp_path / "twice")
+    run(model, "-o", tmp_path / "twice", source, "--beam", 4, source)
     assert (tmp_path / "twice").read_text(encoding="utf-8") == 2 * expected
     typed(monkeypatch, source.read_bytes())
     run(model, "--batch-size", 3, "--max-tokens", 50)
