@@ -40,7 +40,7 @@ def command_line() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="a recipe's folder, such as build/demo/run/resmlp_tiny, or a checkpoint",
     )
-    add("inputs", nargs="*", metavar="INPUT", help="text, or .gz of it; - or none for standard input")
+    add("inputs", nargs="*", default=[], metavar="INPUT", help="text, or .gz of it; - or none for standard input")
     add("-o", "--output", type=Path, metavar="FILE", help="where to write (default: standard output)")
     add(
         "--show",
