@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -62,31 +61,32 @@ class OutputFile:
         self._file = open(self._partial, "ab")  # noqa: SIM115  closed by __exit__
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._begun = self._read_note()
-            self._file.truncate(self._begun["bytes"])
-            self._file.seek(0, os.SEEK_END)
+            self._done = self._read_note()  # records, their bytes and the digest of their sources, always of one moment
+            self._file.truncate(self._done["bytes"])
         except BaseException as error:
             self._file.close()
             if isinstance(error, BlockingIOError):
                 raise UserError(f"{path}: another process is writing it") from None
             raise
-        self.records = self.lines = 0  # written, as they were read
+        self.lines = 0  # that were read of what is written
         self._noted = time.monotonic()
         self._goes_on = False  # whether this run has written anything
 
     def _read_note(self) -> dict[str, Any]:
         """Return how far an earlier run was; that it was nowhere, if what is there is no such run's."""
-        begun: dict[str, Any] = {"records": 0, "bytes": 0, "sources": self._sources.hexdigest()}
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        nowhere = {"records": 0, "bytes": 0, "sources": self._sources.hexdigest()}
+        try:
             note = json.loads(self._note.read_text(encoding="utf-8"))
-            if note["bytes"] <= self._partial.stat().st_size:
-                begun = {key: note[key] for key in begun} | {"made_with": note["made_with"]}
-        before = begun.get("made_with", self._made_with)
+            before, done = note.pop("made_with"), {key: note[key] for key in nowhere}
+            if done["bytes"] > self._partial.stat().st_size:
+                return nowhere
+        except (OSError, ValueError, KeyError, TypeError):
+            return nowhere
         for option, value in self._made_with.items():
             if before.get(option) != value:
                 how = "another model" if option == "MODEL" else f"{option} {before.get(option)}, not {value}"
                 raise UserError(f"{self._partial} was begun with {how}: give the same again to go on, or delete it")
-        return begun
+        return done
 
     def remaining(self, records: Iterable[Record]) -> Iterator[Record]:
         """Leave out what is written already.
@@ -95,15 +95,14 @@ class OutputFile:
             UserError: the input began otherwise when that was written.
         """
         records = iter(records)
-        for record in islice(records, self._begun["records"]):
-            self._count(record)
-        if self.records < self._begun["records"] or self._sources.hexdigest() != self._begun["sources"]:
+        for record in islice(records, self._done["records"]):
+            self._read(record)
+        if self._sources.hexdigest() != self._done["sources"]:
             raise UserError(f"{self._partial} was begun with another input: delete it to start over")
         return records
 
-    def _count(self, record: Record) -> None:
+    def _read(self, record: Record) -> None:
         self._sources.update(f"{record.source}\n".encode("utf-8", "surrogatepass"))
-        self.records += 1
         self.lines += record.lines
 
     def write(self, record: Record, text: str) -> None:
@@ -112,10 +111,16 @@ class OutputFile:
         Raises:
             OSError: the disk is full, among others; how far it is stays noted.
         """
+        self._goes_on = True
+        content = text.encode()
         try:
-            self._goes_on = True
-            self._file.write(text.encode())
-            self._count(record)
+            self._file.write(content)
+            self._read(record)
+            self._done = {
+                "records": self._done["records"] + 1,
+                "bytes": self._done["bytes"] + len(content),
+                "sources": self._sources.hexdigest(),
+            }
             if time.monotonic() > self._noted + OFTEN:
                 self._take_note()
         except OSError as error:
@@ -123,8 +128,7 @@ class OutputFile:
 
     def _take_note(self) -> None:
         self._file.flush()
-        where = {"records": self.records, "bytes": self._file.tell(), "sources": self._sources.hexdigest()}
-        write_json(self._note, {**where, "made_with": self._made_with})
+        write_json(self._note, {**self._done, "made_with": self._made_with})
         self._noted = time.monotonic()
 
     def __enter__(self) -> "OutputFile":

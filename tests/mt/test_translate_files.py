@@ -6,6 +6,7 @@ import pytest
 
 from resmlp_mt import load_translator
 from resmlp_mt.translation import input_text
+from resmlp_mt.translation.output_file import OutputFile
 
 from .small_translators import POSITIONS, SENTENCES, write_translator
 from .translate_runs import LINES, LONG, interrupted_after, refused, run, translations, typed, write_source
@@ -63,6 +64,24 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(model, source, expect
     assert asked == LINES[17:]
     assert output.read_text(encoding="utf-8") == expected
     assert sorted(tmp_path.iterdir()) == [output, source]
+
+
+def test_ctrl_c_while_a_line_is_written_neither_loses_it_nor_writes_it_twice(
+    model, source, expected, tmp_path, monkeypatch
+):
+    output = tmp_path / "output"
+    read = OutputFile._read
+
+    def interrupted(self, record):
+        if record.source == LINES[6]:
+            raise KeyboardInterrupt
+        read(self, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFile, "_read", interrupted)
+        assert refused(model, source, "-o", output) == 130
+    run(model, source, "-o", output)
+    assert output.read_text(encoding="utf-8") == expected
 
 
 def test_it_does_not_go_on_with_another_model_other_settings_or_another_input(model, source, tmp_path, monkeypatch):
