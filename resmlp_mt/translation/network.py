@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from resmlp_core import (
     fold_,
 )
 from resmlp_core.common.errors import UserError
+from resmlp_mt.translation.products import PRODUCTS
 from resmlp_mt.translation.vocabulary import PAD
 
 ACTIVATIONS: dict[str, Any] = {"gelu": F.gelu, "relu": F.relu}  # by fairseq's --activation-fn
@@ -144,9 +146,21 @@ class Network(nn.Module):
         self.decoder.layer_norm = absorb_before(self.decoder.layer_norm, self.decoder.output_projection)
         self.decoder.output_projection = PackedLinear(self.decoder.output_projection)
 
-    def prepare(self) -> "Network":
-        """Fold the network for inference; done once, before any of the methods below."""
+    def prepare(self, dtype: str = "float32") -> "Network":
+        """Fold the network for inference; done once, before any of the methods below.
+
+        Args:
+            dtype: the arithmetic of its products. On a CPU everything else stays in float32.
+        """
         fold_(self)
+        device = self.encoder.embed_tokens.weight.device.type
+        if device != "cpu":
+            return self.to(getattr(torch, dtype))
+        if dtype in PRODUCTS:
+            for module in list(self.modules()):
+                for name, child in module.named_children():
+                    if isinstance(child, nn.Linear):
+                        setattr(module, name, PRODUCTS[dtype][0](child))
         return self
 
     def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Text in, translations out: ``load_translator(folder).translate(["A dog."])``."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -9,11 +10,13 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from resmlp_core.common.errors import UserError
 from resmlp_mt.text import has_text, one_line
 from resmlp_mt.translation.attention import align, cross_attention
 from resmlp_mt.translation.loading import read_trained
 from resmlp_mt.translation.long_sentences import split_long
 from resmlp_mt.translation.network import Network
+from resmlp_mt.translation.products import PRODUCTS
 from resmlp_mt.translation.search import Found, SearchOptions, search
 from resmlp_mt.translation.vocabulary import PAD, Vocabulary, text_of
 
@@ -52,7 +55,8 @@ def load_translator(
         model: a recipe's folder, such as ``build/demo/run/resmlp_tiny``; a checkpoint of fairseq's; or a folder that
             ``resmlp-export`` wrote.
         device: ``cpu`` or ``cuda``; the GPU where there is one when None.
-        dtype: ``float32``, the default.
+        dtype: of products: ``float32``, the default; ``bfloat16``; on a CPU ``int8``; on a GPU ``float16``. A processor
+            that lacks the instructions computes in float32, with a warning.
         sentencepiece: the file of the sentencepiece model, where it is not near the checkpoint.
         dictionaries: the folder of fairseq's ``dict.LANGUAGE.txt``, likewise.
 
@@ -61,9 +65,24 @@ def load_translator(
     """
     trained = read_trained(model, sentencepiece, dictionaries)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    network = Network(trained.weights, trained.settings).to(where).prepare()
+    network = Network(trained.weights, trained.settings).to(where).prepare(usable(dtype or "float32", where))
     languages = trained.settings["source_lang"], trained.settings["target_lang"]
     return Translator(network, trained.vocabulary, where, languages)
+
+
+def usable(dtype: str, device: torch.device) -> str:
+    """Return the dtype if the device computes in it; float32 after a warning if it is a processor that does not.
+
+    Raises:
+        UserError: there is no such dtype on a device of this kind.
+    """
+    known = ["float32", *PRODUCTS] if device.type == "cpu" else ["float32", "bfloat16", "float16"]
+    if dtype not in known:
+        raise UserError(f"dtype {dtype}: {device.type} has {', '.join(known)}")
+    if device.type == "cpu" and dtype in PRODUCTS and not PRODUCTS[dtype][1]():
+        warnings.warn(f"this processor has no instructions for {dtype}: computing in float32", stacklevel=3)
+        return "float32"
+    return dtype
 
 
 class Translator:
