@@ -18,7 +18,8 @@ from resmlp_mt.text import one_line
 
 TIME = re.compile(r"\s*\d+:\d\d:\d\d[,.]\d+\s*-->\s*\d+:\d\d:\d\d[,.]\d+")  # a subtitle's second line
 TAGS = r"(?:<[^<>]*>|\{\\[^{}]*\})"  # of fonts, and of places on the screen
-TAGGED = re.compile(rf"(?P<before>(?:{TAGS}|\s)*)(?P<text>.*?)(?P<after>(?:{TAGS}|\s)*)", re.DOTALL)
+AROUND = rf"(?:{TAGS}|\s)*"
+TAGGED = re.compile(rf"(?P<before>(?:{TAGS}|\s|[-–—])*)(?P<text>.*?)(?P<after>{AROUND})", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,8 @@ def _in_field(row: dict[str, object], field: str) -> Callable[[list[str]], str]:
 def subtitles(lines: Iterable[str]) -> Iterator[Record]:
     """SubRip: the text of each subtitle in as many lines as it has; numbers, times and blank lines stay.
 
-    Lines that begin with a dash are what different people say, each translated by itself. Tags around a text are kept,
-    and those within it left out.
+    Lines that begin with a dash are what different people say, each translated by itself. Tags around a text are kept;
+    those within it are left out, and what belongs to them.
     """
     shown: list[str] = []
     for line, following in pairwise(chain(lines, [""])):
@@ -169,21 +170,30 @@ def subtitles(lines: Iterable[str]) -> Iterator[Record]:
 def _subtitle(shown: list[str]) -> Record:
     speakers: list[list[str]] = []
     for line in shown:
-        if speakers and not re.match(rf"(?:{TAGS}|\s)*[-–—]", line):
+        if speakers and not re.match(rf"{AROUND}[-–—]", line):
             speakers[-1].append(line)
         else:
             speakers.append([line])
-    parts = [TAGGED.fullmatch("\n".join(lines)) for lines in speakers]
-    tagged = [(part["before"], one_line(re.sub(TAGS, "", part["text"])), part["after"]) for part in parts if part]
+    parts = [_untagged("\n".join(lines)) for lines in speakers]
 
     def write(found: list[str]) -> str:
         texts = [
             f"{before}{broken(text, len(lines))}{after}"
-            for (before, _, after), text, lines in zip(tagged, found, speakers, strict=True)
+            for (before, _, after), text, lines in zip(parts, found, speakers, strict=True)
         ]
         return "\n".join(texts) + "\n"
 
-    return Record("\n".join(shown), [text for _, text, _ in tagged], write)
+    return Record("\n".join(shown), [text for _, text, _ in parts], write)
+
+
+def _untagged(text: str) -> tuple[str, str, str]:
+    """Part a text from the tags and dashes around it; where tags are within it, those that open or close go too."""
+    found = TAGGED.fullmatch(text)
+    assert found  # whatever it is
+    before, within, after = found["before"], found["text"], found["after"]
+    if re.search(TAGS, within):
+        before, after = (re.sub(r"<[^<>]*>", "", tags) for tags in (before, after))
+    return before, one_line(re.sub(TAGS, "", within)), after
 
 
 def broken(text: str, lines: int) -> str:

@@ -47,7 +47,7 @@ def read_trained(
         UserError: something is missing, is not what it should be, or does not belong together.
     """
     model = Path(model)
-    if (model / EXPORTED[0]).is_file():
+    if (model / EXPORTED[1]).is_file():  # a recipe's folder has settings.json too, of its own
         checkpoint, settings = model / EXPORTED[1], _read_settings(model / EXPORTED[0])
         weights = _read_weights(checkpoint)
     else:

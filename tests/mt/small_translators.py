@@ -49,5 +49,6 @@ def write_translator(folder: Path, seed: int = 0, sentences: list[str] = SENTENC
         dictionary.save(str(folder / "data-bin" / f"dict.{language}.txt"))
     (folder / "sentencepiece.model").write_bytes(learned.getvalue())
     (folder / "resmlp").mkdir()
+    (folder / "resmlp" / "settings.json").write_text("{}")  # the recipe's
     torch.save({"args": args, "model": model.state_dict()}, folder / "resmlp" / "model.pt")
     return folder / "resmlp"

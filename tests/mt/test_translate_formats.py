@@ -23,11 +23,11 @@ what it was.</i>
 42
 00:00:06,000 --> 00:00:07,000
 - Are you there?
-- I am.
+–<i>I am.</i>
 
 4
 00:00:08,000 --> 00:00:09,000
-{\\an8}The <b>old</b> teacher
+<i>{\\an8}The</i> <b>old</b> teacher
 buys a red book.
 1984
 
@@ -77,13 +77,13 @@ def test_a_field_of_json_lines_is_translated_and_the_others_stay():
 def test_subtitles_keep_times_numbers_and_the_lines_of_each():
     written, asked = through(SUBTITLES)
     assert asked == [
-        *("He waits.", "Nobody knows what it was.", "- Are you there?", "- I am."),
+        *("He waits.", "Nobody knows what it was.", "Are you there?", "I am."),
         "The old teacher buys a red book. 1984",
     ]
     assert written.splitlines() == [
         *("1", "00:00:01,000 --> 00:00:02,500", "HE WAITS.", ""),
         *("2", "00:00:03,000 --> 00:00:05,000 X1:40", "<i>NOBODY KNOWS", "WHAT IT WAS.</i>", ""),
-        *("42", "00:00:06,000 --> 00:00:07,000", "- ARE YOU THERE?", "- I AM.", ""),
+        *("42", "00:00:06,000 --> 00:00:07,000", "- ARE YOU THERE?", "–<i>I AM.</i>", ""),
         *("4", "00:00:08,000 --> 00:00:09,000", "{\\an8}THE OLD", "TEACHER BUYS A", "RED BOOK. 1984", ""),
     ]
 
