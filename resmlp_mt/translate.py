@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from itertools import chain, islice
@@ -132,7 +133,9 @@ def load(args: argparse.Namespace) -> Translator:
     except (RuntimeError, AssertionError):  # as PyTorch is built
         raise UserError(f"--device {args.device} is not on this machine") from None
     vocabulary = {"sentencepiece": args.sentencepiece, "dictionaries": args.dictionaries}
-    translator = load_translator(args.model, args.device, args.dtype, **vocabulary)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"translate: {message}", file=sys.stderr)
+        translator = load_translator(args.model, args.device, args.dtype, **vocabulary)
     pair = "-".join(translator.languages)
     if args.pair not in (None, pair):
         raise UserError(f"--pair {args.pair}: the model {args.model} translates {pair}")
