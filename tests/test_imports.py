@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "resmlp_mt.muon": CORE,
     TRANSLATION: (*CORE, TEXT, "resmlp_mt.data.text_lines"),
     "resmlp_mt.prepare": (*CORE, *MT_ROOMS, PLUGIN),
+    "resmlp_mt.export": (*CORE, TRANSLATION),
     "resmlp_mt.average": (*CORE, *MT_ROOMS),
     "resmlp_mt.score": (*CORE, *MT_ROOMS, TEXT),
     "resmlp_mt.pipeline": (*CORE, *MT_PARTS),

@@ -29,7 +29,8 @@ class Decoding:
         sentences = encoded.size(1)
         self.reads = encoded.new_ones(sentences, 1, 0, 1)
         attended = [layer.encoder_attn.keys_and_values(encoded) for layer in self.layers]
-        self.keys, self.values = [keys for keys, _ in attended], [values for _, values in attended]
+        self.keys = [keys.transpose(2, 3).contiguous() for keys, _ in attended]
+        self.values = [values for _, values in attended]
         self.mask: Tensor | None = None
         if padding.any():
             self.mask = encoded.new_zeros(padding.shape).masked_fill_(padding, -torch.inf)[:, None, None]
@@ -44,21 +45,24 @@ class Decoding:
         self._make_room(width)
         own = torch.eye(width, dtype=self.reads.dtype, device=tokens.device)[:, None, : self.reads.size(3)]
         self.reads = torch.cat([self.reads, own.expand(sentences, -1, -1, -1)], dim=2)
-        reads = self.reads.reshape(sentences, width, -1)
         x = decoder.embed_tokens(tokens) * self.network.scale
         for number in range(len(self.layers)):
-            x = self._layer(number, x, reads)
+            x = self._layer(number, x, self.reads)
         self.length += 1
         return decoder.output_projection(decoder.layer_norm(x))
 
     def _layer(self, number: int, x: Tensor, reads: Tensor) -> Tensor:
+        """One layer at the newest position, ``(B, W, C)``."""
         layer = self.layers[number]
         x = self._mix(layer.cross_position, self.caches[number], x, reads)
         attention = layer.encoder_attn
         queries = attention.q_proj(layer.encoder_attn_pre(x)).unflatten(2, (attention.heads, -1)).transpose(1, 2)
-        heads = F.scaled_dot_product_attention(queries, self.keys[number], self.values[number], self.mask, scale=1.0)
-        x = x + attention.out_proj(heads.transpose(1, 2).flatten(2))
-        return layer.cross_channel(x)  # equation 3
+        weights = queries @ self.keys[number]
+        weights = (weights if self.mask is None else weights + self.mask).softmax(-1)
+        heads = (weights @ self.values[number]).transpose(1, 2).flatten(2)
+        x = x + attention.out_proj(heads)
+        mlp = layer.cross_channel.mixer
+        return x + mlp.fc2(mlp.activation(mlp.fc1(layer.cross_channel.pre(x))))  # equation 3, folded
 
     def _mix(self, sublayer: Any, cache: Tensor, x: Tensor, reads: Tensor) -> Tensor:
         """X + A (γ ⊙ X + δ) + P at the newest position (equation 2, folded)."""
@@ -71,13 +75,12 @@ class Decoding:
         cache[:, t] = inputs
         convolved = hasattr(sublayer.mixer, "kernel_size")
         row = (sublayer.mixer.mixer if convolved else sublayer.mixer).weight[t, : t + 1]
-        weights = reads * row.repeat_interleave(cache.size(2))
-        before = cache[:, : t + 1].reshape(sentences, -1, dim)
-        x = x + sublayer.offset[t if len(sublayer.offset) > 1 else 0] + weights @ before
+        weights = (reads * row.unsqueeze(1)).view(sentences, width, -1)
+        before = cache[:, : t + 1].view(sentences, -1, dim)
+        x = torch.baddbmm(x + sublayer.offset[t if len(sublayer.offset) > 1 else 0], weights, before)
         if convolved:
             near = min(sublayer.mixer.kernel_size, t + 1)
-            last = reads.view(sentences, width, t + 1, -1)[:, :, -near:]
-            taps = torch.einsum("bwsv,bsvc->bwsc", last, cache[:, t + 1 - near : t + 1])
+            taps = torch.einsum("bwsv,bsvc->bwsc", reads[:, :, -near:], cache[:, t + 1 - near : t + 1])
             x = x + (taps * sublayer.mixer.weight[-near:]).sum(2)
         return x
 

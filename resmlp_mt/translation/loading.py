@@ -13,7 +13,7 @@ from resmlp_core.common.checkpoint import read_checkpoint
 from resmlp_core.common.errors import UserError
 from resmlp_mt.translation.vocabulary import Vocabulary, digest, read_symbols
 
-EXPORTED = "settings.json", "model.safetensors"  # what an exported folder has beside the vocabulary's files
+SETTINGS, WEIGHTS = "settings.json", "model.safetensors"  # an exported folder's, beside the vocabulary's files
 NEAR = 3  # folders above a checkpoint in which its vocabulary is looked for
 
 
@@ -47,8 +47,8 @@ def read_trained(
         UserError: something is missing, is not what it should be, or does not belong together.
     """
     model = Path(model)
-    if (model / EXPORTED[1]).is_file():  # a recipe's folder has settings.json too, of its own
-        checkpoint, settings = model / EXPORTED[1], _read_settings(model / EXPORTED[0])
+    if (model / WEIGHTS).is_file():  # a recipe's folder has a settings.json too
+        checkpoint, settings = model / WEIGHTS, _read_settings(model / SETTINGS)
         weights = _read_weights(checkpoint)
     else:
         checkpoint = model / "model.pt" if model.is_dir() else model

@@ -28,6 +28,12 @@ from resmlp_mt.translation.vocabulary import PAD
 ACTIVATIONS: dict[str, Any] = {"gelu": F.gelu, "relu": F.relu}  # by fairseq's --activation-fn
 UNREAD = re.compile(r"(.*\.)?version$")  # fairseq's marks, and the digests of vocabularies, which loading compares
 
+# What shares its matrix with another where a file lacks it.
+TIED = {
+    "decoder.embed_tokens.weight": "encoder.embed_tokens.weight",
+    "decoder.output_projection.weight": "decoder.embed_tokens.weight",
+}
+
 
 class CrossAttention(nn.Module):
     """Attention of the target's positions to the source's, by several heads."""
@@ -105,6 +111,9 @@ class Network(nn.Module):
     def __init__(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
         super().__init__()
         weights = {name: weight for name, weight in weights.items() if not UNREAD.match(name)}
+        for name, source in TIED.items():
+            if name not in weights and source in weights:
+                weights[name] = weights[source]
         if settings["activation"] not in ACTIVATIONS:
             raise UserError(f"the model's --activation-fn {settings['activation']} is not one of {list(ACTIVATIONS)}")
         activation = ACTIVATIONS[settings["activation"]]
@@ -135,6 +144,8 @@ class Network(nn.Module):
         except (KeyError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[-1].strip()
             raise UserError(f"the weights are not those of a ResMLP for translation: {reason}") from None
+        if self.decoder.embed_tokens.weight.equal(self.encoder.embed_tokens.weight):
+            self.decoder.embed_tokens = self.encoder.embed_tokens
         self.scale = math.sqrt(source["dim"]) if settings["scale_embedding"] else 1.0
         self.eval()
 
@@ -156,11 +167,12 @@ class Network(nn.Module):
         device = self.encoder.embed_tokens.weight.device.type
         if device != "cpu":
             return self.to(getattr(torch, dtype))
-        if dtype in PRODUCTS:
+        product, is_fast = PRODUCTS[dtype]
+        if is_fast():
             for module in list(self.modules()):
                 for name, child in module.named_children():
                     if isinstance(child, nn.Linear):
-                        setattr(module, name, PRODUCTS[dtype][0](child))
+                        setattr(module, name, product(child))
         return self
 
     def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor]:

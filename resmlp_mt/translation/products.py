@@ -1,9 +1,27 @@
-"""W x + b for inference with W in 16 or 8 bits, by oneDNN's products for processors that have the instructions."""
+"""W x + b for inference on a CPU by oneDNN's products, with W in 32, 16 or 8 bits."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+
+class Float32Linear(nn.Module):
+    """W x + b, with W kept only as oneDNN reads it fastest.
+
+    Args:
+        linear: gives its parameters.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self.bias = None if linear.bias is None else linear.bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., in_features)`` to ``(..., out_features)``."""
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
 
 class BFloat16Linear(nn.Module):
@@ -53,12 +71,15 @@ class Int8Linear(nn.Module):
 
 def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the scale of each row of ``x``, and the row divided by it as whole numbers from -127 to 127."""
-    scale = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True).div_(127).clamp_(min=1e-30)
+    scale = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True).div_(
+        127
+    )  # 0 where x is: the product is 0 times it
     return scale, (x / scale).round_().to(torch.int8)
 
 
 # By dtype: the layer, and whether this processor has what makes it the faster one.
 PRODUCTS: dict[str, tuple[type[nn.Module], Callable[[], bool]]] = {
+    "float32": (Float32Linear, torch.backends.mkldnn.is_available),
     "bfloat16": (BFloat16Linear, torch.cpu._is_avx512_bf16_supported),
     "int8": (Int8Linear, torch.cpu._is_vnni_supported),
 }

@@ -12,6 +12,8 @@ from resmlp_mt.translation.decoding import Decoding
 from resmlp_mt.translation.network import Network
 from resmlp_mt.translation.vocabulary import EOS, PAD
 
+BLOCK = 128  # entries of the vocabulary, whose maximum a processor finds fast
+
 
 @dataclass(frozen=True)
 class SearchOptions:
@@ -131,10 +133,25 @@ def _hypotheses(decoding, sources, options, prefixes):  # type: ignore[no-untype
 def _best(logits: Tensor, norm: Tensor, totals: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return each sentence's ``count`` best continuations: their totals, ids and hypotheses, each ``(B, count)``."""
     sentences, width, vocabulary = logits.shape
-    best, ids = logits.topk(min(count, vocabulary))  # of each hypothesis; log-softmax keeps their order
+    best, ids = _top(logits, min(count, vocabulary))  # of each hypothesis; log-softmax keeps their order
     scores = (best - norm + totals.unsqueeze(-1)).view(sentences, -1)
     scores, index = scores.topk(min(count, width * vocabulary - 1, scores.size(1)))  # fairseq leaves the pad out
     return scores, ids.view(sentences, -1).gather(1, index), index // best.size(-1)
+
+
+def _top(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Do what ``topk`` does, ``(B, W, count)``: the ``count`` largest lie in as many blocks of the largest maxima."""
+    whole = logits.size(-1) // BLOCK * BLOCK
+    if whole < BLOCK * count:
+        return logits.topk(count)
+    blocks, rest = logits[:, :, :whole].unflatten(2, (-1, BLOCK)), logits[:, :, whole:]
+    best = blocks.amax(-1).topk(count).indices.unsqueeze(-1)
+    columns = torch.arange(logits.size(-1), device=logits.device)
+    ids = (best * BLOCK + columns[:BLOCK]).flatten(2)
+    ids = torch.cat([ids, columns[whole:].expand(*ids.shape[:2], -1)], dim=2)
+    values = torch.cat([blocks.gather(2, best.expand(-1, -1, -1, BLOCK)).flatten(2), rest], dim=2)
+    found = values.topk(count)
+    return found.values, ids.gather(2, found.indices)
 
 
 def _sample(logprobs: Tensor, totals: Tensor, uniform: Tensor, beam: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -76,10 +76,10 @@ def usable(dtype: str, device: torch.device) -> str:
     Raises:
         UserError: there is no such dtype on a device of this kind.
     """
-    known = ["float32", *PRODUCTS] if device.type == "cpu" else ["float32", "bfloat16", "float16"]
+    known = list(PRODUCTS) if device.type == "cpu" else ["float32", "bfloat16", "float16"]
     if dtype not in known:
         raise UserError(f"dtype {dtype}: {device.type} has {', '.join(known)}")
-    if device.type == "cpu" and dtype in PRODUCTS and not PRODUCTS[dtype][1]():
+    if device.type == "cpu" and dtype != "float32" and not PRODUCTS[dtype][1]():
         warnings.warn(f"this processor has no instructions for {dtype}: computing in float32", stacklevel=3)
         return "float32"
     return dtype

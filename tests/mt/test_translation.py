@@ -14,11 +14,13 @@ import torch
 from fairseq.sequence_generator import SequenceGenerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from resmlp_core.common.errors import UserError
-from resmlp_mt import load_translator
+from resmlp_mt import export, load_translator
 from resmlp_mt.translation.long_sentences import split_long
 from resmlp_mt.translation.network import Network
+from resmlp_mt.translation.products import PRODUCTS, Int8Linear
 from resmlp_mt.translation.search import SearchOptions, search
 from resmlp_mt.translation.translator import pad
 
@@ -136,6 +138,7 @@ def folder(tmp_path_factory):
         (out / "data-bin" / f"dict.{language}.txt").write_text("".join(f"{piece} 1\n" for piece in symbols), "utf-8")
     (out / "data-bin" / "train.en-de.en.idx").touch()
     write_model(out / "run" / "model.pt")
+    (out / "run" / "settings.json").write_text("{}")  # the recipe's, whatever is in it
     return out / "run"
 
 
@@ -243,10 +246,43 @@ def test_what_cannot_be_loaded_is_named(folder, tmp_path, break_it, message):
     assert re.search(message, str(error.value)) and "\n" not in str(error.value)
 
 
-def test_fairseq_is_not_needed(folder):
-    """In a process of its own, where importing fairseq and what else the translator may not need fails."""
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_exported_folder_needs_no_fairseq(folder, tmp_path, monkeypatch, capsys, tied):
+    """It is read in a process of its own, where importing fairseq and what else may not be needed fails."""
+    checkpoint = tmp_path / "checkpoint.pt"
+    write_model(checkpoint, share_all_embeddings=tied)
+    near = ("--sentencepiece", folder.parent / "sentencepiece.model", "--dictionaries", folder.parent / "data-bin")
+    monkeypatch.setattr("sys.argv", [str(word) for word in ("export", checkpoint, "-o", tmp_path / "out", *near)])
+    export.main()
+    assert "MB of weights" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="exists: remove it, or name another folder"):
+        export.main()
+    matrices = load_file(tmp_path / "out" / "model.safetensors")
+    assert ("decoder.output_projection.weight" in matrices) == (not tied)
     hidden = "sys.modules.update(dict.fromkeys(('fairseq', 'omegaconf', 'sacrebleu', 'tqdm', 'datasets', 'yaml')))"
     line = f"import sys; {hidden}; from resmlp_mt import load_translator as load; "
-    line += f"print(load({str(folder)!r}).translate('a red dog'))"
+    line += f"print(load({str(tmp_path / 'out')!r}).translate('a red dog'))"
     done = subprocess.run([sys.executable, "-c", line], check=True, capture_output=True, encoding="utf-8")
-    assert done.stdout.strip() == load_translator(folder).translate("a red dog")
+    translator = load_translator(checkpoint, sentencepiece=near[1], dictionaries=near[3])
+    assert done.stdout.strip() == translator.translate("a red dog")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_narrow_products_are_near_those_of_float32(folder, dtype, recwarn):
+    exact, narrow = (load_translator(folder, "cpu", dtype) for dtype in ("float32", dtype))
+    if recwarn:
+        pytest.skip(str(recwarn[0].message))
+    with torch.inference_mode():
+        tokens = pad([[*range(4, 24), EOS]])
+        expected, found = (one.network.encode(tokens)[0] for one in (exact, narrow))
+    assert 1e-5 < (found - expected).norm() / expected.norm() < 0.05
+    assert narrow.translate("a red dog") and narrow.translate("") == ""
+
+
+def test_a_processor_without_the_instructions_computes_in_float32_and_says_so(folder, monkeypatch):
+    monkeypatch.setitem(PRODUCTS, "int8", (Int8Linear, lambda: False))
+    with pytest.warns(UserWarning, match="no instructions for int8: computing in float32"):
+        translator = load_translator(folder, dtype="int8")
+    assert translator.translate("a red dog") == load_translator(folder).translate("a red dog")
+    with pytest.raises(UserError, match="dtype float12: cpu has float32, bfloat16, int8"):
+        load_translator(folder, "cpu", "float12")
