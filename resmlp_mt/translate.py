@@ -80,7 +80,9 @@ def command_line() -> argparse.ArgumentParser:
 
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", metavar="D", help="cpu or cuda (default: a GPU where there is one)")
-    machine.add_argument("--dtype", metavar="T", help="of the weights (default: float32)")
+    machine.add_argument(
+        "--dtype", metavar="T", help="of products: float32, bfloat16, int8 or float16 (default: float32)"
+    )
     machine.add_argument(
         "--max-tokens", type=_whole, default=4096, metavar="N", help="source tokens in a batch (default: %(default)s)"
     )
