@@ -227,7 +227,8 @@ def report(work: FileTranslator, seconds: float) -> None:
     longest = work.translator.max_source_tokens
     split = f"; {work.split} longer than the model's {longest} positions, split at clause marks" if work.split else ""
     rate = f"{work.sentences / seconds:.1f} a second" if seconds else ""
-    print(f"translate: {work.sentences:,} sentences in {seconds:.1f} s, {rate}{split}", file=sys.stderr)
+    sentences = f"{work.sentences:,} sentence{'' if work.sentences == 1 else 's'}"
+    print(f"translate: {sentences} in {seconds:.1f} s, {rate}{split}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """The lines to translate: of files, which are looked through first, or of standard input, as they come."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from io import UnsupportedOperation
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from resmlp_core.common.errors import UserError
 from resmlp_mt.data.text_lines import lines_in, lines_of
@@ -37,8 +39,16 @@ def refuse_unreadable(inputs: Sequence[str]) -> int | None:
 def lines_from(name: str) -> Iterator[str]:
     """Yield the lines of a file, or of standard input, where bytes that are not UTF-8 are replaced by U+FFFD."""
     standard = name == STANDARD_INPUT
-    lines = lines_in(sys.stdin.buffer, "standard input", "replace") if standard else lines_of(Path(name))
+    lines = lines_in(standard_input(), "standard input", "replace") if standard else lines_of(Path(name))
     return (line.removesuffix("\r") for line in lines)
+
+
+def standard_input() -> BinaryIO:
+    """Open standard input anew: Python's own must not be waited for by a thread that the command does not wait for."""
+    try:
+        return open(os.dup(sys.stdin.fileno()), "rb")
+    except UnsupportedOperation:  # it is no file
+        return sys.stdin.buffer
 
 
 def as_they_come(items: Iterable[T], most: int = READ_AHEAD) -> Iterator[list[T]]:

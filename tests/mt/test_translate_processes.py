@@ -1,6 +1,7 @@
 """resmlp-translate as a program: killed, piped, and at a terminal."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -61,6 +62,15 @@ def test_a_program_is_answered_line_by_line_and_may_leave_at_any_time(model):
         assert process.wait() == 0
         patience.cancel()
         assert "Traceback" not in (errors := process.stderr.read()) and "rror" not in errors
+
+
+def test_ctrl_c_while_it_waits_for_a_line_ends_it(model):
+    with subprocess.Popen([*LINE, str(model)], bufsize=1, **PIPES) as process:
+        process.stdin.write(f"{SENTENCES[0]}\n")
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr.read() == ""
 
 
 def test_a_terminal_shows_how_fast_it_is_and_how_long_it_takes(model, tmp_path, on_a_terminal):
