@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from resmlp_core import ConvolvedMixer
 from resmlp_mt.translation.network import Network
 
 
@@ -25,6 +26,7 @@ class Decoding:
     def __init__(self, network: Network, encoded: Tensor, padding: Tensor) -> None:
         self.network = network
         self.layers: Any = network.decoder.layers
+        self.matrices = network.matrices
         self.length = 0
         sentences = encoded.size(1)
         self.reads = encoded.new_ones(sentences, 1, 0, 1)
@@ -46,41 +48,38 @@ class Decoding:
         own = torch.eye(width, dtype=self.reads.dtype, device=tokens.device)[:, None, : self.reads.size(3)]
         self.reads = torch.cat([self.reads, own.expand(sentences, -1, -1, -1)], dim=2)
         x = decoder.embed_tokens(tokens) * self.network.scale
+        rows = self.matrices[:, self.length, : self.length + 1]  # of A, one a layer
+        weights = (rows[:, None, None, :, None] * self.reads).flatten(3)
         for number in range(len(self.layers)):
-            x = self._layer(number, x, self.reads)
+            x = self._layer(number, x, weights[number])
         self.length += 1
         return decoder.output_projection(decoder.layer_norm(x))
 
-    def _layer(self, number: int, x: Tensor, reads: Tensor) -> Tensor:
+    def _layer(self, number: int, x: Tensor, weights: Tensor) -> Tensor:
         """One layer at the newest position, ``(B, W, C)``."""
         layer = self.layers[number]
-        x = self._mix(layer.cross_position, self.caches[number], x, reads)
+        x = self._mix(layer.cross_position, self.caches[number], x, weights)
         attention = layer.encoder_attn
         queries = attention.q_proj(layer.encoder_attn_pre(x)).unflatten(2, (attention.heads, -1)).transpose(1, 2)
-        weights = queries @ self.keys[number]
-        weights = (weights if self.mask is None else weights + self.mask).softmax(-1)
-        heads = (weights @ self.values[number]).transpose(1, 2).flatten(2)
-        x = x + attention.out_proj(heads)
+        products = queries @ self.keys[number]
+        attended = (products if self.mask is None else products + self.mask).softmax(-1) @ self.values[number]
+        x = x + attention.out_proj(attended.transpose(1, 2).flatten(2))
         mlp = layer.cross_channel.mixer
         return x + mlp.fc2(mlp.activation(mlp.fc1(layer.cross_channel.pre(x))))  # equation 3, folded
 
-    def _mix(self, sublayer: Any, cache: Tensor, x: Tensor, reads: Tensor) -> Tensor:
+    def _mix(self, sublayer: Any, cache: Tensor, x: Tensor, weights: Tensor) -> Tensor:
         """X + A (γ ⊙ X + δ) + P at the newest position (equation 2, folded)."""
-        sentences, width, dim = x.shape
         t = self.length
         if sublayer.eps is None:
             inputs = torch.addcmul(sublayer.shift, sublayer.scale, x)
         else:
             inputs = F.layer_norm(x, sublayer.scale.shape, sublayer.scale, sublayer.shift, sublayer.eps)
         cache[:, t] = inputs
-        convolved = hasattr(sublayer.mixer, "kernel_size")
-        row = (sublayer.mixer.mixer if convolved else sublayer.mixer).weight[t, : t + 1]
-        weights = (reads * row.unsqueeze(1)).view(sentences, width, -1)
-        before = cache[:, : t + 1].view(sentences, -1, dim)
+        before = cache[:, : t + 1].flatten(1, 2)
         x = torch.baddbmm(x + sublayer.offset[t if len(sublayer.offset) > 1 else 0], weights, before)
-        if convolved:
+        if isinstance(sublayer.mixer, ConvolvedMixer):
             near = min(sublayer.mixer.kernel_size, t + 1)
-            taps = torch.einsum("bwsv,bsvc->bwsc", reads[:, :, -near:], cache[:, t + 1 - near : t + 1])
+            taps = torch.einsum("bwsv,bsvc->bwsc", self.reads[:, :, -near:], cache[:, t + 1 - near : t + 1])
             x = x + (taps * sublayer.mixer.weight[-near:]).sum(2)
         return x
 

@@ -111,9 +111,9 @@ class Network(nn.Module):
     def __init__(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
         super().__init__()
         weights = {name: weight for name, weight in weights.items() if not UNREAD.match(name)}
-        for name, source in TIED.items():
-            if name not in weights and source in weights:
-                weights[name] = weights[source]
+        for name, tied_to in TIED.items():
+            if name not in weights and tied_to in weights:
+                weights[name] = weights[tied_to]
         if settings["activation"] not in ACTIVATIONS:
             raise UserError(f"the model's --activation-fn {settings['activation']} is not one of {list(ACTIVATIONS)}")
         activation = ACTIVATIONS[settings["activation"]]
@@ -137,9 +137,8 @@ class Network(nn.Module):
                 [DecoderLayer(target, settings["heads"], activation, norm) for _ in range(target["layers"])],
                 norm,
             )
-            self.decoder.output_projection = nn.Linear(
-                *weights["decoder.output_projection.weight"].t().shape, bias=False
-            )
+            entries, dim = weights["decoder.output_projection.weight"].shape
+            self.decoder.output_projection = nn.Linear(dim, entries, bias=False)
             self.load_state_dict(weights)
         except (KeyError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[-1].strip()
@@ -164,6 +163,9 @@ class Network(nn.Module):
             dtype: the arithmetic of its products. On a CPU everything else stays in float32.
         """
         fold_(self)
+        mixers = (layer.cross_position.mixer for layer in self.decoder.layers)
+        matrices = [mixer.mixer if isinstance(mixer, ConvolvedMixer) else mixer for mixer in mixers]
+        self.register_buffer("matrices", torch.stack([mixer.weight for mixer in matrices]), persistent=False)
         device = self.encoder.embed_tokens.weight.device.type
         if device != "cpu":
             return self.to(getattr(torch, dtype))

@@ -104,11 +104,11 @@ class Translator:
         self.max_source_tokens: int = network.encoder.positions
 
     @overload
-    def translate(self, sentences: str, *, details: Literal[False] = False, **options: Any) -> str: ...  # type: ignore[overload-overlap]
+    def translate(self, sentences: str, *, details: Literal[False] = False, **options: Any) -> str: ...
     @overload
     def translate(self, sentences: Sequence[str], *, details: Literal[False] = False, **options: Any) -> list[str]: ...
     @overload
-    def translate(self, sentences: str, *, details: Literal[True], **options: Any) -> list[Hypothesis]: ...  # type: ignore[overload-overlap]
+    def translate(self, sentences: str, *, details: Literal[True], **options: Any) -> list[Hypothesis]: ...
     @overload
     def translate(
         self, sentences: Sequence[str], *, details: Literal[True], **options: Any
