@@ -27,7 +27,7 @@ def sentences_of(text: str, language: str) -> list[str]:
         import sentencex
     except ImportError:
         raise UserError("--document needs the package sentencex: pip install 'resmlp[mt]', or sentencex") from None
-    # It does not survive some kinds of white space, U+2028 among them.
+    # It does not survive some kinds of white space, such as a no-break space after a capital.
     ends = [0]
     for sentence in sentencex.segment(language, re.sub(r"\s", " ", text)):
         ends.append(ends[-1] + len(sentence))
