@@ -186,6 +186,7 @@ def test_lines_that_were_not_wrapped_stay_lines(text):
     st.text(alphabet=st.sampled_from('aB .!?,;:"()-1\t。！“”»…\u2028\u200b\ufeff😀\0')),
     st.sampled_from(["en", "zh", "xx"]),
 )
+@example("A\xa0.", "fr")  # which the package does not survive
 def test_sentences_are_the_text_in_pieces_whatever_it_is(text, language):
     pieces = sentences_of(text, language)
     assert "".join(pieces) == text
