@@ -26,7 +26,9 @@ class Decoding:
     def __init__(self, network: Network, encoded: Tensor, padding: Tensor) -> None:
         self.network = network
         self.layers: Any = network.decoder.layers
-        self.matrices = network.matrices
+        self.positions: int = network.decoder.positions
+        self.vocabulary: int = network.decoder.output_projection.out_features
+        self.matrices: Any = network.matrices
         self.length = 0
         sentences = encoded.size(1)
         self.reads = encoded.new_ones(sentences, 1, 0, 1)

@@ -62,7 +62,13 @@ def search(
     Returns:
         For each sentence its hypotheses, best first, at most ``beam`` of them.
     """
-    decoding = Decoding(network, *network.encode(sources))
+    return run(Decoding(network, *network.encode(sources)), sources, options, prefixes)
+
+
+def run(
+    decoding: Decoding, sources: Tensor, options: SearchOptions, prefixes: Sequence[Sequence[int]] | None = None
+) -> list[list[Found]]:
+    """Do what ``search`` does with a decoder that has read the sources."""
     found: list[list[Found]] = [[] for _ in sources]
     for sentence, hypothesis in _hypotheses(decoding, sources, options, prefixes):
         found[sentence].append(hypothesis)
@@ -72,9 +78,8 @@ def search(
 def _hypotheses(decoding, sources, options, prefixes):  # type: ignore[no-untyped-def]
     """Yield (sentence, hypothesis) as they end."""
     device = sources.device
-    places = decoding.network.decoder.positions - 1
-    vocabulary = decoding.network.decoder.output_projection.out_features
-    beam = min(options.beam, vocabulary - 1)
+    places = decoding.positions - 1
+    beam = min(options.beam, decoding.vocabulary - 1)
     lengths = sources.ne(PAD).sum(1)
     room = places if options.max_len_b is None else options.max_len_b
     longest = (lengths * options.max_len_a + room).long().clamp(max=places)

@@ -8,6 +8,8 @@ import sys
 import threading
 from functools import cache
 
+import numpy as np
+import onnxruntime
 import pytest
 import sentencepiece
 import torch
@@ -20,8 +22,9 @@ from resmlp_core.common.errors import UserError
 from resmlp_mt import export, load_translator
 from resmlp_mt.translation.long_sentences import split_long
 from resmlp_mt.translation.network import Network
+from resmlp_mt.translation.onnx_graphs import write_onnx
 from resmlp_mt.translation.products import PRODUCTS, Int8Linear
-from resmlp_mt.translation.search import SearchOptions, search
+from resmlp_mt.translation.search import SearchOptions, run, search
 from resmlp_mt.translation.translator import pad
 
 from .conftest import SMALL, collate, every_variant, make_dictionary, make_model, small_model, variant
@@ -286,3 +289,48 @@ def test_a_processor_without_the_instructions_computes_in_float32_and_says_so(fo
     assert translator.translate("a red dog") == load_translator(folder).translate("a red dog")
     with pytest.raises(UserError, match="dtype float12: cpu has float32, bfloat16, int8"):
         load_translator(folder, "cpu", "float12")
+
+
+GRAPHS = "encoder", "decoder"
+
+
+class ByOnnxRuntime:
+    """The decoder at work as ``Decoding`` is, by ONNX Runtime."""
+
+    def __init__(self, folder, sources, network):
+        encoder, self.decoder = (onnxruntime.InferenceSession(folder / f"{side}.onnx") for side in GRAPHS)
+        found = encoder.run(None, {"tokens": sources.numpy()})
+        self.attended = dict(zip(("keys", "values", "padding"), found, strict=True))
+        self.positions, self.vocabulary, self.length = network.decoder.positions, len(DICTIONARY), 0
+        layers, _, _, dim = self.decoder.get_inputs()[2].shape
+        self.cache = np.zeros((layers, self.positions, len(sources), dim), np.float32)
+
+    def step(self, tokens):
+        sentences, width = tokens.shape
+        rows = np.arange(sentences).repeat(width)
+        keys, values, padding = self.attended["keys"], self.attended["values"], self.attended["padding"]
+        given = {"keys": keys[:, rows], "values": values[:, rows], "padding": padding[rows], "cache": self.cache}
+        given |= {"tokens": tokens.flatten().numpy(), "position": np.array([self.length])}
+        logits, self.cache[:, self.length] = self.decoder.run(None, given)
+        self.length += 1
+        return torch.from_numpy(logits).view(sentences, width, -1)
+
+    def follow(self, parents):
+        width = self.cache.shape[2] // len(parents)
+        self.cache = self.cache[:, :, (torch.arange(len(parents)).unsqueeze(1) * width + parents).flatten().numpy()]
+
+    def keep(self, sentences):
+        width = self.cache.shape[2] // self.attended["padding"].shape[0]
+        self.cache = self.cache[:, :, (sentences.unsqueeze(1) * width + torch.arange(width)).flatten().numpy()]
+        for name, axis in (("keys", 1), ("values", 1), ("padding", 0)):
+            self.attended[name] = self.attended[name].take(sentences.numpy(), axis)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["paper", pytest.param("both", marks=pytest.mark.long)])
+def test_onnx_runtime_finds_the_same_hypotheses(tmp_path, name):
+    write_onnx(Network(variant(name).state_dict(), OPTIONS), tmp_path)
+    sentences = [[5, 6, 7, EOS], [8, EOS], [*range(10, 20), EOS]]
+    decoding = ByOnnxRuntime(tmp_path, pad(sentences), network(name))
+    found = run(decoding, pad(sentences), SearchOptions(3))
+    assert_same([[(h.tokens, h.score) for h in one] for one in found], ours(name, sentences, 3))
