@@ -17,6 +17,8 @@ LAZY = {
 }
 __all__ = ["ResMLPLanguageModel", "ResMLPModel", "__version__", "load_translator"]
 
+if not (sys.argv[0] == "-m" and "resmlp_mt" in sys.orig_argv):  # python -m resmlp_mt answers without PyTorch
+    import_module("resmlp_core.common.environment")  # before PyTorch is loaded
 if sys.modules.get("fairseq"):
     import_module("resmlp_mt.plugin")
 

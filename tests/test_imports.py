@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "resmlp_mt.models": (*CORE, TEXT),
     "resmlp_mt.data": (*CORE, TEXT),
     "resmlp_mt.muon": CORE,
-    TRANSLATION: (*CORE, TEXT),
+    TRANSLATION: (*CORE, TEXT, "resmlp_mt.data.text_lines"),
     "resmlp_mt.prepare": (*CORE, *MT_ROOMS, PLUGIN),
     "resmlp_mt.export": (*CORE, TRANSLATION),
     "resmlp_mt.average": (*CORE, *MT_ROOMS),
@@ -51,7 +51,7 @@ OTHERS = {
     "resmlp_core.layers": {"torch"},
     "resmlp_core.common": {"torch", "numpy", "omegaconf", "yaml", "safetensors"},
     "resmlp_core.inspect": {"torch", "numpy", "matplotlib", "PIL"},
-    "resmlp_mt.translation": {"torch", "sentencepiece", "safetensors"},
+    "resmlp_mt.translation": {"torch", "sentencepiece", "safetensors", "sentencex"},
 }
 PACKAGES = ("resmlp_core", "resmlp_mt", "resmlp_vision")
 

@@ -66,7 +66,8 @@ def load_translator(
     trained = read_trained(model, sentencepiece, dictionaries)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = Network(trained.weights, trained.settings).to(where).prepare(usable(dtype or "float32", where))
-    return Translator(network, trained.vocabulary, where)
+    languages = trained.settings["source_lang"], trained.settings["target_lang"]
+    return Translator(network, trained.vocabulary, where, languages)
 
 
 def usable(dtype: str, device: torch.device) -> str:
@@ -90,12 +91,16 @@ class Translator:
     Attributes:
         vocabulary: of its tokens.
         max_source_tokens: the longest sentence that the model reads at once, its end included.
+        languages: those of sentences and of translations, such as ``("en", "de")``.
     """
 
-    def __init__(self, network: Network, vocabulary: Vocabulary, device: torch.device) -> None:
+    def __init__(
+        self, network: Network, vocabulary: Vocabulary, device: torch.device, languages: tuple[str, str]
+    ) -> None:
         self.network = network
         self.vocabulary = vocabulary
         self.device = device
+        self.languages = languages
         self.max_source_tokens: int = network.encoder.positions
 
     @overload

@@ -77,6 +77,10 @@ class Vocabulary:
         found: list[str] = self._processor.encode(one_line(text), out_type=str) if has_text(text) else []
         return found
 
+    def target_ids(self, pieces: Iterable[str]) -> list[int]:
+        """Return the target's ids of a translation's pieces, its end last."""
+        return [*(self._target_ids.get(piece, UNK) for piece in pieces), EOS]
+
     def target_pieces(self, ids: Iterable[int]) -> list[str]:
         """Return the pieces of the target's ids, without begin and end."""
         return [self.target[i] for i in ids if i not in (BOS, EOS)]
