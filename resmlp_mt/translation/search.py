@@ -83,7 +83,7 @@ def _hypotheses(decoding, sources, options, prefixes):  # type: ignore[no-untype
     beam = min(options.beam, decoding.vocabulary - 1)
     lengths = sources.ne(PAD).sum(1)
     room = places if options.max_len_b is None else options.max_len_b
-    longest = (lengths * options.max_len_a + room).long().clamp(max=places)
+    longest = (lengths * options.max_len_a + room).long().clamp(0, places)
     forced = _forced(prefixes, longest, device)
     uniform = _draw(sources, options, int(longest.max()), beam) if options.sampling else None
     going = list(range(len(sources)))  # the sentences of the batch that are not finished

@@ -2,8 +2,8 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -13,32 +13,16 @@ from torch import Tensor
 from resmlp_core.common.errors import UserError
 from resmlp_mt.text import has_text, one_line
 from resmlp_mt.translation.attention import align, cross_attention
+from resmlp_mt.translation.batches import batches, pad
+from resmlp_mt.translation.hypothesis import Hypothesis, join
 from resmlp_mt.translation.loading import read_trained
 from resmlp_mt.translation.long_sentences import split_long
 from resmlp_mt.translation.network import Network
 from resmlp_mt.translation.products import PRODUCTS
 from resmlp_mt.translation.search import Found, SearchOptions, search
-from resmlp_mt.translation.vocabulary import PAD, Vocabulary, text_of
+from resmlp_mt.translation.vocabulary import Vocabulary, text_of
 
 WINDOW = 1024  # sentences read ahead, to be sorted by length
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """A translation.
-
-    Attributes:
-        text: as it is to be read.
-        score: the logarithm of its probability, divided by its length to the power ``lenpen``.
-        tokens: its pieces.
-        alignment: for each of its words the source word that cross-attention looks at most, as pairs of indices
-            (of the translation's word, of the source's); empty unless asked for.
-    """
-
-    text: str
-    score: float
-    tokens: tuple[str, ...] = ()
-    alignment: tuple[tuple[int, int], ...] = ()
 
 
 def load_translator(
@@ -182,7 +166,8 @@ class Translator:
     def _translate_window(self, window, begins, options, nbest, max_tokens, batch_size, alignments):  # type: ignore[no-untyped-def]
         pieces = [self.split(sentence) for sentence in window]
         flat = [piece for parts in pieces for piece in parts]
-        first = {sum(map(len, pieces[:i])): begin for i, begin in enumerate(begins)} if any(begins) else {}
+        starts = accumulate((len(parts) for parts in pieces), initial=0)
+        first = dict(zip(starts, begins, strict=False)) if any(begins) else {}
         ids = [self.vocabulary.encode(piece) for piece in flat]
         results: list[list[Hypothesis]] = [[Hypothesis("", 0.0)] for _ in flat]
         for batch in batches(
@@ -219,47 +204,3 @@ class Translator:
         if not has_text(line):
             return [""]
         return split_long(line, lambda text: len(self.vocabulary.encode(text)), self.max_source_tokens)
-
-
-def batches(lengths: dict[int, int], max_tokens: int, batch_size: int | None) -> Iterator[list[int]]:
-    """Group sentences of like length, the longest first.
-
-    Args:
-        lengths: tokens by sentence.
-        max_tokens: of a batch, padding included; a longer sentence is alone.
-        batch_size: sentences of a batch at most.
-    """
-    batch: list[int] = []
-    longest = 0
-    for i in sorted(lengths, key=lambda i: (-lengths[i], i)):
-        if batch and ((len(batch) + 1) * longest > max_tokens or len(batch) == batch_size):
-            yield batch
-            batch = []
-        longest = longest if batch else lengths[i]
-        batch.append(i)
-    if batch:
-        yield batch
-
-
-def pad(sentences: list[list[int]]) -> Tensor:
-    """Make a batch of ids, ``(B, S)``, padded on the right."""
-    width = max(map(len, sentences))
-    return torch.tensor([[*sentence, *[PAD] * (width - len(sentence))] for sentence in sentences])
-
-
-def join(parts: list[list[Hypothesis]], sources: list[str], lenpen: float) -> list[Hypothesis]:
-    """Join the hypotheses of a sentence's pieces, best to best."""
-    if len(parts) == 1:
-        return parts[0]
-    joined = []
-    for hypotheses in zip(*parts, strict=False):
-        lengths = [len(one.tokens) + 1 for one in hypotheses]
-        total = sum(one.score * length**lenpen for one, length in zip(hypotheses, lengths, strict=True))
-        tokens = tuple(token for one in hypotheses for token in one.tokens)
-        text = " ".join(one.text for one in hypotheses if one.text)
-        alignment, target, source = [], 0, 0
-        for one, piece in zip(hypotheses, sources, strict=True):
-            alignment += [(to + target, of + source) for to, of in one.alignment]
-            target, source = target + len(one.text.split()), source + len(piece.split())
-        joined.append(Hypothesis(text, total / sum(lengths) ** lenpen, tokens, tuple(alignment)))
-    return joined
