@@ -220,7 +220,6 @@ class Rehearsal:
         reasons, advice = self.reasons(), self.advice(changes)
         sums = {"verdict": self.verdict, "resumes": self.resumes, "can_start": not reasons}
         found = asdict(self) | sums | {"reasons": reasons, "advice": advice}
-        write_json(folder / REPORT, _finite(found))
         print()
         for reason in reasons:
             print(f"cannot start: {reason}")
@@ -233,6 +232,7 @@ class Rehearsal:
         if not reasons:
             print(f"{'start':>24}  {self.command}")
         print(f"Everything is in {folder}", flush=True)
+        write_json(folder / REPORT, _finite(found))
         return 1 if reasons else 0
 
     def _memory(self) -> str:
