@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--price", type=float, metavar="P", help="of an hour on this machine, to tell what all costs")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.max-update=3000")
     args = parser.parse_intermixed_args()
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.stage != "train":
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.stage != "train" and not args.rehearse:
         parser.error("under torchrun give --stage train; the other stages are for one process, before and after it")
     recipe = find_recipe(args.recipe)
     settings = read_recipe(recipe, args.overrides, args.arch)

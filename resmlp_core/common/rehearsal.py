@@ -244,6 +244,11 @@ class Rehearsal:
         return f"{gigabytes(self.peak_memory)} at its peak{share}"
 
 
+def folder_of(out: Path) -> Path:
+    """Return the folder of a run's rehearsal, beside the run's own."""
+    return Path(os.path.abspath(out) + ".rehearsal")  # whole, as the name of "." is empty
+
+
 @contextmanager
 def rehearsing(out: Path) -> Iterator[Path]:
     """Make the folder of a rehearsal, ``OUT.rehearsal`` beside the run's, anew, and hold it while the block runs.
@@ -251,7 +256,7 @@ def rehearsing(out: Path) -> Iterator[Path]:
     Raises:
         UserError: there is such a folder, and no rehearsal made it; or another rehearsal is at work there.
     """
-    folder = Path(os.path.abspath(out) + ".rehearsal")  # whole, as the name of "." is empty
+    folder = folder_of(out)
     if folder.exists() and any(folder.iterdir()) and not (folder / REPORT).exists():
         raise UserError(f"{folder} was not made by a rehearsal, which would replace it: move it away")
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,91 +1,27 @@
 """A recipe rehearsed: all of its stages with little of its data, in a folder of its own, and what that tells of it."""
 
-import json
+import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from math import ceil, isfinite
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sentencepiece
 import torch
-from numpy.typing import NDArray
 
-from resmlp_core.common.devices import SPARE, find_devices, interconnect_speed
+from resmlp_core.common.devices import find_devices, interconnect_speed
 from resmlp_core.common.errors import UserError
-from resmlp_core.common.files import write_json
-from resmlp_core.common.rehearsal import Changes, Rehearsal, rehearsing
+from resmlp_core.common.rehearsal import Changes, Rehearsal, folder_of, rehearsing
 from resmlp_mt.data.sample import Sample, write_sample
-from resmlp_mt.pipeline.fairseq_commands import run_fairseq_train
 from resmlp_mt.pipeline.projection import hours_of, length_of, like_translations
-from resmlp_mt.pipeline.rehearsed_training import PLAN
-from resmlp_mt.pipeline.run import Run
+from resmlp_mt.pipeline.rehearsed_run import RehearsedRun
 
-OBSERVED = "resmlp_mt.pipeline.rehearsed_training"
 PAIRS, HELD_OUT = 8000, 20  # for each minute that it may take
 SHARES = {"read": 0.1, "first": 0.2, "usual": 0.2, "ramp": 0.1, "search": 0.1}  # of its time; the stages take the rest
-
-
-class RehearsedRun(Run):
-    """The stages of a recipe on a sample of its data, watched.
-
-    Args:
-        settings: of the recipe, but for what makes its translations short.
-        out: the rehearsal's folder.
-        seconds: that each part of training may take.
-    """
-
-    def __init__(self, settings: Mapping[str, Any], out: Path, seconds: Mapping[str, float]) -> None:
-        super().__init__(settings, out)
-        self.allowed = seconds
-        self.held_out: dict[str, list[tuple[str, str]]] = {}
-        self.seen: dict[str, dict[str, Any]] = {"first": {}, "resumed": {}}
-
-    def train(self) -> None:
-        """Train until the process kills itself, then on from its checkpoint, until it ends."""
-        self._part("first")
-        if self.seen["first"].get("killed"):
-            self._part("resumed")
-            if self.seen["resumed"].get("saved"):
-                (self.folder / "trained").touch()
-                super().train()  # which finds it trained, and does what it does after that
-
-    def _part(self, part: str) -> None:
-        record, plan = (self.out / f"{part}-{name}.json" for name in ("seen", "plan"))
-        asked = {"part": part, "seconds": self.allowed, "record": str(record.resolve()), "started": time.time()}
-        options = self.train_options()
-        if first := self.seen["first"]:
-            roomy = first["peak_memory"] <= (1 - SPARE) * min(device.memory for device in find_devices())
-            asked |= {"last": first["last"], "batch": first["batch"], "roomy": roomy}
-            options |= {"update-freq": first["update_freq"], "max-epoch": None}
-        write_json(plan, asked)
-        problem = None
-        try:
-            run_fairseq_train(
-                *(self._train_data(), self.folder, options, self.settings["matmul_precision"]),
-                module=OBSERVED,
-                environment={PLAN: str(plan.resolve())},
-            )
-        except UserError as error:
-            problem = last_line(str(error))
-        seen = self.seen[part] = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-        diverged = not all(map(isfinite, seen.get("losses", [])))
-        # that a process ends is an answer where it was to be killed, had no memory, or had come to nothing finite
-        if problem and not (seen.get("killed") or seen.get("saved") or seen.get("fits") is False or diverged):
-            raise UserError(seen.get("error") or problem)
-
-    def _lengths(self, split: str, lang: str) -> NDArray[np.int32]:
-        """Of valid and test, those of all sentences, and not only of those that are rehearsed."""
-        if split == "train":
-            return super()._lengths(split, lang)
-        processor = sentencepiece.SentencePieceProcessor(model_file=str(self.out / "sentencepiece.model"))
-        side = (self.source, self.target).index(lang)
-        texts = [pair[side] for pair in self.held_out[split]]
-        return np.array([len(ids) for ids in processor.encode(texts, add_eos=True)], np.int32)
 
 
 def rehearse(
@@ -109,6 +45,10 @@ def rehearse(
     Returns:
         The exit status: 0 if the run can start, else 1.
     """
+    if int(os.environ.get("RANK", 0)):  # of torchrun's processes the others only train
+        small, seconds = as_rehearsed(settings), parts_of(60 * minutes)
+        RehearsedRun(small, folder_of(out) / "run", seconds).train_in_parts()
+        return 0
     started = time.perf_counter()
     found = Rehearsal(f"{out.name}, {settings['name']}", command, "tokens", price=price)
     with rehearsing(out) as folder:
@@ -125,6 +65,17 @@ def rehearse(
         found.disk_free = shutil.disk_usage(folder).free
         found.minutes = (time.perf_counter() - started) / 60
         return found.conclude(folder, rehearsal.changes())
+
+
+def as_rehearsed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a recipe with translations as long as they will be."""
+    train, generate = like_translations(settings["train"], settings["generate"])
+    return {**settings, "train": train, "generate": generate}
+
+
+def parts_of(seconds: float) -> dict[str, float]:
+    """Share the time of a rehearsal."""
+    return {name: share * seconds for name, share in SHARES.items()}
 
 
 def announce(rehearsal: "TextRehearsal", minutes: float) -> None:
@@ -153,7 +104,7 @@ class TextRehearsal:
         if self.settings.pop("teacher", None):
             found.notes.append("trained on the true targets, not on a teacher's translations, which take as long")
         self.pairs = ceil(PAIRS * seconds / 60)
-        self.allowed = {name: share * seconds for name, share in SHARES.items()}
+        self.allowed = parts_of(seconds)
         self.took: dict[str, float] = {}
         self.stage = "prepare"
 
@@ -176,9 +127,7 @@ class TextRehearsal:
             found.notes.append(
                 f"rehearsed with {sample.taken:,} of {sample.pairs:,} training pairs, {sample.read:,} read"
             )
-        train, generate = like_translations(settings["train"], settings["generate"])
-        small = settings | {"data": str(data), "train": train, "generate": generate}
-        run = self.run = RehearsedRun(small, self.folder / "run", self.allowed)
+        run = RehearsedRun(as_rehearsed(settings) | {"data": str(data)}, self.folder / "run", self.allowed)
         run.held_out = sample.held_out
         with self.timing("prepare"):
             self._prepare(run, sample)
@@ -237,8 +186,8 @@ class TextRehearsal:
         found.gradient_norms = first["gradient_norms"] + [resumed["gradient_norms"][i] for i in kept]
         found.activations, found.ramp, found.rate = resumed["activations"], resumed["ramp"], resumed.get("rate", 0.0)
         if "milliseconds" not in resumed:
-            return
-        freq = updates_together(run)
+            raise UserError("fairseq-train ended before its updates were measured")
+        freq = run.batches_together()
         times = freq / first["update_freq"]
         if times > 1:
             found.notes.append(f"an update took {first['update_freq']} of its {freq} batches; the times are of all")
@@ -251,7 +200,7 @@ class TextRehearsal:
         """Say what the whole run takes."""
         found, first, resumed, took = self.found, run.seen["first"], run.seen["resumed"], self.took
         growth = sample.pairs / sample.taken
-        freq = updates_together(run)
+        freq = run.batches_together()
         tokens = first["tokens"] / first["batches"] * freq * first["devices"]  # of a usual update
         length = length_of(self.settings["train"], growth * first["batches"] / freq / first["devices"])
         checkpoints = list((run.folder / "checkpoints").glob("*.pt"))
@@ -305,11 +254,6 @@ class TextRehearsal:
         return torch.cuda.is_available() and all(device.bf16 for device in self.found.devices)
 
 
-def updates_together(run: Run) -> int:
-    """Return how many batches a device takes for an update."""
-    return int(str(run.train_options().get("update-freq", 1)).split(",")[0])
-
-
 def largest(rates: Any) -> float:
     """Return the largest of fairseq's learning rates, which are one or, by epoch, several."""
     return max(float(rate) for rate in re.findall(r"[\d.eE+-]+", str(rates)))
@@ -325,12 +269,6 @@ def len_of(text: Path) -> int:
     """Count the lines of a text."""
     with text.open("rb") as file:
         return sum(1 for _ in file)
-
-
-def last_line(message: str) -> str:
-    """Return how a program ended, and the last of what it said."""
-    lines = [line for line in message.splitlines() if line.strip()]
-    return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1].strip()}"
 
 
 def describe(error: Exception) -> str:

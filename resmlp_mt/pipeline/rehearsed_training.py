@@ -7,40 +7,36 @@ process that runs out of memory may be killed at any time.
 """
 
 import functools
-import json
 import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import fairseq_cli.train
-import numpy as np
 import torch
 from fairseq import checkpoint_utils
 from omegaconf import open_dict
 
-from resmlp_core.common.devices import is_out_of_memory, limit_memory, peak_memory, wait_for
+from resmlp_core.common.devices import is_out_of_memory, limit_memory, peak_memory
 from resmlp_core.common.files import write_json
-from resmlp_core.common.measuring import Stopwatch, search_largest, watching_activations
-from resmlp_mt.patches.shared_checkpoint import tell_the_others
+from resmlp_core.common.measuring import Stopwatch, watching_activations
+from resmlp_mt.pipeline.longest_batches import LongestBatches, agree, tell_all
+from resmlp_mt.pipeline.rehearsal_plan import Plan, read_plan
 
-PLAN = "RESMLP_MT_REHEARSAL"  # the variable that names the file with the plan of a part
 MOST_UPDATES = {"lost": 8, "usual": 200, "ramp": 40}
-LOADER_SECONDS = 1.0
 
 
 class Observer:
     """What watches and steers one of fairseq's trainings.
 
     Args:
-        plan: ``part``, first or resumed; ``seconds``, by what may take them; ``started``, when the process was;
-            ``record``, the file for what is seen; for the second part ``last``, the update at which the first was
-            killed, ``batch``, the most tokens at once, and ``roomy``, whether these leave a tenth of the memory.
+        plan: what to do.
     """
 
-    def __init__(self, plan: dict[str, Any]) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.seen: dict[str, Any] = {"saves": [], "validations": [], "search": [], "ramp": 0}
         self.seen |= {"updates": [], "losses": [], "gradient_norms": [], "activations": []}
@@ -48,6 +44,7 @@ class Observer:
         self.counted: list[tuple[float, float, float]] = []  # of usual updates: seconds in all, for data, target tokens
         self.phases: list[dict[str, float]] = []  # of usual updates, seconds
         self.norm = float("nan")
+        self.watching = ExitStack()
         self.elsewhere = 0.0  # seconds of validating and saving since the last update
 
     def run(self, cfg: Any) -> None:
@@ -59,10 +56,11 @@ class Observer:
         functools.update_wrapper(saving, save)
         checkpoint_utils.save_checkpoint = saving
         TRAIN_MAIN(cfg)
-        if self.plan["part"] == "resumed":
+        if self.plan.part == "resumed":
             self.record(saved=True)
-            roomy = self.plan["roomy"]
-            self.search((2 if roomy else 1) * self.plan["batch"], self.plan["batch"] if roomy else 0)
+            batch, roomy = self.plan.batch, self.plan.roomy
+            start, known = (2 * batch, batch) if roomy else (batch, 0)
+            self.longest.search(start, known, self.plan.seconds["search"], self.tell_tried)
 
     def train_epoch(self, train: Callable[..., Any], cfg: Any, trainer: Any, task: Any, epoch_itr: Any) -> Any:
         """Wrap fairseq's ``train``, which trains for an epoch."""
@@ -74,16 +72,20 @@ class Observer:
 
     def begin(self) -> None:
         """Measure what needs no training; in the first part take the longest batches, and settle what follows."""
-        self.train_step = self.trainer.train_step
-        optimizer, task, trainer = self.trainer.optimizer, self.trainer.task, self.trainer
+        trainer, optimizer, task = self.trainer, self.trainer.optimizer, self.trainer.task
+        self.longest, self.train_step = LongestBatches(trainer, self.epoch_itr), trainer.train_step
         limit_memory(spare=0)
         trainer.lr_scheduler  # noqa: B018  it is made here, from the recipe's own number of updates
-        self.seen["startup"] = time.time() - self.plan["started"]
+        with open_dict(self.cfg):
+            self.cfg.optimization.max_update = self.cfg.optimization.max_epoch = 0
+        self.seen["startup"] = time.time() - self.plan.started
         self.seen["parameters"] = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         self.seen["devices"] = trainer.data_parallel_world_size
-        self.measure_data()
-        time_forward(trainer.criterion, self.watch)
+        self.seen |= self.longest.count()
+        loaders = max(1, self.cfg.dataset.num_workers) * self.seen["devices"]
+        self.seen["loader_speed"] = self.longest.loader_speed() * loaders
         for owner, name, phase in (
+            (trainer.criterion, "forward", "forward"),
             (optimizer, "backward", "backward"),
             (optimizer, "all_reduce_grads", "communication"),
             (trainer, "_aggregate_logging_outputs", "communication"),
@@ -94,7 +96,7 @@ class Observer:
         ):
             setattr(owner, name, self.watch.timing(phase, getattr(owner, name)))
         trainer.clip_grad_norm = self.keeping_norm(trainer.clip_grad_norm)
-        if self.plan["part"] == "first":
+        if self.plan.part == "first":
             self.probe()
         else:
             self.began = time.perf_counter()
@@ -102,67 +104,29 @@ class Observer:
         trainer.train_step = self.step
         self.record()
 
-    def measure_data(self) -> None:
-        """Count the batches and their target tokens, and time how fast a process makes them."""
-        batches, dataset = self.epoch_itr.frozen_batches, self.epoch_itr.dataset
-        self.lengths = dataset.tgt_sizes if getattr(dataset, "tgt_sizes", None) is not None else dataset.sizes
-        tokens = [int(np.sum(self.lengths[batch])) for batch in batches]
-        self.seen |= {"batches": len(batches), "tokens": sum(tokens), "pairs": sum(map(len, batches))}
-        started, made = time.perf_counter(), 0
-        for batch, number in zip(
-            batches[:: max(1, len(batches) // 50)], tokens[:: max(1, len(batches) // 50)], strict=True
-        ):
-            dataset.collater([dataset[i] for i in batch])
-            made += number
-            if (seconds := time.perf_counter() - started) > LOADER_SECONDS:
-                break
-        self.seen["loader_speed"] = made / seconds * max(1, self.cfg.dataset.num_workers) * self.seen["devices"]
-
-    def longest(self, max_tokens: int) -> dict[str, Any]:
-        """Make a batch of the longest sentences, some of them more than once if there are too few."""
-        dataset, limit = self.epoch_itr.dataset, self.cfg.dataset.batch_size
-        everything = np.concatenate(self.epoch_itr.frozen_batches)
-        lengths = np.array([dataset.num_tokens(i) for i in everything])
-        count = max(1, max_tokens // int(lengths.max()))
-        chosen = everything[np.argsort(-lengths, kind="stable")][: min(count, limit or count)]
-        batch: dict[str, Any] = dataset.collater(
-            [dataset[chosen[i % len(chosen)]] for i in range(min(count, limit or count))]
-        )
-        return batch
-
-    def take_longest(self, max_tokens: int) -> float:
-        """Do an update with such a batch and return how long it took, or raise that there was no memory."""
-        batch = self.longest(max_tokens)
-        wait_for()
-        started = time.perf_counter()
-        self.train_step([batch], raise_oom=True)
-        wait_for()
-        return time.perf_counter() - started
-
     def probe(self) -> None:
         """Take the longest batch that the recipe allows, twice; then settle how many updates there is time for."""
         self.seen["batch"] = size = self.cfg.dataset.max_tokens or 0
         self.record(fits=False)  # unless what follows says otherwise
         try:
-            seconds = [self.take_longest(size) for _ in range(2)][-1]
+            seconds = [self.longest.take(size) for _ in range(2)][-1]
         except Exception as error:
             if not is_out_of_memory(error):
                 self.seen.pop("fits")
                 self.record(error=f"{type(error).__name__}: {error}")
                 raise
-            self.search(size // 2)
+            self.longest.search(size // 2, 0, self.plan.seconds["search"], self.tell_tried)
             raise SystemExit("out of memory") from None
         self.seen |= {"fits": True, "peak_memory": max(tell_all(self.trainer, peak_memory()))}
-        budget = self.plan["seconds"]["first"]
+        budget = self.plan.seconds["first"]
         with open_dict(self.cfg):
             freq = self.cfg.optimization.update_freq[0]
-            self.seen["update_freq"] = used = max(1, min(freq, int(self.agree(budget / 4 / seconds))))
+            self.seen["update_freq"] = used = max(1, min(freq, int(agree(self.trainer, budget / 4 / seconds))))
             self.cfg.optimization.update_freq = [used]
-            half = int(self.agree(max(1, min(MOST_UPDATES["lost"], budget / 2 / used / seconds))))
+            half = int(agree(self.trainer, max(1, min(MOST_UPDATES["lost"], budget / 2 / used / seconds))))
             self.seen["saved_at"] = self.trainer.get_num_updates() + half
             self.seen["last"] = self.seen["saved_at"] + half
             self.cfg.checkpoint.save_interval_updates = self.seen["saved_at"]
-            self.cfg.optimization.max_update = self.cfg.optimization.max_epoch = 0
 
     def keeping_norm(self, clip: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap the trainer's ``clip_grad_norm`` to know the norm."""
@@ -179,7 +143,7 @@ class Observer:
         waited = entered - self.left - self.elsewhere
         tokens = sum(sample["ntokens"] for sample in samples if sample)
         updates = self.trainer.get_num_updates()
-        usual = self.plan["part"] == "resumed" and not self.seen["ramp"] and updates >= self.plan["last"]
+        usual = self.plan.part == "resumed" and not self.seen["ramp"] and updates >= self.plan.last
         self.watch.seconds.clear()
         try:
             output = self.ramp(samples) if self.seen["ramp"] else self.train_step(samples, raise_oom=raise_oom)
@@ -196,7 +160,7 @@ class Observer:
             self.counted.append((now - entered + waited, waited, tokens))
             if self.watch.on:
                 self.phases.append(dict(self.watch.seconds))
-        if self.plan["part"] == "first":
+        if self.plan.part == "first":
             if self.trainer.get_num_updates() >= self.seen["last"]:
                 self.record(killed=True)
                 tell_all(self.trainer, None)  # that none is killed while it still sends
@@ -213,20 +177,19 @@ class Observer:
 
     def settle(self, seconds: float) -> None:
         """In the second part, pass from usual updates to the ramp, and from that to the end."""
-        allowed, done = self.plan["seconds"], len(self.counted)
+        allowed, done = self.plan.seconds, len(self.counted)
         if self.seen["ramp"]:
             if self.ramped >= self.seen["ramp"]:
-                self.watching.__exit__(None, None, None)
+                self.watching.close()
                 self.end()
         elif self.watch.on and torch.cuda.is_available():
-            if self.agree(done > 1 and (seconds > allowed["usual"] / 3 or done >= MOST_UPDATES["usual"] / 3)):
+            if agree(self.trainer, done > 1 and (seconds > allowed["usual"] / 3 or done >= MOST_UPDATES["usual"] / 3)):
                 self.watch.on, self.counted = False, []  # from here on at full speed
-        elif done and self.agree(seconds > allowed["usual"] or done >= MOST_UPDATES["usual"]):
-            number = self.agree(min(MOST_UPDATES["ramp"], max(4, allowed["ramp"] / self.counted[-1][0])))
+        elif done and agree(self.trainer, seconds > allowed["usual"] or done >= MOST_UPDATES["usual"]):
+            number = agree(self.trainer, min(MOST_UPDATES["ramp"], max(4, allowed["ramp"] / self.counted[-1][0])))
             self.seen["ramp"], self.ramped = int(number), 0
             self.seen["rate"] = self.highest_rate()
-            self.watching = watching_activations(self.trainer.model)
-            self.largest = self.watching.__enter__()
+            self.largest_activation = self.watching.enter_context(watching_activations(self.trainer.model))
 
     def highest_rate(self) -> float:
         """Return the schedule's highest rate; for Adagrad, that which makes its steps as large as they will be.
@@ -245,7 +208,7 @@ class Observer:
         self.ramped += 1
         self.trainer.optimizer.set_lr(self.seen["rate"] * min(1.0, 2 * self.ramped / self.seen["ramp"]))
         output = self.train_step(samples)
-        self.seen["activations"].append(self.largest())
+        self.seen["activations"].append(self.largest_activation())
         return output
 
     def end(self) -> None:
@@ -269,54 +232,23 @@ class Observer:
         self.elsewhere += self.seen[what][-1]
         return found
 
-    def search(self, start: int, known: int = 0) -> None:
-        """Look for the largest batch that leaves a tenth of the memory, from one to start with and one that does."""
-        until = time.perf_counter() + self.plan["seconds"]["search"]
-        limit_memory()
-
-        def fits(max_tokens: int) -> bool:
-            self.seen["search"].append([max_tokens, False])
-            self.record()
-            try:
-                self.take_longest(max_tokens)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                self.trainer.zero_grad()
-                torch.cuda.empty_cache()
-                return False
-            self.seen["search"][-1][1] = True
-            return True
-
-        search_largest(fits, start, lambda: self.agree(until - time.perf_counter()), known)
+    def tell_tried(self, max_tokens: int, fits: bool) -> None:
+        """Keep what size of a batch is tried, at once: to try it may be the end."""
+        if fits:
+            self.seen["search"].pop()
+        self.seen["search"].append([max_tokens, fits])
         self.record()
-
-    def agree(self, value: Any) -> Any:
-        """Return what the first process says, so that all do the same."""
-        return tell_all(self.trainer, value)[0]
 
     def record(self, **more: Any) -> None:
         """Write what was seen so far."""
         self.seen |= more
-        if int(os.environ.get("RANK", 0)) == 0 and (
-            not hasattr(self, "trainer") or self.trainer.data_parallel_rank == 0
-        ):
-            write_json(Path(self.plan["record"]), self.seen)
-
-
-def tell_all(trainer: Any, mine: Any) -> list[Any]:
-    """Return what each process has to say."""
-    return tell_the_others(trainer, mine) if trainer.data_parallel_world_size > 1 else [mine]
-
-
-def time_forward(criterion: torch.nn.Module, watch: Stopwatch) -> None:
-    """Time the model and its loss."""
-    criterion.forward = watch.timing("forward", criterion.forward)
+        if self.trainer.data_parallel_rank == 0:
+            write_json(Path(self.plan.record), self.seen)
 
 
 def main(cfg: Any) -> None:
     """Train in this process, as the plan says."""
-    Observer(json.loads(Path(os.environ[PLAN]).read_text(encoding="utf-8"))).run(cfg)
+    Observer(read_plan()).run(cfg)
 
 
 TRAIN_MAIN = fairseq_cli.train.main
