@@ -249,7 +249,9 @@ def main() -> None:
     if args.rehearse:
         unwritten = script and not args.data and not Path(settings["data"]).exists()
         write = partial(write_data, recipe.parent / script) if unwritten else None
-        raise SystemExit(rehearse(settings, out, args.rehearse_minutes, args.price, command_without_rehearsal(), write))
+        if status := rehearse(settings, out, args.rehearse_minutes, args.price, command_without_rehearsal(), write):
+            raise SystemExit(status)
+        return
     run = Run(settings, out)
     if script and not args.data and args.stage in (None, "prepare"):
         write_data(recipe.parent / script, Path(settings["data"]))

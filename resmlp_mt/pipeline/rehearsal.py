@@ -172,6 +172,7 @@ class TextRehearsal:
         found, first, resumed = self.found, run.seen["first"], run.seen["resumed"]
         found.parameters, found.batch, found.fits = first.get("parameters", 0), first.get("batch", 0), first.get("fits")
         found.peak_memory, found.workers = first.get("peak_memory", 0), run.settings["train"].get("num-workers", 1)
+        found.rate = largest(run.settings["train"]["lr"])
         tried = first.get("search", []) + resumed.get("search", [])
         fitting = [size for size, fits in tried if fits]
         found.largest_batch, found.larger_fails = max(fitting, default=0), any(not fits for _, fits in tried)
@@ -184,7 +185,8 @@ class TextRehearsal:
         found.resumed = resumed["losses"][: len(resumed["losses"]) - len(kept)]
         found.losses = first["losses"] + [resumed["losses"][i] for i in kept]
         found.gradient_norms = first["gradient_norms"] + [resumed["gradient_norms"][i] for i in kept]
-        found.activations, found.ramp, found.rate = resumed["activations"], resumed["ramp"], resumed.get("rate", 0.0)
+        found.activations, found.ramp = resumed["activations"], resumed["ramp"]
+        found.rate = resumed.get("rate", found.rate)
         if "milliseconds" not in resumed:
             raise UserError("fairseq-train ended before its updates were measured")
         freq = run.batches_together()

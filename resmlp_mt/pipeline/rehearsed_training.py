@@ -112,8 +112,9 @@ class Observer:
             seconds = [self.longest.take(size) for _ in range(2)][-1]
         except Exception as error:
             if not is_out_of_memory(error):
-                self.seen.pop("fits")
-                self.record(error=f"{type(error).__name__}: {error}")
+                if isinstance(error, FloatingPointError):  # fairseq's word for a gradient that is not finite
+                    self.see(self.trainer.get_num_updates() + 1, float("nan"), float("nan"))
+                self.record(fits=None, error=f"{type(error).__name__}: {error}")
                 raise
             self.longest.search(size // 2, 0, self.plan.seconds["search"], self.tell_tried)
             raise SystemExit("out of memory") from None
@@ -147,7 +148,7 @@ class Observer:
         self.watch.seconds.clear()
         try:
             output = self.ramp(samples) if self.seen["ramp"] else self.train_step(samples, raise_oom=raise_oom)
-        except FloatingPointError:  # fairseq's word for a gradient that is not finite
+        except FloatingPointError:
             self.see(updates + 1, float("nan"), float("nan"))
             if not self.seen["ramp"]:
                 self.record()
