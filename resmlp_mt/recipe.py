@@ -8,10 +8,13 @@ again: it resumes.
 import argparse
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,12 @@ from omegaconf import MISSING, OmegaConf
 
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.recipes import find_recipe
+from resmlp_core.common.rehearsal import MINUTES
 from resmlp_core.common.settings import reading_settings
 from resmlp_core.inspect.report import SHOWN_POSITIONS
 from resmlp_mt.data.cleaning import Rules
 from resmlp_mt.data.normalization import NORMALIZATIONS
+from resmlp_mt.pipeline.rehearsal import rehearse
 from resmlp_mt.pipeline.run import STAGES, Run
 
 TOKENIZED = (None, "moses", "split compounds")
@@ -208,6 +213,12 @@ def write_data(script: Path, data: Path) -> None:
         raise UserError(f"{script} has not written {data}")
 
 
+def command_without_rehearsal() -> str:
+    """Return the command that this process was started by, less what asks for a rehearsal."""
+    line = re.sub(r" --(rehearse-minutes|price)[ =]\S+| --rehearse\b", "", shlex.join(sys.orig_argv[1:]))
+    return f"python {line}"
+
+
 @reporting("recipe")
 def main() -> None:
     """Run the command line."""
@@ -219,9 +230,14 @@ def main() -> None:
     parser.add_argument("--stage", choices=STAGES, help="only this one (default: all)")
     parser.add_argument("--teacher", help="train on the translations of this architecture, trained in the same --out")
     parser.add_argument("--out", type=Path, help="where everything goes (default: build/RECIPE/PAIR)")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="run every stage on little data, and tell what all takes"
+    )
+    parser.add_argument("--rehearse-minutes", type=float, default=MINUTES, metavar="N", help="(default: %(default)g)")
+    parser.add_argument("--price", type=float, metavar="P", help="of an hour on this machine, to tell what all costs")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.max-update=3000")
     args = parser.parse_intermixed_args()
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.stage != "train":
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.stage != "train" and not args.rehearse:
         parser.error("under torchrun give --stage train; the other stages are for one process, before and after it")
     recipe = find_recipe(args.recipe)
     settings = read_recipe(recipe, args.overrides, args.arch)
@@ -229,7 +245,14 @@ def main() -> None:
     choose_data(settings, args.pair, args.data)
     if args.teacher:
         settings |= {"teacher": args.teacher, "name": f"{settings['name']}-from-{args.teacher}"}
-    run = Run(settings, args.out or Path("build", recipe.resolve().parent.name, settings["pair"]))
+    out = args.out or Path("build", recipe.resolve().parent.name, settings["pair"])
+    if args.rehearse:
+        unwritten = script and not args.data and not Path(settings["data"]).exists()
+        write = partial(write_data, recipe.parent / script) if unwritten else None
+        if status := rehearse(settings, out, args.rehearse_minutes, args.price, command_without_rehearsal(), write):
+            raise SystemExit(status)
+        return
+    run = Run(settings, out)
     if script and not args.data and args.stage in (None, "prepare"):
         write_data(recipe.parent / script, Path(settings["data"]))
     run.run([args.stage] if args.stage else STAGES)

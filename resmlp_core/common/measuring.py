@@ -16,15 +16,20 @@ class Stopwatch:
     """Seconds by phase, with the device waited for at each end.
 
     Attributes:
+        on: whether it measures; the waiting costs a GPU some of its speed.
         seconds: by phase, in all.
     """
 
     def __init__(self) -> None:
+        self.on = True
         self.seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add what the block takes to a phase."""
+        if not self.on:
+            yield
+            return
         wait_for()
         started = time.perf_counter()
         try:
@@ -67,18 +72,21 @@ def watching_activations(model: nn.Module) -> Iterator[Callable[[], float]]:
             handle.remove()
 
 
-def search_largest(fits: Callable[[int], bool], start: int, time_left: Callable[[], float]) -> tuple[int, bool]:
+def search_largest(
+    fits: Callable[[int], bool], start: int, time_left: Callable[[], float], known: int = 0
+) -> tuple[int, bool]:
     """Try for the largest batch that fits, to an eighth: twice as many each time, then between.
 
     Args:
         fits: tries a batch of so many units.
-        start: the recipe's. Where it does not fit, half of it is tried, and so on.
+        start: what is tried first. Where it does not fit, half of it is tried, and so on.
         time_left: seconds. What took a second is taken to take two with twice as many, and is then not begun.
+        known: what is known to fit.
 
     Returns:
         The largest that fit, 0 if none did, and whether a larger one was tried and did not.
     """
-    largest, smallest_failed, size, seconds = 0, 0, start, 0.0
+    largest, smallest_failed, size, seconds = known, 0, start, 0.0
     while size and 8 * (size - largest) >= largest:
         before = time_left()
         if before < 2 * seconds * size / max(largest, 1) or before <= 0:

@@ -1,6 +1,5 @@
 """What a rehearsal found of a run: its table, its verdict, what to change, and whether the run can start."""
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -8,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 
 from resmlp_core.common.devices import Device, gigabytes
 from resmlp_core.common.errors import UserError
+from resmlp_core.common.figures import as_json, duration, parts, row, span
 from resmlp_core.common.files import alone_in, remove, write_json
 
 MINUTES = 5.0
@@ -143,9 +142,9 @@ class Rehearsal:
             found.append(f"out of memory: a batch of {self.batch:,} {self.unit} does not fit {self._memory()}")
         found += self.failures
         if self.resumes is False:
-            found.append(f"not resumable: after a kill the losses were {_row(self.resumed)}, before {_row(self.lost)}")
+            found.append(f"not resumable: after a kill the losses were {row(self.resumed)}, before {row(self.lost)}")
         if self.verdict == "diverged":
-            found.append(f"diverged: at a learning rate of {self.rate:.3g} the loss was {_row(self.losses[-3:])}")
+            found.append(f"diverged: at a learning rate of {self.rate:.3g} the loss was {row(self.losses[-3:])}")
         if sum(self.disk.values()) > self.disk_free:
             needed, free = gigabytes(sum(self.disk.values())), gigabytes(self.disk_free)
             found.append(f"too little disk: the run needs {needed}, {free} are free")
@@ -176,7 +175,8 @@ class Rehearsal:
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """Yield the table: what was measured, and its value."""
-        for device, number in _counted(self.devices):
+        for device in dict.fromkeys(self.devices):
+            number = self.devices.count(device)
             yield "device", (f"{number} × " if number > 1 else "") + str(device)
         if self.interconnect:
             yield "between GPUs", f"{self.interconnect:.0f} GB/s"
@@ -188,27 +188,27 @@ class Rehearsal:
             yield "fits, a tenth to spare", f"{self.largest_batch:,} {self.unit}; {beyond}"
         if self.speed:
             yield "speed", f"{self.speed:,.0f} {self.unit}/s; data can be loaded at {self.loader_speed:,.0f}"
-            yield "an update", ", ".join(f"{name} {ms:,.0f}" for name, ms in self.milliseconds.items()) + " ms"
+            yield "an update", parts({name: f"{ms:,.0f}" for name, ms in self.milliseconds.items()}) + " ms"
         if self.resumes is not None:
-            told = "the same losses" if self.resumes else f"{_row(self.resumed)}, before the kill {_row(self.lost)}"
+            told = "the same losses" if self.resumes else f"{row(self.resumed)}, before the kill {row(self.lost)}"
             yield "killed and resumed", told
         if self.losses:
             yield "loss", f"{self.losses[0]:.2f} to {self.losses[-1]:.2f} in {len(self.losses)} updates"
             yield (
                 f"at a rate of {self.rate:.3g}",
                 (
-                    f"{self.verdict}; gradient norm {_range(self.gradient_norms[-self.ramp or 0 :])}, "
-                    f"largest activation {_range(self.activations)}"
+                    f"{self.verdict}; gradient norm {span(self.gradient_norms[-self.ramp or 0 :])}, "
+                    f"largest activation {span(self.activations)}"
                 ),
             )
         if self.hours:
-            parts = ", ".join(f"{name} {_duration(hours)}" for name, hours in self.hours.items())
-            yield "the whole run", f"{self.steps:,} updates, {_duration(sum(self.hours.values()))}: {parts}"
+            whole = parts({name: duration(hours) for name, hours in self.hours.items()})
+            yield "the whole run", f"{self.steps:,} updates, {duration(sum(self.hours.values()))}: {whole}"
             if self.price is not None:
                 yield "cost", f"{self.price * sum(self.hours.values()):,.2f} at {self.price:g} an hour"
         if self.disk:
-            parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in self.disk.items())
-            yield "disk", f"{gigabytes(sum(self.disk.values()))}: {parts}; {gigabytes(self.disk_free)} are free"
+            whole = parts({name: gigabytes(size) for name, size in self.disk.items()})
+            yield "disk", f"{gigabytes(sum(self.disk.values()))}: {whole}; {gigabytes(self.disk_free)} are free"
         yield "the rehearsal", f"{self.minutes:.1f} minutes"
 
     def conclude(self, folder: Path, changes: Changes) -> int:
@@ -220,7 +220,6 @@ class Rehearsal:
         reasons, advice = self.reasons(), self.advice(changes)
         sums = {"verdict": self.verdict, "resumes": self.resumes, "can_start": not reasons}
         found = asdict(self) | sums | {"reasons": reasons, "advice": advice}
-        write_json(folder / REPORT, _finite(found))
         print()
         for reason in reasons:
             print(f"cannot start: {reason}")
@@ -233,6 +232,7 @@ class Rehearsal:
         if not reasons:
             print(f"{'start':>24}  {self.command}")
         print(f"Everything is in {folder}", flush=True)
+        write_json(folder / REPORT, as_json(found))
         return 1 if reasons else 0
 
     def _memory(self) -> str:
@@ -244,6 +244,11 @@ class Rehearsal:
         return f"{gigabytes(self.peak_memory)} at its peak{share}"
 
 
+def folder_of(out: Path) -> Path:
+    """Return the folder of a run's rehearsal, beside the run's own."""
+    return Path(os.path.abspath(out) + ".rehearsal")  # whole, as the name of "." is empty
+
+
 @contextmanager
 def rehearsing(out: Path) -> Iterator[Path]:
     """Make the folder of a rehearsal, ``OUT.rehearsal`` beside the run's, anew, and hold it while the block runs.
@@ -251,7 +256,7 @@ def rehearsing(out: Path) -> Iterator[Path]:
     Raises:
         UserError: there is such a folder, and no rehearsal made it; or another rehearsal is at work there.
     """
-    folder = Path(os.path.abspath(out) + ".rehearsal")  # whole, as the name of "." is empty
+    folder = folder_of(out)
     if folder.exists() and any(folder.iterdir()) and not (folder / REPORT).exists():
         raise UserError(f"{folder} was not made by a rehearsal, which would replace it: move it away")
     folder.mkdir(parents=True, exist_ok=True)
@@ -261,28 +266,3 @@ def rehearsing(out: Path) -> Iterator[Path]:
             if earlier.name != REPORT:
                 remove(earlier)
         yield folder
-
-
-def _counted(devices: list[Device]) -> list[tuple[Device, int]]:
-    kinds = list(dict.fromkeys(devices))
-    return [(kind, devices.count(kind)) for kind in kinds]
-
-
-def _row(values: list[float]) -> str:
-    return " ".join(f"{value:.4g}" for value in values) or "none"
-
-
-def _range(values: list[float]) -> str:
-    return f"{min(values):.3g} to {max(values):.3g}" if values else "not seen"
-
-
-def _duration(hours: float) -> str:
-    for size, name in ((24.0, "days"), (1.0, "h"), (1 / 60, "min")):
-        if hours >= (2 if name == "days" else 1) * size:
-            return f"{hours / size:.1f} {name}"
-    return f"{3600 * hours:.0f} s"
-
-
-def _finite(found: Any) -> Any:
-    """Return what JSON can hold: a number that is not finite by its name."""
-    return json.loads(json.dumps(found), parse_constant=str)
