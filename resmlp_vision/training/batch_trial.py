@@ -56,18 +56,26 @@ class BatchTrial:
             return min(gather(end - time.monotonic())) if self.largest < MOST * batch else 0.0
 
         with limited_memory(processes_here()):
-            few = [min(FEW, batch), min(2 * FEW, batch)]
-            if not all(map(self.fits, few)) or batch == few[-1]:
-                return self.largest, None in self.peaks.values()
-            start = batch
+            few = sorted({min(batch, 2 * FEW), FEW, 2 * FEW})
+            if not all(map(self.fits, few)):
+                return self.largest, True
+            start = batch if batch > few[-1] else 2 * few[-1]
             while start > few[-1] and self.predict(self.seconds, start) > time_left() / 2:
                 start //= 2
-            return search_largest(self.fits, start, time_left)
+            return search_largest(self.fits, start, time_left, known=few[-1])
 
     @property
     def largest(self) -> int:
         """The largest batch that was tried and fits."""
         return max((size for size, peak in self.peaks.items() if peak is not None), default=0)
+
+    def holds(self, batch: int) -> bool | None:
+        """Tell whether a batch fits; None where it was not tried and may."""
+        if self.largest >= batch:
+            return True
+        failed = [size for size, peak in self.peaks.items() if peak is None and size <= batch]
+        on_cpu = self.trainer.device.type == "cpu"
+        return False if failed or (on_cpu and self.predict(self.peaks, batch) > self.memory) else None
 
     def predict(self, measured: dict[int, Any], size: int) -> float:
         """Predict what a batch takes from what the two largest that fit took."""
@@ -78,8 +86,8 @@ class BatchTrial:
         return high + (size - more) * max(high - low, 0) / (more - less)
 
     def fits(self, size: int) -> bool:
-        """Try a batch, of one image more where their number is odd, as mixup needs pairs."""
-        size += size % 2 and size > 1
+        """Try a batch, of one image more where mixup needs pairs."""
+        size += size % 2 if self.trainer.mixup is not None else 0
         if size not in self.peaks:
             peak, seconds = None, 0.0
             if self.trainer.device.type == "cuda" or self.predict(self.peaks, size) <= self.memory:

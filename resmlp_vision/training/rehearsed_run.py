@@ -1,6 +1,5 @@
 """A training cut short: few updates an epoch, up to the highest rate, watched, killed and resumed."""
 
-import copy
 import math
 import os
 import pickle
@@ -23,7 +22,7 @@ from torch import Tensor
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.measuring import watching_activations
 from resmlp_vision.config import RunConfig
-from resmlp_vision.data.datasets import Images, StreamedImages, open_dataset
+from resmlp_vision.data.sample import Data
 from resmlp_vision.distributed import gather
 from resmlp_vision.training.checkpoints import LAST, Saver
 from resmlp_vision.training.run import train
@@ -31,20 +30,6 @@ from resmlp_vision.training.step_times import FirstBatches
 from resmlp_vision.training.trainer import Trainer
 
 EPOCHS = 2  # of the short run: one up to the highest rate, one at it
-
-
-class OpenedOnce:
-    """Opens each split once, as ``open_dataset`` does, for all trainers of a process."""
-
-    def __init__(self) -> None:
-        self.opened: dict[tuple[str, bool], Images | StreamedImages] = {}
-
-    def __call__(self, config: RunConfig, split: str, training: bool, **classes: Any) -> Images | StreamedImages:
-        """Return a data set of its own, as a loader sets its transform."""
-        key = split, training
-        if key not in self.opened:
-            self.opened[key] = open_dataset(config, split, training, **classes)
-        return copy.copy(self.opened[key])
 
 
 class Ramp:
@@ -139,7 +124,7 @@ class ShortRun:
 
     config: Any
     trainer_type: type[Trainer[Any]]
-    opening: OpenedOnce
+    opening: Data
     updates: int
     seconds: float
     loaders: list[FirstBatches] = field(default_factory=list)
@@ -153,9 +138,11 @@ class ShortRun:
         trainer.scheduler = Ramp(trainer.scheduler, config, trainer.updates_per_epoch)
         if trainer.val_loader is not None:
             self.loaders = []
-            for name in ("val_loader", "bank_loader"):
+            for name in ("val_loader", "bank_loader"):  # the second of DINO's
                 if loader := getattr(trainer, name, None):
-                    self.loaders.append(FirstBatches(loader, self.seconds))
+                    split = config.val_split if name == "val_loader" else config.train_split
+                    times = self.opening.whole.get(split, len(loader.dataset)) / len(loader.dataset)
+                    self.loaders.append(FirstBatches(loader, self.seconds, times * len(loader)))
                     setattr(trainer, name, self.loaders[-1])
         hook(trainer)
         return trainer
@@ -197,7 +184,7 @@ class ShortRun:
         with log.open("a", encoding="utf-8") as said:
             child = subprocess.run(
                 [sys.executable, "-c", code],
-                input=pickle.dumps((replace(self, opening=OpenedOnce(), loaders=[]), out)),
+                input=pickle.dumps((replace(self, opening=Data(self.opening.folder), loaders=[]), out)),
                 env=os.environ | meeting,
                 stdout=said,
                 stderr=said,

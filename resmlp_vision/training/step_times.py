@@ -20,16 +20,16 @@ def time_updates(trainer: Trainer[Any], updates: int) -> tuple[float, float]:
         Seconds that an epoch takes beside its updates, as the loader starts; seconds of an update.
     """
     trainer.train_mode()
-    skipped = min(1 + 2 * workers_of(trainer.loader), updates // 2)  # what the loader made ahead came for nothing
+    skipped = min(1 + 2 * workers_of(trainer.loader), (updates - 1) // 2)  # what the loader made ahead came for nothing
     marks = [time.perf_counter()]
     for number, _ in enumerate(islice(trainer.updates(0), updates)):
         if number in (0, skipped):
             wait_for()
             marks.append(time.perf_counter())
     wait_for()
-    start, first, *rest = marks
-    update = (time.perf_counter() - rest[-1]) / (updates - 1 - skipped) if rest else first - start
-    return max(0.0, first - start - update), update
+    measured = updates - 1 - skipped
+    update = (time.perf_counter() - marks[-1]) / measured if measured else marks[1] - marks[0]
+    return max(0.0, marks[1] - marks[0] - update), update
 
 
 def time_phases(trainer: Trainer[Any], updates: int) -> dict[str, float]:
@@ -102,6 +102,7 @@ class FirstBatches:
     Args:
         loader: of whole images, whose other attributes this has too.
         seconds: to go on for; two batches come whatever they take.
+        batches: of the whole split, where the loader has a sample of it.
 
     Attributes:
         whole: seconds that all batches would have taken, over all passes.
@@ -110,8 +111,9 @@ class FirstBatches:
 
     FEWEST = 64  # images
 
-    def __init__(self, loader: Any, seconds: float) -> None:
+    def __init__(self, loader: Any, seconds: float, batches: float) -> None:
         self.loader = loader
+        self.batches = batches
         self.seconds = seconds
         self.whole = self.taken = 0.0
 
@@ -132,7 +134,7 @@ class FirstBatches:
         start, first, *rest = marks
         each = (rest[-1] - first) / len(rest) if rest else 0.0
         self.taken += marks[-1] - start
-        self.whole += first - start + each * (len(self.loader) - 1)
+        self.whole += first - start + each * (self.batches - 1)
 
 
 def loader_speed(trainer: Trainer[Any], seconds: float) -> float:
