@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ from resmlp_mt.pipeline.longest_batches import LongestBatches, agree, tell_all
 from resmlp_mt.pipeline.rehearsal_plan import Plan, read_plan
 
 MOST_UPDATES = {"lost": 8, "usual": 200, "ramp": 40}
+
+
+class Diverged(Exception):
+    """A gradient is not finite."""
 
 
 class Observer:
@@ -112,7 +117,7 @@ class Observer:
             seconds = [self.longest.take(size) for _ in range(2)][-1]
         except Exception as error:
             if not is_out_of_memory(error):
-                if isinstance(error, FloatingPointError):  # fairseq's word for a gradient that is not finite
+                if isinstance(error, Diverged):
                     self.see(self.trainer.get_num_updates() + 1, float("nan"), float("nan"))
                 self.record(fits=None, error=f"{type(error).__name__}: {error}")
                 raise
@@ -130,10 +135,15 @@ class Observer:
             self.cfg.checkpoint.save_interval_updates = self.seen["saved_at"]
 
     def keeping_norm(self, clip: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap the trainer's ``clip_grad_norm`` to know the norm."""
+        """Wrap the trainer's ``clip_grad_norm`` to know the norm, and to end where it is not finite.
+
+        fairseq would end there too, but first run the update again to find the layer. Only its --amp goes on.
+        """
 
         def clipped(*args: Any) -> Any:
             self.norm = norm = clip(*args)
+            if not self.cfg.common.amp and not isfinite(norm):
+                raise Diverged(f"the norm of the gradient is {float(norm)}")
             return norm
 
         return clipped
@@ -148,7 +158,7 @@ class Observer:
         self.watch.seconds.clear()
         try:
             output = self.ramp(samples) if self.seen["ramp"] else self.train_step(samples, raise_oom=raise_oom)
-        except FloatingPointError:
+        except Diverged:
             self.see(updates + 1, float("nan"), float("nan"))
             if not self.seen["ramp"]:
                 self.record()
