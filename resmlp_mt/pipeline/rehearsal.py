@@ -17,7 +17,7 @@ from resmlp_core.common.devices import find_devices, interconnect_speed
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.rehearsal import Changes, Rehearsal, folder_of, rehearsing
 from resmlp_mt.data.sample import Sample, write_sample
-from resmlp_mt.pipeline.projection import hours_of, length_of, like_translations
+from resmlp_mt.pipeline.projection import hours_of, length_of
 from resmlp_mt.pipeline.rehearsed_run import RehearsedRun
 
 PAIRS, HELD_OUT = 8000, 20  # for each minute that it may take
@@ -46,8 +46,7 @@ def rehearse(
         The exit status: 0 if the run can start, else 1.
     """
     if int(os.environ.get("RANK", 0)):  # of torchrun's processes the others only train
-        small, seconds = as_rehearsed(settings), parts_of(60 * minutes)
-        RehearsedRun(small, folder_of(out) / "run", seconds).train_in_parts()
+        RehearsedRun(settings, folder_of(out) / "run", parts_of(60 * minutes)).train_in_parts()
         return 0
     started = time.perf_counter()
     found = Rehearsal(f"{out.name}, {settings['name']}", command, "tokens", price=price)
@@ -65,12 +64,6 @@ def rehearse(
         found.disk_free = shutil.disk_usage(folder).free
         found.minutes = (time.perf_counter() - started) / 60
         return found.conclude(folder, rehearsal.changes())
-
-
-def as_rehearsed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a recipe with translations as long as they will be."""
-    train, generate = like_translations(settings["train"], settings["generate"])
-    return {**settings, "train": train, "generate": generate}
 
 
 def parts_of(seconds: float) -> dict[str, float]:
@@ -101,7 +94,7 @@ class TextRehearsal:
 
     def __init__(self, found: Rehearsal, settings: Mapping[str, Any], folder: Path, seconds: float) -> None:
         self.found, self.settings, self.folder, self.seconds = found, dict(settings), folder, seconds
-        if self.settings.pop("teacher", None):
+        if self.settings.get("teacher"):
             found.notes.append("trained on the true targets, not on a teacher's translations, which take as long")
         self.pairs = ceil(PAIRS * seconds / 60)
         self.allowed = parts_of(seconds)
@@ -127,7 +120,7 @@ class TextRehearsal:
             found.notes.append(
                 f"rehearsed with {sample.taken:,} of {sample.pairs:,} training pairs, {sample.read:,} read"
             )
-        run = RehearsedRun(as_rehearsed(settings) | {"data": str(data)}, self.folder / "run", self.allowed)
+        run = RehearsedRun(settings | {"data": str(data)}, self.folder / "run", self.allowed)
         run.held_out = sample.held_out
         with self.timing("prepare"):
             self._prepare(run, sample)
@@ -174,7 +167,7 @@ class TextRehearsal:
         found.peak_memory, found.workers = first.get("peak_memory", 0), run.settings["train"].get("num-workers", 1)
         found.rate = largest(run.settings["train"]["lr"])
         tried = first.get("search", []) + resumed.get("search", [])
-        fitting = [size for size, fits in tried if fits]
+        fitting = [size for size, fits in tried if fits] + [found.batch] * run.roomy
         found.largest_batch, found.larger_fails = max(fitting, default=0), any(not fits for _, fits in tried)
         before = [i for i, update in enumerate(first["updates"]) if update <= first.get("saved_at", 0)]
         kept = [i for i, update in enumerate(resumed.get("updates", [])) if update > first.get("last", 0)]
