@@ -10,7 +10,6 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from resmlp_core.common.devices import find_devices, interconnect_speed
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.rehearsal import Rehearsal, folder_of, rehearsing
 from resmlp_mt.data.sample import Sample, write_sample
@@ -102,7 +101,6 @@ class RecipeRehearsal:
         Raises:
             UserError: a stage failed.
         """
-        self.found.devices, self.found.interconnect = find_devices(), interconnect_speed()
         if self.settings.get("teacher"):
             self.found.notes.append("trained on the true targets, not on a teacher's translations, which take as long")
         sample, run = self._sample()

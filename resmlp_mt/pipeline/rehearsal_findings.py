@@ -24,6 +24,7 @@ def tell_training(found: Rehearsal, run: RehearsedRun) -> None:
         UserError: the second ended early.
     """
     first, resumed = run.seen["first"], run.seen["resumed"]
+    found.devices, found.interconnect = run.devices, first.get("interconnect")
     found.parameters, found.batch, found.fits = first.get("parameters", 0), first.get("batch", 0), first.get("fits")
     found.peak_memory, found.workers = first.get("peak_memory", 0), run.settings["train"].get("num-workers", 1)
     found.rate = largest(run.settings["train"]["lr"])

@@ -12,7 +12,7 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
-from resmlp_core.common.devices import SPARE, find_devices
+from resmlp_core.common.devices import SPARE, Device
 from resmlp_core.common.errors import UserError
 from resmlp_mt.data.binarized import sentence_lengths
 from resmlp_mt.pipeline.fairseq_commands import run_fairseq_train
@@ -88,7 +88,12 @@ class RehearsedRun(Run):
     def roomy(self) -> bool:
         """Whether the largest batch left a tenth of the memory."""
         peak = self.seen["first"].get("peak_memory", inf)
-        return bool(peak <= (1 - SPARE) * min(device.memory for device in find_devices()))
+        return bool(peak <= (1 - SPARE) * min((device.memory for device in self.devices), default=0))
+
+    @property
+    def devices(self) -> list[Device]:
+        """What trained, as its processes found it: this one leaves the GPUs to them."""
+        return [Device(**device) for device in self.seen["first"].get("hardware", [])]
 
     def batches_together(self) -> int:
         """Return how many batches a device takes for an update."""

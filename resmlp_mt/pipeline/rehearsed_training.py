@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 from fairseq import checkpoint_utils
 from omegaconf import open_dict
 
-from resmlp_core.common.devices import is_out_of_memory, limit_memory, peak_memory
+from resmlp_core.common.devices import find_devices, interconnect_speed, is_out_of_memory, limit_memory, peak_memory
 from resmlp_core.common.files import write_json
 from resmlp_core.common.measuring import Stopwatch, watching_activations
 from resmlp_mt.pipeline.longest_batches import LongestBatches, agree, tell_all
@@ -79,6 +80,8 @@ class Observer:
         """Measure what needs no training; in the first part take the longest batches, and settle what follows."""
         trainer, optimizer, task = self.trainer, self.trainer.optimizer, self.trainer.task
         self.longest, self.train_step = LongestBatches(trainer, self.epoch_itr), trainer.train_step
+        if trainer.data_parallel_rank == 0:
+            self.seen |= {"hardware": list(map(asdict, find_devices())), "interconnect": interconnect_speed()}
         limit_memory(spare=0)
         trainer.lr_scheduler  # noqa: B018  it is made here, from the recipe's own number of updates
         with open_dict(self.cfg):
