@@ -2,7 +2,9 @@
 
 import os
 import re
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,8 +27,7 @@ def rehearse(
     settings: Mapping[str, Any],
     out: Path,
     minutes: float,
-    price: float | None,
-    command: str,
+    price: float | None = None,
     write_data: Callable[[Path], None] | None = None,
 ) -> int:
     """Rehearse a recipe in the folder ``OUT.rehearsal``, and print and write what was found.
@@ -36,17 +37,21 @@ def rehearse(
         out: the folder of the run itself, which is not touched.
         minutes: that it may take, about.
         price: of an hour on this machine.
-        command: that starts the run itself.
         write_data: writes the recipe's data to a folder, where they are to be written and are not there.
 
     Returns:
         The exit status: 0 if the run can start, else 1.
+
+    Raises:
+        UserError: there is no time for it, or its folder is in use.
     """
+    if minutes <= 0:
+        raise UserError(f"--rehearse-minutes {minutes:g} must be more than 0")
     if int(os.environ.get("RANK", 0)):  # of torchrun's processes the others only train
         RehearsedRun(settings, folder_of(out) / "run", shares_of(60 * minutes)).train_in_parts()
         return 0
     started = time.perf_counter()
-    found = Rehearsal(f"{out.name}, {settings['name']}", command, "tokens", price=price)
+    found = Rehearsal(f"{out.name}, {settings['name']}", start_command(), "tokens", price=price)
     with rehearsing(out) as folder:
         rehearsal = RecipeRehearsal(found, settings, folder, 60 * minutes)
         print(rehearsal.announcement(), flush=True)
@@ -63,6 +68,14 @@ def rehearse(
         found.disk_free = shutil.disk_usage(folder).free
         found.minutes = (time.perf_counter() - started) / 60
         return found.conclude(folder, changes_of(settings, found))
+
+
+def start_command() -> str:
+    """Return the command that this process was started by, less what asks for a rehearsal."""
+    line = re.sub(r" --(rehearse-minutes|price)[ =]\S+| --rehearse\b", "", shlex.join(sys.orig_argv[1:]))
+    if "RANK" in os.environ:
+        return f"torchrun ... {line}" + ("" if "--stage" in line else " --stage train, after --stage prepare")
+    return f"python {line}"
 
 
 def shares_of(seconds: float) -> dict[str, float]:
