@@ -8,8 +8,6 @@ again: it resumes.
 import argparse
 import json
 import os
-import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -213,12 +211,6 @@ def write_data(script: Path, data: Path) -> None:
         raise UserError(f"{script} has not written {data}")
 
 
-def command_without_rehearsal() -> str:
-    """Return the command that this process was started by, less what asks for a rehearsal."""
-    line = re.sub(r" --(rehearse-minutes|price)[ =]\S+| --rehearse\b", "", shlex.join(sys.orig_argv[1:]))
-    return f"python {line}"
-
-
 @reporting("recipe")
 def main() -> None:
     """Run the command line."""
@@ -233,10 +225,12 @@ def main() -> None:
     parser.add_argument(
         "--rehearse", action="store_true", help="run every stage on little data, and tell what all takes"
     )
-    parser.add_argument("--rehearse-minutes", type=float, default=MINUTES, metavar="N", help="(default: %(default)g)")
+    parser.add_argument("--rehearse-minutes", type=float, metavar="N", help=f"that it may take (default: {MINUTES:g})")
     parser.add_argument("--price", type=float, metavar="P", help="of an hour on this machine, to tell what all costs")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.max-update=3000")
     args = parser.parse_intermixed_args()
+    if not args.rehearse and (args.rehearse_minutes, args.price) != (None, None):
+        parser.error("--rehearse-minutes and --price are for --rehearse")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.stage != "train" and not args.rehearse:
         parser.error("under torchrun give --stage train; the other stages are for one process, before and after it")
     recipe = find_recipe(args.recipe)
@@ -249,7 +243,7 @@ def main() -> None:
     if args.rehearse:
         unwritten = script and not args.data and not Path(settings["data"]).exists()
         write = partial(write_data, recipe.parent / script) if unwritten else None
-        if status := rehearse(settings, out, args.rehearse_minutes, args.price, command_without_rehearsal(), write):
+        if status := rehearse(settings, out, args.rehearse_minutes or MINUTES, args.price, write):
             raise SystemExit(status)
         return
     run = Run(settings, out)

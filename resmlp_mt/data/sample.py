@@ -2,13 +2,14 @@
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from math import inf
 from pathlib import Path
 
 from resmlp_core.common.errors import UserError
-from resmlp_mt.data.corpus import count_bytes, count_pairs, read_pairs
+from resmlp_mt.data.corpus import count_bytes, count_pairs, is_on_hub, read_pairs
 from resmlp_mt.data.prepared import SPLITS, create_text
 
 Pair = tuple[str, str]
@@ -43,7 +44,8 @@ def write_sample(
     Args:
         corpus: the data, as ``resmlp_mt.data.corpus.read_pairs`` takes them, and the two languages.
         folder: the folder to make.
-        pairs: of the training set: the first half of them is its beginning, the other is drawn from what follows.
+        pairs: of the training set: the first half of them is its beginning, the other is drawn from what follows. Of
+            a data set on the hub no more is read than these, the second half from another of its files.
         held_out: pairs of valid and of test, spread over them; all are read.
         seconds: after which no more is read.
         mend_encoding: as for ``read_pairs``.
@@ -57,8 +59,8 @@ def write_sample(
         sample.held_out[split] = found = list(read_pairs(*corpus, split))
         _write(folder, split, corpus[1:], found[:: max(1, len(found) // held_out)][:held_out])
     draw, first, drawn = random.Random(1), list[Pair](), dict[int, tuple[int, Pair]]()
-    started = time.perf_counter()
-    for i, pair in enumerate(read_pairs(*corpus, "train", mend_encoding=mend_encoding)):
+    (stream, total), started = _stream(corpus, pairs, mend_encoding), time.perf_counter()
+    for i, pair in enumerate(stream):
         sample.read = i + 1
         sample.bytes += len(pair[0].encode()) + len(pair[1].encode()) + 2
         if i < pairs // 2:
@@ -70,15 +72,29 @@ def write_sample(
             if not i % 1000 and time.perf_counter() - started > seconds:
                 break
     else:
-        sample.pairs = sample.read
+        total = total or sample.read
     if not sample.read:
         raise UserError(f"--data {corpus[0]}: train has no pair")
     sample.seconds = time.perf_counter() - started
-    sample.pairs = sample.pairs or count_pairs(*corpus, "train") or _guess(corpus, sample)
+    sample.pairs = total or count_pairs(*corpus, "train") or _guess(corpus, sample)
     chosen = [*first, *(pair for _, pair in sorted(drawn.values()))]
     sample.taken = len(chosen)
     _write(folder, "train", corpus[1:], chosen)
     return sample
+
+
+def _stream(corpus: tuple[str, str, str], pairs: int, mend_encoding: bool) -> tuple[Iterator[Pair], int | None]:
+    """Stream the training set; of one on the hub that has more pairs, only these: the beginning, and what is elsewhere.
+
+    Returns:
+        The stream and, where it is not of the whole, how many pairs the whole has.
+    """
+    whole = read_pairs(*corpus, "train", mend_encoding)
+    total = count_pairs(*corpus, "train") if is_on_hub(*corpus) else None
+    if not total or total <= pairs:
+        return whole, None
+    elsewhere = read_pairs(*corpus, "train", mend_encoding, shuffled=True)
+    return chain(islice(whole, pairs // 2), islice(elsewhere, pairs - pairs // 2)), total
 
 
 def _guess(corpus: tuple[str, str, str], sample: Sample) -> int:

@@ -1,6 +1,5 @@
 """What the whole of a recipe takes: how often it validates and saves, what it keeps, how many hours, how much disk."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -80,17 +79,3 @@ def hours_of(
         "translating": seconds["generate"] + seconds["translate test"] * growth["test"] + seconds["score"],
     }
     return {name: value / 3600 for name, value in found.items()}
-
-
-def like_translations(train: Mapping[str, Any], generate: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the options of training and generating with translations cut at about the length that they will have.
-
-    A model that has hardly learnt anything does not end its sentences, and would take many times as long.
-    """
-    length = {"max-len-a": 1, "max-len-b": 5}
-    generate = {**length, **generate}
-    if train.get("eval-bleu"):
-        given = json.loads(train.get("eval-bleu-args") or "{}")
-        short = {name.replace("-", "_"): value for name, value in length.items()}
-        train = {**train, "eval-bleu-args": json.dumps({**short, **given})}
-    return dict(train), generate

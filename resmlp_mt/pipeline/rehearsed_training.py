@@ -12,21 +12,27 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import fairseq_cli.train
-import torch
 from fairseq import checkpoint_utils
 from omegaconf import open_dict
 
-from resmlp_core.common.devices import is_out_of_memory, limit_memory, peak_memory
+from resmlp_core.common.devices import find_devices, interconnect_speed, is_out_of_memory, limit_memory, peak_memory
 from resmlp_core.common.files import write_json
-from resmlp_core.common.measuring import Stopwatch, watching_activations
+from resmlp_core.common.measuring import watching_activations
 from resmlp_mt.pipeline.longest_batches import LongestBatches, agree, tell_all
 from resmlp_mt.pipeline.rehearsal_plan import Plan, read_plan
+from resmlp_mt.pipeline.update_times import UpdateTimes
 
 MOST_UPDATES = {"lost": 8, "usual": 200, "ramp": 40}
+
+
+class Diverged(Exception):
+    """A gradient is not finite."""
 
 
 class Observer:
@@ -40,12 +46,8 @@ class Observer:
         self.plan = plan
         self.seen: dict[str, Any] = {"saves": [], "validations": [], "search": [], "ramp": 0}
         self.seen |= {"updates": [], "losses": [], "gradient_norms": [], "activations": []}
-        self.watch = Stopwatch()
-        self.counted: list[tuple[float, float, float]] = []  # of usual updates: seconds in all, for data, target tokens
-        self.phases: list[dict[str, float]] = []  # of usual updates, seconds
         self.norm = float("nan")
         self.watching = ExitStack()
-        self.elsewhere = 0.0  # seconds of validating and saving since the last update
 
     def run(self, cfg: Any) -> None:
         """Train as fairseq_cli.train does, between what is done before and after."""
@@ -60,20 +62,23 @@ class Observer:
             self.record(saved=True)
             batch, roomy = self.plan.batch, self.plan.roomy
             start, known = (2 * batch, batch) if roomy else (batch, 0)
-            self.longest.search(start, known, self.plan.seconds["search"], self.tell_tried)
+            if self.cfg.dataset.max_tokens:
+                self.longest.search(start, known, self.plan.seconds["search"], self.tell_tried)
 
     def train_epoch(self, train: Callable[..., Any], cfg: Any, trainer: Any, task: Any, epoch_itr: Any) -> Any:
         """Wrap fairseq's ``train``, which trains for an epoch."""
         if not hasattr(self, "trainer"):
             self.cfg, self.trainer, self.epoch_itr = cfg, trainer, epoch_itr
             self.begin()
-        self.left, self.elsewhere = time.perf_counter(), 0.0
+        self.times.wait()
         return train(cfg, trainer, task, epoch_itr)
 
     def begin(self) -> None:
         """Measure what needs no training; in the first part take the longest batches, and settle what follows."""
-        trainer, optimizer, task = self.trainer, self.trainer.optimizer, self.trainer.task
+        trainer = self.trainer
         self.longest, self.train_step = LongestBatches(trainer, self.epoch_itr), trainer.train_step
+        if trainer.data_parallel_rank == 0:
+            self.seen |= {"hardware": list(map(asdict, find_devices())), "interconnect": interconnect_speed()}
         limit_memory(spare=0)
         trainer.lr_scheduler  # noqa: B018  it is made here, from the recipe's own number of updates
         with open_dict(self.cfg):
@@ -84,35 +89,24 @@ class Observer:
         self.seen |= self.longest.count()
         loaders = max(1, self.cfg.dataset.num_workers) * self.seen["devices"]
         self.seen["loader_speed"] = self.longest.loader_speed() * loaders
-        for owner, name, phase in (
-            (trainer.criterion, "forward", "forward"),
-            (optimizer, "backward", "backward"),
-            (optimizer, "all_reduce_grads", "communication"),
-            (trainer, "_aggregate_logging_outputs", "communication"),
-            (trainer, "_check_grad_norms", "communication"),
-            (optimizer, "multiply_grads", "optimiser"),
-            (trainer, "clip_grad_norm", "optimiser"),
-            (task, "optimizer_step", "optimiser"),
-        ):
-            setattr(owner, name, self.watch.timing(phase, getattr(owner, name)))
+        self.times = UpdateTimes(trainer)
         trainer.clip_grad_norm = self.keeping_norm(trainer.clip_grad_norm)
         if self.plan.part == "first":
             self.probe()
         else:
             self.began = time.perf_counter()
-        self.watch.seconds.clear()
         trainer.train_step = self.step
         self.record()
 
     def probe(self) -> None:
         """Take the longest batch that the recipe allows, twice; then settle how many updates there is time for."""
-        self.seen["batch"] = size = self.cfg.dataset.max_tokens or 0
+        self.seen["batch"] = size = self.cfg.dataset.max_tokens or self.cfg.dataset.batch_size * self.longest.most
         self.record(fits=False)  # unless what follows says otherwise
         try:
             seconds = [self.longest.take(size) for _ in range(2)][-1]
         except Exception as error:
             if not is_out_of_memory(error):
-                if isinstance(error, FloatingPointError):  # fairseq's word for a gradient that is not finite
+                if isinstance(error, Diverged):
                     self.see(self.trainer.get_num_updates() + 1, float("nan"), float("nan"))
                 self.record(fits=None, error=f"{type(error).__name__}: {error}")
                 raise
@@ -130,25 +124,28 @@ class Observer:
             self.cfg.checkpoint.save_interval_updates = self.seen["saved_at"]
 
     def keeping_norm(self, clip: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap the trainer's ``clip_grad_norm`` to know the norm."""
+        """Wrap the trainer's ``clip_grad_norm`` to know the norm, and to end where it is not finite.
+
+        fairseq would end there too, but first run the update again to find the layer. Only its --amp goes on.
+        """
 
         def clipped(*args: Any) -> Any:
             self.norm = norm = clip(*args)
+            if not self.cfg.common.amp and not isfinite(norm):
+                raise Diverged(f"the norm of the gradient is {float(norm)}")
             return norm
 
         return clipped
 
     def step(self, samples: list[Any], raise_oom: bool = False) -> Any:
         """Wrap the trainer's ``train_step``: look at it, and settle what is next."""
-        entered = time.perf_counter()
-        waited = entered - self.left - self.elsewhere
         tokens = sum(sample["ntokens"] for sample in samples if sample)
         updates = self.trainer.get_num_updates()
         usual = self.plan.part == "resumed" and not self.seen["ramp"] and updates >= self.plan.last
-        self.watch.seconds.clear()
+        self.times.enter()
         try:
             output = self.ramp(samples) if self.seen["ramp"] else self.train_step(samples, raise_oom=raise_oom)
-        except FloatingPointError:
+        except Diverged:
             self.see(updates + 1, float("nan"), float("nan"))
             if not self.seen["ramp"]:
                 self.record()
@@ -156,19 +153,16 @@ class Observer:
             output, self.ramped = None, self.seen["ramp"]
         if output is not None:
             self.see(updates + 1, float(output["loss"]), float(self.norm))
-        now = time.perf_counter()
         if usual and output is not None:
-            self.counted.append((now - entered + waited, waited, tokens))
-            if self.watch.on:
-                self.phases.append(dict(self.watch.seconds))
+            self.times.leave(tokens)
         if self.plan.part == "first":
             if self.trainer.get_num_updates() >= self.seen["last"]:
                 self.record(killed=True)
                 tell_all(self.trainer, None)  # that none is killed while it still sends
                 os.kill(os.getpid(), signal.SIGKILL)
         elif usual or self.seen["ramp"]:
-            self.settle(now - self.began)
-        self.left, self.elsewhere = time.perf_counter(), 0.0
+            self.settle(time.perf_counter() - self.began)
+        self.times.wait()
         return output
 
     def see(self, update: int, loss: float, norm: float) -> None:
@@ -178,16 +172,16 @@ class Observer:
 
     def settle(self, seconds: float) -> None:
         """In the second part, pass from usual updates to the ramp, and from that to the end."""
-        allowed, done = self.plan.seconds, len(self.counted)
+        allowed, done = self.plan.seconds, self.times.count
         if self.seen["ramp"]:
             if self.ramped >= self.seen["ramp"]:
                 self.watching.close()
                 self.end()
-        elif self.watch.on and torch.cuda.is_available():
+        elif not self.times.at_full_speed():
             if agree(self.trainer, done > 1 and (seconds > allowed["usual"] / 3 or done >= MOST_UPDATES["usual"] / 3)):
-                self.watch.on, self.counted = False, []  # from here on at full speed
+                self.times.let_go()
         elif done and agree(self.trainer, seconds > allowed["usual"] or done >= MOST_UPDATES["usual"]):
-            number = agree(self.trainer, min(MOST_UPDATES["ramp"], max(4, allowed["ramp"] / self.counted[-1][0])))
+            number = agree(self.trainer, min(MOST_UPDATES["ramp"], max(4, allowed["ramp"] * done / seconds)))
             self.seen["ramp"], self.ramped = int(number), 0
             self.seen["rate"] = self.highest_rate()
             self.largest_activation = self.watching.enter_context(watching_activations(self.trainer.model))
@@ -216,12 +210,7 @@ class Observer:
         """Let fairseq validate, save and end, after this update."""
         with open_dict(self.cfg):
             self.cfg.optimization.max_update = max(1, self.trainer.get_num_updates())
-        seconds, data, tokens = (sum(values) / len(self.counted) for values in zip(*self.counted, strict=True))
-        spent = {"data": data}
-        for name in ("forward", "backward", "communication", "optimiser"):
-            spent[name] = sum(phases.get(name, 0.0) for phases in self.phases) / len(self.phases)
-        spent["other"] = max(0.0, seconds - sum(spent.values()))
-        self.seen["milliseconds"] = {name: 1000 * value for name, value in spent.items()}
+        self.seen["milliseconds"], tokens = self.times.means()
         self.seen["update_tokens"] = tokens * self.seen["devices"]
         self.record()
 
@@ -230,7 +219,7 @@ class Observer:
         started = time.perf_counter()
         found = function(*args, **kwargs)
         self.seen[what].append(time.perf_counter() - started)
-        self.elsewhere += self.seen[what][-1]
+        self.times.leave_out(self.seen[what][-1])
         return found
 
     def tell_tried(self, max_tokens: int, fits: bool) -> None:
