@@ -7,13 +7,7 @@ from pathlib import Path
 
 from resmlp_core.common.rehearsal import Rehearsal, folder_of, rehearsing
 from resmlp_vision.config import OF_A_MACHINE, Settings
-from resmlp_vision.distributed import (
-    agree,
-    gather,
-    join_processes,
-    rank,
-    use_precision,
-)
+from resmlp_vision.distributed import agree, gather, join_processes, rank, use_precision
 from resmlp_vision.training.rehearsal_parts import Parts
 from resmlp_vision.training.trainer import Trainer
 

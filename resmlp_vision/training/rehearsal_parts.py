@@ -8,6 +8,8 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,13 +24,7 @@ from resmlp_core.common.rehearsal import Changes, Rehearsal
 from resmlp_vision.config import Config, RunConfig
 from resmlp_vision.data.loaders import share_batch
 from resmlp_vision.data.sample import Data
-from resmlp_vision.distributed import (
-    available_cores,
-    gather,
-    processes_here,
-    rank,
-    world_size,
-)
+from resmlp_vision.distributed import available_cores, gather, processes_here, rank, world_size
 from resmlp_vision.training.batch_trial import BatchTrial
 from resmlp_vision.training.checkpoints import LAST
 from resmlp_vision.training.rehearsed_run import EPOCHS, ShortRun, Watched
@@ -45,6 +41,7 @@ ORDER = ("data", "forward", "teacher", "backward", "communication", "optimiser",
 CHECKPOINTS = 3  # files that may lie beside each other: the last, the best, and one that is being written
 
 
+@dataclass
 class Parts:
     """The parts of a rehearsal, which fill in what was found.
 
@@ -57,23 +54,16 @@ class Parts:
         seconds: for all parts.
     """
 
-    def __init__(
-        self,
-        config: Any,
-        trainer_type: type[Trainer[Any]],
-        device: torch.device,
-        folder: Path,
-        found: Rehearsal,
-        seconds: float,
-    ) -> None:
-        self.recipe = self.config = config
-        self.trainer_type = trainer_type
-        self.device = device
-        self.folder = folder
-        self.found = found
-        self.seconds = seconds
-        self.opening = Data(folder)
-        self.update = 0.0  # seconds, of the rehearsed batch
+    config: Any
+    trainer_type: type[Trainer[Any]]
+    device: torch.device
+    folder: Path
+    found: Rehearsal
+    seconds: float
+
+    def __post_init__(self) -> None:
+        self.recipe = self.config  # of which a smaller batch may be rehearsed
+        self.opening = Data(self.folder)
 
     def run(self) -> bool:
         """Do all parts, up to the first that fails; return whether one did."""
@@ -93,11 +83,11 @@ class Parts:
                 self.found.failures.append(f"{name}: {error}")
             except Exception as error:  # whatever a loader, a driver or a disk raises: it would end the training too
                 where = self.folder / "error.txt"
-                where.write_text(traceback.format_exc(), encoding="utf-8")
+                with suppress(OSError):  # of a full disk
+                    where.write_text(traceback.format_exc(), encoding="utf-8")
                 lines = str(error).strip().splitlines() or [""]
                 self.found.failures.append(f"{name}: {type(error).__name__}: {lines[-1]}; {where} has all of it")
             finally:
-                self.trainer: Any = None
                 gc.collect()
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
@@ -118,7 +108,7 @@ class Parts:
         self.found.batch = share_batch(self.config)
         devices = find_devices(self.device.type == "cuda")
         self.found.devices = gather(devices[self.device.index or 0])
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and rank() == 0:
             self.found.interconnect = interconnect_speed()
         trainer = self.build(self.config)
         self.found.parameters = trainer.parameters
