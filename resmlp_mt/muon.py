@@ -2,7 +2,7 @@
 
 A matrix moves by the nearest orthogonal matrix to its momentum: along every direction equally, where Adam's step is led
 by the few strongest ones. A ResMLP has no normalisation that would even these out, and learns several times faster
-(``docs/results.md``). All other parameters move by AdamW. It was described by Keller Jordan and others at
+(``docs/notebook/2026-11.md``). All other parameters move by AdamW. It was described by Keller Jordan and others at
 https://kellerjordan.github.io/posts/muon/.
 
 PyTorch's own ``torch.optim.Muon`` takes matrices alone, computes in bfloat16, which is slow where a processor has no

@@ -4,6 +4,8 @@ import os
 import platform
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +101,19 @@ def wait_for(tensor: Tensor | None = None) -> None:
         torch.cuda.synchronize(tensor.device if tensor is not None else None)
 
 
-def limit_memory(spare: float = SPARE) -> None:
+def usable_memory(spare: float = SPARE, processes: int = 1) -> int:
+    """Return how many bytes this process may have in use on a CPU, so that of what is available some is spared.
+
+    Args:
+        spare: the share that is left.
+        processes: that share the rest.
+    """
+    resident = re.search(r"VmRSS:\s*(\d+) kB", _read("/proc/self/status"))
+    own = 1024 * int(resident[1]) if resident else 0
+    return int((1 - spare) * (available_memory() / processes + own))
+
+
+def limit_memory(spare: float = SPARE, processes: int = 1) -> None:
     """Let this process find that memory is short a tenth before it is: what needs more raises ``out of memory``.
 
     On a CPU the limit is that of the data that the process writes to, and it is the first that the kernel would end.
@@ -112,10 +126,31 @@ def limit_memory(spare: float = SPARE) -> None:
     used = re.search(r"VmData:\s*(\d+) kB", _read("/proc/self/status"))
     resident = re.search(r"VmRSS:\s*(\d+) kB", _read("/proc/self/status"))
     if used and resident:  # most of what is mapped and not resident never will be: it stays out of the sum
-        most = 1024 * int(used[1]) + int((1 - spare) * (available_memory() + 1024 * int(resident[1])))
-        most -= 1024 * int(resident[1])
+        most = 1024 * int(used[1]) + usable_memory(spare, processes) - 1024 * int(resident[1])
         resource.setrlimit(resource.RLIMIT_DATA, (most, resource.getrlimit(resource.RLIMIT_DATA)[1]))
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
+
+
+@contextmanager
+def limited_memory(processes: int = 1) -> Iterator[None]:
+    """Do what ``limit_memory`` does while the block runs, in each of so many processes of the machine."""
+    if torch.cuda.is_available():
+        limit_memory()
+        try:
+            yield
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        return
+    import resource  # not on Windows
+
+    limit, adjustment = resource.getrlimit(resource.RLIMIT_DATA), _read("/proc/self/oom_score_adj")
+    limit_memory(processes=processes)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, limit)
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(adjustment, encoding="utf-8")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

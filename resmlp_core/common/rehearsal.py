@@ -73,6 +73,7 @@ class Rehearsal:
         disk_free: bytes that are free where the run will write.
         gradient_norms: of each rehearsed update; the last ones as in ``ramp``.
         losses: of each rehearsed update, in the same order.
+        ignorance: the loss of a model that tells nothing apart, where the loss may rise to it, as DINO's does.
         activations: the largest activation in each update of the ramp.
         ramp: how many of the last updates were the ramp to ``rate`` and, for its second half, at that rate.
         rate: the highest learning rate that was tried.
@@ -105,6 +106,7 @@ class Rehearsal:
     disk_free: int = 0
     gradient_norms: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    ignorance: float = 0.0
     activations: list[float] = field(default_factory=list)
     ramp: int = 0
     rate: float = 0.0
@@ -120,9 +122,10 @@ class Rehearsal:
         if not all(map(math.isfinite, (*self.gradient_norms, *self.losses, *self.activations))):
             return "diverged"
         losses, quarter = self.losses[-self.ramp :] if self.ramp else [], max(1, self.ramp // 4)
-        if losses and median(losses[-quarter:]) > WORSE * self.losses[0]:
+        worst = WORSE * max(self.losses[0], self.ignorance) if losses else math.inf
+        if losses and median(losses[-quarter:]) > worst:
             return "diverged"
-        if losses and max(losses) > WORSE * self.losses[0]:  # and it came back
+        if losses and max(losses) > worst:  # and it came back
             return "growing"
         for values in (self.gradient_norms[-self.ramp :], self.activations) if self.ramp >= 8 else ():
             if median(values[-quarter:]) > GROWTH * median(values[-2 * quarter : -quarter]):

@@ -134,7 +134,7 @@ class ResMLPDecoder(TransformerDecoderBase):
         super().__init__(cfg, dictionary, embed_tokens, no_encoder_attn, output_projection)
         # The host applies this after its last layer. The residual stream still carries the input embedding there, of
         # variance 1 a channel: where the output is tied to it, the first logit of the token just read is α d^1/2. From
-        # d^-1/4 the first loss is ln V, as from d^-1/2, and falls faster (docs/results.md).
+        # d^-1/4 the first loss is ln V, as from d^-1/2, and falls faster (docs/notebook/2026-11.md).
         self.layer_norm: Any = (
             Affine(cfg.decoder.embed_dim, scale=cfg.decoder.embed_dim**-0.25)
             if cfg.pre_norm == "affine"

@@ -71,7 +71,7 @@ class ResMLPModel(FoldedForInference, GrowingPositions, TransformerModel):
         )
 
 
-# docs/results.md tells what this is worth
+# what this is worth: docs/notebook/2026-11.md
 PLUS = {"layer_scale": 1.0, "pre_norm": "layer_norm", "position_convolution": 5}
 TINY = {  # the decoder's dimensions follow the encoder's
     "layer_scale": 1.0,
