@@ -20,6 +20,7 @@ REPORT = "rehearsal.json"
 PHASES = ("data", "forward", "backward", "communication", "optimiser")
 SAME_LOSS = 2e-3  # relative; the sums of a GPU differ by less from run to run, other batches by more
 WAITING = 0.1  # of a step: a run that waits longer for its data has too few workers
+WORSE = 1.5  # times the first loss
 GROWTH = 2.0  # in a quarter of the ramp's updates, while the rate stays where it is
 MOST_ADVICE = 5
 
@@ -121,8 +122,11 @@ class Rehearsal:
         if not all(map(math.isfinite, (*self.gradient_norms, *self.losses, *self.activations))):
             return "diverged"
         losses, quarter = self.losses[-self.ramp :] if self.ramp else [], max(1, self.ramp // 4)
-        if losses and median(losses[-quarter:]) > 1.5 * max(self.losses[0], self.ignorance):
+        worst = WORSE * max(self.losses[0], self.ignorance) if losses else math.inf
+        if losses and median(losses[-quarter:]) > worst:
             return "diverged"
+        if losses and max(losses) > worst:  # and it came back
+            return "growing"
         for values in (self.gradient_norms[-self.ramp :], self.activations) if self.ramp >= 8 else ():
             if median(values[-quarter:]) > GROWTH * median(values[-2 * quarter : -quarter]):
                 return "growing"
@@ -195,14 +199,10 @@ class Rehearsal:
             told = "the same losses" if self.resumes else f"{row(self.resumed)}, before the kill {row(self.lost)}"
             yield "killed and resumed", told
         if self.losses:
-            yield "loss", f"{self.losses[0]:.2f} to {self.losses[-1]:.2f} in {len(self.losses)} updates"
-            yield (
-                f"at a rate of {self.rate:.3g}",
-                (
-                    f"{self.verdict}; gradient norm {span(self.gradient_norms[-self.ramp or 0 :])}, "
-                    f"largest activation {span(self.activations)}"
-                ),
-            )
+            first, last, most = self.losses[0], self.losses[-1], max(self.losses)
+            yield "loss", f"{first:.2f} to {last:.2f} in {len(self.losses)} updates, {most:.4g} at most"
+            norms, tops = span(self.gradient_norms[-self.ramp or 0 :]), span(self.activations)
+            yield f"at a rate of {self.rate:.3g}", f"{self.verdict}; gradient norm {norms}, largest activation {tops}"
         if self.hours:
             whole = parts({name: duration(hours) for name, hours in self.hours.items()})
             yield "the whole run", f"{self.steps:,} updates, {duration(sum(self.hours.values()))}: {whole}"

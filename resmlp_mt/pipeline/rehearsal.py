@@ -72,7 +72,7 @@ def rehearse(
 
 def start_command() -> str:
     """Return the command that this process was started by, less what asks for a rehearsal."""
-    line = re.sub(r" --(rehearse-minutes|price)[ =]\S+| --rehearse\b", "", shlex.join(sys.orig_argv[1:]))
+    line = re.sub(r"^-u | --(rehearse-minutes|price)[ =]\S+| --rehearse\b", "", shlex.join(sys.orig_argv[1:]))
     if "RANK" in os.environ:
         return f"torchrun ... {line}" + ("" if "--stage" in line else " --stage train, after --stage prepare")
     return f"python {line}"

@@ -32,9 +32,9 @@ def tell_training(found: Rehearsal, run: RehearsedRun) -> None:
     found.largest_batch = max([size for size, fits in tried if fits] + [found.batch] * run.roomy, default=0)
     found.larger_fails = any(not fits for _, fits in tried)
     found.losses, found.gradient_norms = list(first.get("losses", [])), list(first.get("gradient_norms", []))
-    found.lost = [loss for loss, i in zip(found.losses, first["updates"], strict=True) if i > first.get("saved_at", i)]
     if not resumed:
         return
+    found.lost = [loss for loss, i in zip(found.losses, first["updates"], strict=True) if i >= resumed["updates"][0]]
     again = sum(update <= first["last"] for update in resumed["updates"])
     found.resumed = resumed["losses"][:again]
     found.losses += resumed["losses"][again:]

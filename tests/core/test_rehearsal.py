@@ -67,6 +67,12 @@ def test_a_run_that_cannot_start_says_why_first(found, reason, change, tmp_path,
     assert not change or any(line.startswith(change) for line in report["advice"])
 
 
+def test_a_loss_that_jumps_and_comes_back_is_no_steady_run():
+    found = passed(losses=[9.0] * 15 + [90.0] + [9.0] * 4)
+    assert found.verdict == "growing"
+    assert not found.reasons()
+
+
 def test_gradients_that_double_at_a_steady_rate_grow_and_the_run_may_start():
     found = passed(gradient_norms=[1.0] * 16 + [3.0] * 4)
     assert found.verdict == "growing"
