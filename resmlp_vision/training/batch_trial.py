@@ -40,15 +40,15 @@ class BatchTrial:
         self.peaks: dict[int, int | None] = {}
         self.seconds: dict[int, float] = {}
 
-    def search(self, batch: int, seconds: float) -> tuple[int, bool]:
-        """Search for the largest batch that fits.
+    def search(self, batch: int, seconds: float) -> bool:
+        """Search for the largest batch that fits, which is ``largest`` afterwards.
 
         Args:
             batch: images that a process of the recipe computes at once.
             seconds: to spend; two small batches are tried whatever they take.
 
         Returns:
-            The largest that fits, 0 if none does, and whether a larger one does not.
+            Whether a larger one does not fit, and not only was not tried.
         """
         end = time.monotonic() + seconds
 
@@ -58,15 +58,15 @@ class BatchTrial:
         with limited_memory(processes_here()):
             few = sorted({min(batch, 2 * FEW), FEW, 2 * FEW})
             if not all(map(self.fits, few)):
-                return self.largest, True
+                return True
             start = batch if batch > few[-1] else 2 * few[-1]
             while start > few[-1] and self.predict(self.seconds, start) > time_left() / 2:
                 start //= 2
-            return search_largest(self.fits, start, time_left, known=few[-1])
+            return search_largest(self.fits, start, time_left, known=few[-1])[1]
 
     @property
     def largest(self) -> int:
-        """The largest batch that was tried and fits."""
+        """The largest batch that was tried and fits; 0 if none does."""
         return max((size for size, peak in self.peaks.items() if peak is not None), default=0)
 
     def holds(self, batch: int) -> bool | None:

@@ -130,7 +130,8 @@ class Parts:
         loader = trainer.training_loader(self.opening(config, config.train_split, training=True))
         trainer.config = config
         trial = BatchTrial(trainer, next(iter(loader)), usable_memory(processes=processes_here()))
-        found.largest_batch, found.larger_fails = trial.search(found.batch, TRYING * self.seconds)
+        found.larger_fails = trial.search(found.batch, TRYING * self.seconds)
+        found.largest_batch = trial.largest
         found.fits = trial.holds(found.batch)
         found.larger_fails |= found.fits is False
         found.peak_memory = int(trial.peaks.get(found.batch) or trial.predict(trial.peaks, found.batch))

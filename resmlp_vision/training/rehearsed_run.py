@@ -89,8 +89,8 @@ class Watched:
             for loss in updates(first):
                 norm = math.sqrt(float(torch.stack([*squares.values()]).sum())) / before if squares else 0.0
                 skipped, before = scale() < before, scale()
-                if skipped and self.gradient_norms:  # float16 looks for its scale by overflowing: nothing was learnt
-                    norm = self.gradient_norms[-1]
+                if skipped:  # float16 looks for its scale by overflowing: nothing was learnt
+                    norm = self.gradient_norms[-1] if self.gradient_norms else 0.0
                 self.losses.append(float(loss))
                 self.gradient_norms.append(norm)
                 self.activations.append(largest())
