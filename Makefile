@@ -24,6 +24,7 @@ bench: $(READY)  ## measure speed and memory beside fairseq, CTranslate2 and tim
 	$(BIN)/python benchmarks/mt_decode.py
 	$(BIN)/python benchmarks/vision_infer.py --compile
 	$(BIN)/python benchmarks/vision_train.py
+	$(BIN)/python benchmarks/vision_loader.py
 	$(BIN)/python benchmarks/floor.py
 	$(BIN)/python benchmarks/plot.py
 

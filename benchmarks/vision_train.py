@@ -1,11 +1,10 @@
-"""Training a classifier: images a second and peak memory, ours beside timm's model; and what the data loader delivers.
+"""Training a classifier: images a second and peak memory, ours beside timm's model.
 
     python benchmarks/vision_train.py [--dtype bfloat16] [--batch 16]
 
 One step is mixup, forward, loss, backward and the optimiser's update through the project's own trainer, with the
 settings of the released recipe; both models get the same batch. On a CPU timm's is measured with its linear layers
-computed by oneDNN, as ours are, too. Then the trainer's loader alone reads, decodes and augments generated JPEG files
-in the main process, that is on one core.
+computed by oneDNN, as ours are, too. What the data loader delivers is measured by vision_loader.py.
 """
 
 import argparse
@@ -14,31 +13,20 @@ from pathlib import Path
 from types import MethodType
 from typing import Any
 
-import numpy as np
 import timm
 import torch
-from PIL import Image
 
 from measure import options, save, summarise
 from resmlp_core import by_onednn
 from resmlp_vision.config import Config
 from resmlp_vision.distributed import join_processes, leave_processes
 from resmlp_vision.training.supervised import SupervisedTrainer
+from vision_loader import write_images
 
 PEER = "timm's resmlp_12_224"
 MODELS = {"ours": "resmlp_s12", PEER: "resmlp_12_224"}
 BATCH = {"cpu": 16, "cuda": 256}
 CLASSES = 1000
-
-
-def write_images(folder: Path, count: int) -> None:
-    """Write JPEG files with the sides, and about the bytes, of a photograph in ImageNet."""
-    rng = np.random.default_rng(1)
-    folder.mkdir(parents=True)
-    for i in range(count):
-        shapes = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((500, 375))
-        pixels = np.asarray(shapes) + rng.normal(0, 16, (375, 500, 1))
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.JPEG", quality=90)
 
 
 def make_trainer(model: str, data: Path, dtype: str, device: torch.device) -> SupervisedTrainer:
@@ -76,19 +64,14 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
     parser.add_argument("--batch", type=int, help=f"images in a step, an even number (default: {BATCH})")
-    parser.add_argument("--images", type=int, default=256, help="that the loader reads (default: 256)")
     args = parser.parse_args()
     args.batch = args.batch or BATCH[args.device]
     torch.set_num_threads(args.threads)
     device = join_processes(args.device)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
-        write_images(data / "train" / "one", args.images)
+        write_images(data / "train" / "one", 64)  # which no step reads
         rows = [row for dtype in args.dtype for row in compare(data, dtype, args, device)]
-        trainer = make_trainer(MODELS["ours"], data, "float32", device)
-        alone = {"the loader": lambda: sum(len(labels) for _, labels in trainer.loader)}
-        read = len(trainer.loader) * trainer.config.batch_size  # whole batches alone
-        rows += summarise({"data": "JPEG"}, alone, read, "the loader", args.rounds, args.device)
     leave_processes()
     save(args, rows, timm=timm.__version__)
 

@@ -36,6 +36,7 @@ RESTARTS = {
     *("restore-file", "reset-optimizer", "reset-lr-scheduler", "reset-meters", "reset-dataloader"),
     *("no-save", "no-last-checkpoints", "no-save-optimizer-state"),
 }
+MOST_SEED = 2**31 - 1  # fairseq adds epochs and updates to it, and NumPy takes 32 bits
 OWN_GENERATE_OPTIONS = {"path", "gen-subset", "remove-bpe", "results-path", "quiet", "user-dir"}
 
 
@@ -139,6 +140,9 @@ def check_values(settings: dict[str, Any]) -> None:
     for stage, options in (("train", OWN_TRAIN_OPTIONS), ("generate", OWN_GENERATE_OPTIONS)):
         for option in options & settings[stage].keys():
             raise UserError(f"{stage}.{option} cannot be set: a recipe decides what goes where, by --out")
+        seed = settings[stage].get("seed", 1)
+        if type(seed) is not int or not 0 <= seed <= MOST_SEED:
+            raise UserError(f"{stage}.seed={seed} must be an integer from 0 to {MOST_SEED}")
     for option in sorted(RESTARTS & train.keys()):
         raise UserError(
             f"train.{option}: a run that was interrupted would begin anew; train.finetune-from-model=FILE starts a "

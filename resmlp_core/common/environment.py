@@ -17,17 +17,20 @@ def spin_briefly() -> None:
         os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
-def keep_memory() -> None:
+def keep_memory(most: int = -1) -> None:
     """Let the C library keep what an update on a CPU frees for the next one; where it is not glibc, do nothing.
 
     By default the hundred megabytes of an update's logits go back to the kernel, which then hands them out again page
     by page, zeroed.
+
+    Args:
+        most: bytes that are kept, 32 MB or more, and of each piece half of them at most; all by default.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt and not any(name.startswith("MALLOC_") for name in os.environ):
-        M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, -1)
+        M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+        mallopt(M_TRIM_THRESHOLD, most)
+        mallopt(*((M_MMAP_MAX, 0) if most < 0 else (M_MMAP_THRESHOLD, most // 2)))
 
 
 spin_briefly()

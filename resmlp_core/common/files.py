@@ -23,12 +23,15 @@ def replacing(path: Path) -> Iterator[Path]:
     The sibling, ``path`` with ``.partial`` appended, is removed on any error; one that a kill left is removed first.
 
     Args:
-        path: the file or folder to make or to replace.
+        path: the file or folder to make or to replace. A device or a pipe, such as /dev/null, is written to itself.
 
     Raises:
         OSError: when the disk is full; its filename is ``path`` where the system named none.
         IsADirectoryError: ``path`` is a folder and what was written a file.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        yield path
+        return
     partial = Path(os.path.abspath(path) + ".partial")  # whole, as the name of "." is empty
     remove(partial)
     try:

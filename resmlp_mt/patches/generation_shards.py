@@ -24,6 +24,8 @@ def settle_shards(parse: Callable[..., Any]) -> Callable[..., Any]:
                 parser.error(
                     "--num-shards and --shard-id are not for fairseq-interactive, which translates all it reads"
                 )
+            if shards < 1:
+                parser.error(f"--num-shards {shards} must be at least 1")
             if not 0 <= shard < shards:
                 parser.error(f"--shard-id {shard} must be from 0 to {shards - 1}, one less than --num-shards")
             found.distributed_world_size, found.distributed_rank = shards, shard

@@ -1,11 +1,13 @@
 """Refuse options that fairseq would fail at later: before it starts any process, in one line that says what works."""
 
+import argparse
 from collections.abc import Callable
 from functools import wraps
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+from fairseq import options
 from fairseq.distributed import utils as distributed
 
 # Fairseq's optimisers that move each number by its own gradient, so that tensors may be joined to one or cut in pieces,
@@ -55,6 +57,31 @@ def refuse_first(call_main: Callable[..., None]) -> Callable[..., None]:
     return start
 
 
+def reason_against_translating(args: argparse.Namespace) -> str | None:
+    """Say why fairseq cannot translate with these options; None if it can."""
+    if getattr(args, "constraints", None) and not hasattr(args, "buffer_size"):
+        return "--constraints is for fairseq-interactive, which reads them behind each sentence"
+    for wish in ("print_step", "retain_iter_history"):
+        if getattr(args, wish, False) and args.task != "translation_lev":
+            option = "--" + wish.replace("_", "-")
+            return f"{option} is for models that refine a translation step by step, those of --task translation_lev"
+    return None
+
+
+def refuse_translating(parse: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap fairseq's ``parse_args_and_arch``, by which its programs that translate read their command lines."""
+
+    @wraps(parse)
+    def parsed(parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> Any:
+        result = parse(parser, *args, **kwargs)
+        if reason := reason_against_translating(result[0] if isinstance(result, tuple) else result):
+            parser.error(reason)
+        return result
+
+    return parsed
+
+
 def install() -> None:
-    """Let no training start that fairseq cannot do."""
+    """Let nothing start that fairseq cannot do."""
+    options.parse_args_and_arch = refuse_translating(options.parse_args_and_arch)
     distributed.call_main = refuse_first(distributed.call_main)

@@ -4,6 +4,7 @@ import io
 import logging
 import zlib
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from multiprocessing import Array, Value
 from pathlib import Path
 from typing import Any
@@ -93,16 +94,28 @@ class Images(ImageDataset):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return the transformed image and its label."""
+        return self.copies(index, 1)[0]
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Any, int]]:
+        """Return the images and labels of a batch; one that is asked for several times in a row is read once."""
+        return [item for index, same in groupby(indices) for item in self.copies(index, len(list(same)))]
+
+    def copies(self, index: int, count: int) -> list[tuple[Any, int]]:
+        """Return an image, transformed ``count`` times, with its label."""
+
+        def transformed(image: Image.Image) -> list[Any]:
+            return [self.transform(image) for _ in range(count)]
+
         while True:
             try:
                 file, label = self.reader[index]
                 with file:
-                    return read_image(file, self.transform), label
+                    return [(image, label) for image in read_image(file, transformed)]
             except Exception as error:  # whatever a reader of files or tables raises too
                 self.unreadable.add(self.name(index), error)
-            blank = self.transform(BLANK)  # raises what it raises at any image: then the settings are at fault
+            blanks = transformed(BLANK)  # raises what it raises at any image: then the settings are at fault
             if not self.training or self.unreadable.beyond():
-                return blank, 0 if self.training else UNREADABLE
+                return [(blank, 0 if self.training else UNREADABLE) for blank in blanks]
             index = (index + 1) % len(self.reader)
 
     def name(self, index: int) -> str:

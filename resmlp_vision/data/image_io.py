@@ -1,6 +1,7 @@
 """Image files of any kind as RGB, and which files in a folder are images."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,19 +15,22 @@ from torchvision.datasets.folder import IMG_EXTENSIONS  # type: ignore[import-un
 # timm reads .png, .jpg and .jpeg only, and leaves out others without a word
 add_img_extensions((*IMG_EXTENSIONS, ".avif", ".gif", ".jfif", ".jp2"))
 
-# What file systems, archives and cameras' makers leave beside images, in lower case; names with a dot in front too.
+# What systems, archives and network disks leave beside images, in lower case; names with HIDDEN in front too.
 CLUTTER = {
     *("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "__macosx", "@eadir", "#recycle", "$recycle.bin"),
-    *("system volume information", "lost+found", "__pycache__"),
+    *("system volume information", "lost+found", "__pycache__", "@recycle", "#snapshot", "~snapshot", "recycler"),
+    *("lost.dir", "network trash folder", "temporary items", "@recently-snapshot"),
 }
+HIDDEN = (".", "~$")  # the latter are locks of files that are open
 LONGEST = 100  # times the short side: resized to 256 pixels, what is longer would fill the memory
 DEPTHS = (8, 10, 12, 14, 16)  # bits of a grey pixel that cameras and scanners have
+BLACK = 15  # of 255: what 12 bits make when they are taken for 16
 UNSIGNED, WHITE_IS_ZERO = 1, 0  # of TIFF's SampleFormat and PhotometricInterpretation
 
 
 def is_clutter(name: str) -> bool:
     """Whether a file or folder is none of the user's images or classes: a hidden one, or an operating system's."""
-    return name.startswith(".") or name.lower() in CLUTTER
+    return name.startswith(HIDDEN) or name.lower() in CLUTTER
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -38,10 +42,9 @@ def find_images(folder: Path) -> list[Path]:
 
 def turn_upright(image: Image.Image) -> Image.Image:
     """Turn an image as its EXIF data say; where these are damaged it stays as it is."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged data raise errors of any kind; those of a broken image come again when it is read
-        return image
+    with suppress(Exception):  # damaged data raise errors of any kind; those of a broken image come when it is read
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def open_rgb(file: str | Path | BinaryIO) -> Image.Image:
@@ -82,6 +85,7 @@ def convert(stored: Image.Image) -> Image.Image:
     Raises:
         ValueError: its pixels have no known range.
     """
+    deep = any(";16" in str(tile.args) for tile in getattr(stored, "tile", ()))  # asked now, as reading forgets it
     image = turn_upright(stored)
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, of no known range")
@@ -89,7 +93,10 @@ def convert(stored: Image.Image) -> Image.Image:
         return Image.fromarray(to_8_bits(np.asarray(image), getattr(stored, "tag_v2", {}))).convert("RGB")
     if image.mode == "La":  # with premultiplied alpha, which Pillow converts only to its like
         image = image.convert("LA")
-    return image.convert("RGB")
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    if deep and 0 < np.asarray(image).max() <= BLACK:  # Pillow keeps the highest 8 bits of colours
+        raise ValueError("its 16-bit colours use 12 bits or fewer, and would be black; scale them to 16")
+    return image
 
 
 def to_8_bits(grey: np.ndarray, tags: Any) -> np.ndarray:

@@ -9,13 +9,18 @@ import torch.distributed as dist
 from PIL import Image
 from timm.data import create_loader, create_transform, resolve_model_data_config
 from timm.data.distributed_sampler import OrderedDistributedSampler
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
+from resmlp_core.common.environment import keep_memory
 from resmlp_core.common.errors import UserError
 from resmlp_vision.config import Config, RunConfig
 from resmlp_vision.data import posterize
+from resmlp_vision.data.crops import RandomCrop
 from resmlp_vision.data.datasets import Images, StreamedImages
+from resmlp_vision.data.repeats import CopiesTogether
 from resmlp_vision.distributed import available_cores, world_size
+
+WORKERS_MEMORY = 2**26  # bytes; pixels of a photograph of 16 megapixels are given back, those of most images are kept
 
 posterize.install()
 
@@ -53,8 +58,12 @@ def training_loader(dataset: Images | StreamedImages, config: Config, device: to
         auto_augment=config.auto_augment,
         num_aug_repeats=config.repeated_aug,
         **loading(dataset, config, device),
+        collate_fn=default_collate,  # timm's copies once more
         **norm,
     )
+    dataset.transform.transforms[0] = RandomCrop(dataset.transform.transforms[0])
+    if config.repeated_aug:
+        loader.batch_sampler.sampler = CopiesTogether(loader.sampler, batch_size)
     return check_enough(loader, config)
 
 
@@ -148,6 +157,12 @@ def loader_for(model: Any, images: Any, device: torch.device) -> Any:
     return DataLoader(images, config.val_batch_size, sampler=sampler)
 
 
+def start_worker(worker: Any) -> int:
+    """Let a process of a loader keep the memory of an image for the next; return its seed, which timm sets."""
+    keep_memory(WORKERS_MEMORY)
+    return int(worker.seed)
+
+
 def loading(dataset: Dataset, config: RunConfig, device: torch.device) -> dict[str, Any]:
     """Return the options that timm's loaders for training and validation have in common."""
     workers = available_cores() if config.workers is None else config.workers
@@ -158,5 +173,6 @@ def loading(dataset: Dataset, config: RunConfig, device: torch.device) -> dict[s
         "distributed": dist.is_initialized(),
         "pin_memory": device.type == "cuda",
         "device": device,
+        "worker_seeding": start_worker,
         "persistent_workers": False,  # each epoch's augmentation follows from its seed alone
     }

@@ -63,7 +63,9 @@ def create_model(
     check_known(name, VARIANTS, "model")
     for key in overrides:
         check_known(key, inspect.signature(ResMLP).parameters, "override")
-    model: ResMLP = timm_entry(name)(num_classes=num_classes, img_size=img_size, **overrides)
+    options = {"num_classes": num_classes, "img_size": img_size, **overrides}
+    model: ResMLP = timm_entry(name)(**options)
+    model._model_args = options  # type: ignore[assignment]  # as timm notes them, for a model on the hub
     if checkpoint_path is not None:
         load_checkpoint(model, checkpoint_path)
     return model

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from resmlp_core.common.files import write_json
+
 ROOT = Path(__file__).parents[2]
 COMMAND = """
 import sys
@@ -67,3 +69,18 @@ def test_an_error_is_told_though_no_one_reads_the_output(tmp_path: Path) -> None
     done = run(tmp_path, "'no such file' </dev/null | head -1")
     assert done.returncode == 1
     assert done.stderr.decode().splitlines() == ["an error €", "command: no such file"]
+
+
+@pytest.mark.parametrize("name", ["null", "pipe"])
+def test_a_device_or_a_pipe_is_written_to_and_stays_what_it_is(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/null")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    write_json(path, {"a": 1})
+    written = os.read(reader, 100)
+    os.close(reader)
+    assert written == (b'{\n  "a": 1\n}\n' if name == "pipe" else b"")
+    assert not path.is_file() and [entry.name for entry in tmp_path.iterdir()] == [name]

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import sentencepiece
+from warm_python import started_warm
 
 from resmlp_mt.prepare import prepare
 
@@ -90,13 +92,20 @@ class Trained:
         return self.folder / "checkpoint3.pt"
 
 
+@pytest.fixture(scope="package", autouse=True)
+def warm() -> Iterator[None]:
+    """Start programs whose libraries are imported already."""
+    with started_warm("fairseq.options", "fairseq.trainer", "fairseq.sequence_generator", "sentencepiece", "sacrebleu"):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_process_outlives_its_test():
     yield
     end_what_is_left()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     folder = tmp_path_factory.mktemp("corpus")
     sizes = ["--train", "600", "--valid", "60", "--test", "60"]
@@ -107,7 +116,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return corpus
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def trained(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("trained")
     options = (

@@ -220,6 +220,25 @@ def test_shards_part_the_test_set_and_together_are_the_whole(corpus, generate, t
         best_hypotheses(tmp_path / "twice")
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--constraints", "--constraints is for fairseq-interactive"),
+        ("--print-step", "--print-step is for models that refine a translation step by step"),
+        ("--retain-iter-history", "--retain-iter-history is for models that refine"),
+    ],
+)
+def test_what_fairseq_fails_at_with_any_such_model_is_refused_in_one_line(
+    corpus, generate, option, message, capsys, monkeypatch
+):
+    with pytest.raises(SystemExit):
+        generate(corpus.raw, option)
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    monkeypatch.setattr(fairseq_options, "parse_args_and_arch", inspect.unwrap(fairseq_options.parse_args_and_arch))
+    with pytest.raises((TypeError, KeyError)):  # fairseq itself still does
+        generate(corpus.raw, option)
+
+
 @pytest.mark.parametrize("shard", [3, -1])
 def test_a_shard_that_there_is_not_is_refused(corpus, generate, shard, capsys):
     with pytest.raises(SystemExit):

@@ -470,6 +470,8 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
         (("data=5",), "data=5 is neither a folder nor a data set of the hub"),
         (("lr",), "'lr' is not key=value"),
         (("train.max-source-positions=many",), "train.max-source-positions=many must be a positive integer"),
+        (("train.seed=20260101123456",), "train.seed=20260101123456 must be an integer from 0 to 2147483647"),
+        (("generate.seed=-1",), "generate.seed=-1 must be an integer from 0 to 2147483647"),
         (("average=0",), "average=[0] must be a positive integer"),
         (("average=null",), "average=[None] must be a positive integer"),
         (("average=[1,best]",), "average=[1, 'best'] must be a positive integer"),

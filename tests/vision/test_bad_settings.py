@@ -114,14 +114,14 @@ def test_an_absurd_number_is_told_at_once(tmp_path, override, message):
 def test_what_is_hidden_and_what_systems_leave_behind_is_no_class_and_no_image(tmp_path):
     folder = write_images(tmp_path / ".cache" / "images")  # a hidden folder above does not count
     picture = next((folder / "train" / "class1").iterdir())
-    clutter = (".ipynb_checkpoints", "__MACOSX", "@eaDir", ".empty")
+    clutter = (".ipynb_checkpoints", "__MACOSX", "@eaDir", "#snapshot", "Network Trash Folder", ".empty")
     for split in ("train", "val"):
         for where in (folder / split, folder / split / "class0"):
             for name in clutter:
                 (where / name).mkdir()
-            for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._a.png"):
+            for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._a.png", "~$a.png"):
                 (where / name).write_text("no image")
-            for name in clutter[:3]:
+            for name in clutter[:-1]:
                 shutil.copy(picture, where / name / "copy.png")
         (folder / split / "__MACOSX" / "class1").mkdir()
         shutil.copy(picture, folder / split / "__MACOSX" / "class1" / "copy.png")

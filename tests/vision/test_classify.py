@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from argparse import Namespace
 from pathlib import Path
 from unittest import mock
@@ -182,6 +184,33 @@ def test_negative_greys_are_refused_by_name(tmp_path):
     Image.fromarray(np.array([[-5, 5]], dtype=np.int32)).save(tmp_path / "signed.tif")
     with pytest.raises(ValueError, match=r"signed\.tif cannot be read as an image: some of its pixels are negative"):
         open_rgb(tmp_path / "signed.tif")
+
+
+def png_of_16_bits(colours: np.ndarray) -> bytes:
+    """A PNG of ``(height, width, channels)``, which Pillow reads and does not write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, channels = colours.shape
+    kind = {2: 4, 3: 2, 4: 6}[channels]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_colours_of_12_bits_in_16_are_refused_by_name_and_not_black(tmp_path, channels):
+    path = tmp_path / "camera.png"
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64, 1).repeat(channels, axis=2)
+    path.write_bytes(png_of_16_bits(ramp))
+    if channels == 3:
+        assert len(np.unique(np.asarray(open_rgb(path)))) == 256
+    path.write_bytes(png_of_16_bits(ramp // 16))
+    with pytest.raises(ValueError, match=r"camera\.png cannot be read as an image: its 16-bit colours use 12 bits"):
+        open_rgb(path)
+    path.write_bytes(png_of_16_bits(ramp * 0))
+    assert not np.asarray(open_rgb(path)).any()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "La", "RGBa"])

@@ -98,6 +98,23 @@ def test_it_compiles_without_a_graph_break_to_the_same_gradients(form):
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)
 
 
+def test_channels_last_images_that_are_not_square_give_the_same_logits():
+    model, images = make({"img_size": (32, 48)}), torch.randn(2, 3, 32, 48)
+    last = model.to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(last, make({"img_size": (32, 48)})(images))
+
+
+def test_timms_own_export_to_onnx_gives_the_same_logits(tmp_path):
+    """What its onnx_export.py calls; it compares them itself."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from timm.utils.onnx import onnx_export
+
+    path = tmp_path / "model.onnx"
+    onnx_export(make({}, exportable=True), str(path), input_size=(3, 32, 32), batch_size=2, check_forward=True)
+    assert path.stat().st_size > 1000
+
+
 def step(operations, model):
     """Count a training step under autocast; return the mode."""
     images = torch.randn(4, 3, 32, 32)

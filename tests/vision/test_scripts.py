@@ -61,11 +61,21 @@ def test_a_benchmark_measures_all_models_on_the_same_work(tmp_path):
     assert all(row["per_second"] > 0 and row["contender"] in printed for row in rows)
 
 
-def test_the_training_benchmark_measures_both_models_and_the_loader(tmp_path):
-    line = ("--device", "cpu", "--batch", 2, "--rounds", 1, "--images", 64, "--out", tmp_path)
+def test_the_training_benchmark_measures_both_models(tmp_path):
+    line = ("--device", "cpu", "--batch", 2, "--rounds", 1, "--out", tmp_path)
     start_script("benchmarks/vision_train.py", *line)
     rows = json.loads((tmp_path / "vision_train.json").read_text())["rows"]
     assert {row["contender"] for row in rows} == {
-        "ours", "timm's resmlp_12_224", "timm's resmlp_12_224, by oneDNN", "the loader",
+        "ours", "timm's resmlp_12_224", "timm's resmlp_12_224, by oneDNN",
     }  # fmt: skip
     assert all(row["per_second"] > 0 for row in rows)
+
+
+def test_the_loader_and_its_steps_are_measured_beside_timms(tmp_path):
+    line = ("--device", "cpu", "--rounds", 1, "--images", 64, "--size", 64, 48, "--out", tmp_path)
+    printed = start_script("benchmarks/vision_loader.py", *line)
+    rows = json.loads((tmp_path / "vision_loader.json").read_text())["rows"]
+    assert [(row["repeated_aug"], row["contender"]) for row in rows[:4]] == [
+        (repeats, name) for repeats in (3, 0) for name in ("ours", "timm's")
+    ]
+    assert len(rows) == 4 + 8 and all(row["per_second"] > 0 and row["contender"] in printed for row in rows)

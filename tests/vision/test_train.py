@@ -393,8 +393,8 @@ def test_a_loader_that_keeps_the_training_waiting_is_told_once(images, tmp_path,
     settings = (*TINY, f"data={images}", "workers=1", "batch_size=2")
     monkeypatch.setattr("resmlp_vision.training.loader_watch.LOOK_FOR", 0.2)
     with monkeypatch.context() as patch:
-        slow = Images.__getitem__
-        patch.setattr(Images, "__getitem__", lambda self, index: time.sleep(0.05) or slow(self, index))
+        slow = Images.copies
+        patch.setattr(Images, "copies", lambda self, index, count: time.sleep(0.05) or slow(self, index, count))
         printed = run(main, *settings, f"out={tmp_path / 'slow'}")
     assert printed.count("of the time: the data loader with workers=1 limits the training") == 1
     step = torch.optim.AdamW.step

@@ -1,0 +1,144 @@
+"""Start Python programs as forks of a process that has imported their libraries, which costs each of them seconds.
+
+Only third parties' modules are imported ahead. Each program is a process of its own, a child of the test's, and imports
+this project itself: it registers the plugin and patches fairseq as a user's does.
+"""
+
+import ctypes
+import inspect
+import io
+import json
+import logging
+import os
+import runpy
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+from unittest import mock
+
+PR_SET_CHILD_SUBREAPER = 36
+COLD = subprocess.Popen
+SIGNATURE = inspect.signature(COLD._execute_child)
+BEFORE_ANY_PROGRAM = ("PYTHONHASHSEED", "LC_ALL", "LD_PRELOAD")  # variables that a fork would miss
+
+
+@contextmanager
+def started_warm(*modules: str) -> Iterator[None]:
+    """Let ``subprocess`` start Python as forks of a process that has imported ``modules``: -m, -c and scripts."""
+    connection, theirs = socket.socketpair()
+    # a program's parent ends at once, and it becomes the child of this process, which can wait for it
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    line = [sys.executable, __file__, str(theirs.fileno()), *modules]
+    warm = COLD(line, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+    theirs.close()
+
+    class Popen(COLD):
+        def _execute_child(self, *values: Any) -> None:
+            given = SIGNATURE.bind(self, *values).arguments
+            environment = dict(os.environ if given["env"] is None else given["env"])
+            if not can_fork(given, environment):
+                super()._execute_child(*values)
+                return
+            ends = ("p2cread", "c2pwrite", "errwrite")
+            files = [own if given[end] == -1 else given[end] for own, end in enumerate(ends)]
+            program = {
+                "line": [os.fspath(word) for word in given["args"]][1:],
+                "environment": environment,
+                "folder": os.fspath(given["cwd"] or os.getcwd()),
+                "new_session": given["start_new_session"],
+            }
+            message = json.dumps(program).encode()
+            socket.send_fds(connection, [len(message).to_bytes(4, "big")], files)
+            connection.sendall(message)
+            self.pid = int.from_bytes(connection.recv(4, socket.MSG_WAITALL), "big")
+            self._child_created = True
+            pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+            self._close_pipe_fds(*(given[pipe] for pipe in pipes))
+
+    with mock.patch("subprocess.Popen", Popen):
+        yield
+    connection.close()
+    warm.wait()
+
+
+def can_fork(given: dict[str, Any], environment: dict[str, str]) -> bool:
+    """Whether a fork would be what ``given``, the arguments of ``Popen._execute_child``, asks for."""
+    line = given["args"]
+    return (
+        isinstance(line, list)
+        and line[0] == sys.executable
+        and (line[1] in ("-m", "-c") or str(line[1]).endswith(".py"))
+        and not (given["preexec_fn"] or given["pass_fds"] or given["shell"])
+        and environment.get("PYTHONUTF8", "1") == "1"  # as a fork is
+        and all(environment.get(name) == os.environ.get(name) for name in BEFORE_ANY_PROGRAM)
+    )
+
+
+def serve(connection: socket.socket) -> dict[str, Any]:
+    """Fork at each request; return it in the fork, whose standard streams are those that came with it."""
+    while True:
+        size, files, _, _ = socket.recv_fds(connection, 4, 3)
+        if not size:
+            sys.exit()
+        message = connection.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL)
+        reader, writer = os.pipe()
+        parent = os.fork()
+        if parent == 0:
+            program = os.fork()
+            if program:
+                os.write(writer, program.to_bytes(4, "big"))
+                os._exit(0)
+            os.close(reader)
+            os.close(writer)
+            connection.close()
+            for own, file in enumerate(files):
+                os.dup2(file, own)
+                os.close(file)
+            return json.loads(message)
+        os.waitpid(parent, 0)  # the program is now a child of who asked for it
+        connection.sendall(os.read(reader, 4))
+        for file in (reader, writer, *files):
+            os.close(file)
+
+
+def run(line: list[str], environment: dict[str, str], folder: str, new_session: bool) -> None:
+    """Do what ``python`` does with the arguments ``line``."""
+    if new_session:
+        os.setsid()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[0:1] = ["", *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    encoding, _, errors = environment.get("PYTHONIOENCODING", "utf-8").partition(":")
+    # anew, as those of the parent know what they were connected to
+    at_once = bool(environment.get("PYTHONUNBUFFERED"))
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0)), encoding, errors or "strict")
+    out, err = (io.BufferedWriter(io.FileIO(number, "w")) for number in (1, 2))
+    sys.stdout = io.TextIOWrapper(
+        out, encoding, errors or "strict", line_buffering=out.raw.isatty(), write_through=at_once
+    )
+    sys.stderr = io.TextIOWrapper(err, encoding, "backslashreplace", line_buffering=True)
+    sys.orig_argv = [sys.executable, *line]
+    match line:
+        case "-m", module, *arguments:
+            sys.argv = ["-m", *arguments]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        case "-c", program, *arguments:
+            sys.argv = ["-c", *arguments]
+            exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
+        case script, *_:
+            sys.argv = line
+            sys.path[0] = os.path.dirname(os.path.abspath(script))
+            runpy.run_path(script, run_name="__main__")
+
+
+if __name__ == "__main__":
+    for module in sys.argv[2:]:
+        import_module(module)
+    logging.root.handlers.clear()  # made by what the modules told; each program configures its own
+    run(**serve(socket.socket(fileno=int(sys.argv[1]))))
