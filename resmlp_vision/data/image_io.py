@@ -1,12 +1,12 @@
 """Image files of any kind as RGB, and which files in a folder are images."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.ExifTags import Base
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 from timm.data.readers import add_img_extensions, get_img_extensions
 from timm.utils.misc import natural_key
@@ -42,9 +42,11 @@ def find_images(folder: Path) -> list[Path]:
 
 def turn_upright(image: Image.Image) -> Image.Image:
     """Turn an image as its EXIF data say; where these are damaged it stays as it is."""
-    with suppress(Exception):  # damaged data raise errors of any kind; those of a broken image come when it is read
-        ImageOps.exif_transpose(image, in_place=True)
-    return image
+    try:
+        upright = image.getexif().get(Base.Orientation, 1) == 1
+        return image if upright else ImageOps.exif_transpose(image)  # which copies an image that is upright, too
+    except Exception:  # damaged data raise errors of any kind; those of a broken image come again when it is read
+        return image
 
 
 def open_rgb(file: str | Path | BinaryIO) -> Image.Image:

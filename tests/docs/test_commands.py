@@ -1,8 +1,7 @@
-"""The shell commands of the documents run as they stand, from an empty folder, but for sizes."""
+"""The shell commands of the documents run as they stand, from a fresh checkout, but for sizes."""
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,18 +44,19 @@ def shrink(line: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a reader's own text and photographs, and the recipes."""
+    """A checkout with a reader's own text and photographs in it."""
     grammar = ROOT / "recipes" / "demo" / "grammar.py"
     sizes = ["--train", "600", "--valid", "20", "--test", "20"]
     subprocess.run([sys.executable, grammar, tmp_path / "my", *sizes], check=True, capture_output=True)
     write_images(tmp_path / "photos", images=4)
-    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    for name in ("recipes", "resmlp_core", "resmlp_mt", "resmlp_vision"):
+        (tmp_path / name).symlink_to(ROOT / name)
     return tmp_path
 
 
 def run(script: str, folder: Path) -> str:
     programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": programs}
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PATH": programs}
     line = ["bash", "-euo", "pipefail", "-c", script]
     done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
@@ -76,7 +76,7 @@ def test_the_readme_trains_on_a_readers_images(folder: Path) -> None:
 @pytest.mark.long
 def test_each_step_of_a_translation_runs_as_a_command_of_fairseqs(folder: Path) -> None:
     printed = run(block("docs/translation.md", "fairseq-interactive"), folder)
-    assert "BLEU" in printed and "H-0" in printed
+    assert "nrefs:1|case:mixed" in printed and "H-0" in printed
 
 
 @pytest.mark.long
