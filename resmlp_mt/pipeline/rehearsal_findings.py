@@ -14,6 +14,7 @@ from resmlp_mt.data.sample import Sample
 from resmlp_mt.pipeline.projection import hours_of, length_of
 from resmlp_mt.pipeline.rehearsed_run import RehearsedRun
 
+UNSTEADY = 1.3  # times the speed of the slowest quarter of the updates
 ONCE = ("optimiser", "communication")  # phases of an update that do not take longer for more batches
 
 
@@ -50,6 +51,11 @@ def tell_training(found: Rehearsal, run: RehearsedRun) -> None:
     found.milliseconds = {name: ms * (1 if name in ONCE else times) for name, ms in resumed["milliseconds"].items()}
     found.speed = 1000 * times * resumed["update_tokens"] / sum(found.milliseconds.values())
     found.loader_speed = resumed["loader_speed"]
+    slowest, fastest = min(resumed["quarters"]), max(resumed["quarters"])
+    if fastest > UNSTEADY * slowest:
+        found.notes.append(
+            f"the speed went from {slowest:,.0f} to {fastest:,.0f} tokens/s: if that is other work, the hours are wrong"
+        )
 
 
 def project(found: Rehearsal, run: RehearsedRun, sample: Sample, took: Mapping[str, float]) -> None:

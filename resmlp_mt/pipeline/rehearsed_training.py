@@ -211,6 +211,7 @@ class Observer:
         with open_dict(self.cfg):
             self.cfg.optimization.max_update = max(1, self.trainer.get_num_updates())
         self.seen["milliseconds"], tokens = self.times.means()
+        self.seen["quarters"] = [speed * self.seen["devices"] for speed in self.times.quarters()]
         self.seen["update_tokens"] = tokens * self.seen["devices"]
         self.record()
 
