@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from omegaconf import MISSING, OmegaConf
 import resmlp_mt.plugin
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.recipes import find_recipe
+from resmlp_core.common.rehearsal import MINUTES
 from resmlp_core.common.settings import reading_settings
 from resmlp_core.inspect.report import SHOWN_POSITIONS
 from resmlp_mt.data.cleaning import Rules
 from resmlp_mt.data.normalization import NORMALIZATIONS
+from resmlp_mt.pipeline.rehearsal import rehearse
 from resmlp_mt.pipeline.run import STAGES, Run
 
 TOKENIZED = (None, "moses", "split compounds")
@@ -223,9 +226,16 @@ def main() -> None:
     parser.add_argument("--stage", choices=STAGES, help="only this one (default: all)")
     parser.add_argument("--teacher", help="train on the translations of this architecture, trained in the same --out")
     parser.add_argument("--out", type=Path, help="where everything goes (default: build/RECIPE/PAIR)")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="run every stage on little data, and tell what all takes"
+    )
+    parser.add_argument("--rehearse-minutes", type=float, metavar="N", help=f"that it may take (default: {MINUTES:g})")
+    parser.add_argument("--price", type=float, metavar="P", help="of an hour on this machine, to tell what all costs")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.max-update=3000")
     args = parser.parse_intermixed_args()
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.stage != "train":
+    if not args.rehearse and (args.rehearse_minutes, args.price) != (None, None):
+        parser.error("--rehearse-minutes and --price are for --rehearse")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.stage != "train" and not args.rehearse:
         parser.error("under torchrun give --stage train; the other stages are for one process, before and after it")
     recipe = find_recipe(args.recipe)
     settings = read_recipe(recipe, args.overrides, args.arch)
@@ -233,7 +243,14 @@ def main() -> None:
     choose_data(settings, args.pair, args.data)
     if args.teacher:
         settings |= {"teacher": args.teacher, "name": f"{settings['name']}-from-{args.teacher}"}
-    run = Run(settings, args.out or Path("build", recipe.resolve().parent.name, settings["pair"]))
+    out = args.out or Path("build", recipe.resolve().parent.name, settings["pair"])
+    if args.rehearse:
+        unwritten = script and not args.data and not Path(settings["data"]).exists()
+        write = partial(write_data, recipe.parent / script) if unwritten else None
+        if status := rehearse(settings, out, args.rehearse_minutes or MINUTES, args.price, write):
+            raise SystemExit(status)
+        return
+    run = Run(settings, out)
     if script and not args.data and args.stage in (None, "prepare"):
         write_data(recipe.parent / script, Path(settings["data"]))
     run.run([args.stage] if args.stage else STAGES)

@@ -2,8 +2,8 @@
 
 from resmlp_core.common.errors import reporting
 from resmlp_vision.config import DINOConfig
+from resmlp_vision.training.command import run_command
 from resmlp_vision.training.dino import DINOTrainer
-from resmlp_vision.training.run import run_command
 
 
 @reporting("dino")

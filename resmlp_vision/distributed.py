@@ -142,10 +142,15 @@ def use_precision(matmul_precision: str) -> None:
     torch.backends.cudnn.allow_tf32 = matmul_precision != "highest"  # PyTorch rounds them unless it is told not to
 
 
+def processes_here() -> int:
+    """Return how many processes torchrun started on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 def available_cores() -> int:
     """Return how many cores this process can have: its own among those that torchrun started on this machine."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min(allowed, granted_cores())) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return max(1, int(min(allowed, granted_cores())) // processes_here())
 
 
 def granted_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:

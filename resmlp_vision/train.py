@@ -5,7 +5,7 @@ The same command under torchrun uses several GPUs or machines; after an interrup
 
 from resmlp_core.common.errors import reporting
 from resmlp_vision.config import Config
-from resmlp_vision.training.run import run_command
+from resmlp_vision.training.command import run_command
 from resmlp_vision.training.supervised import SupervisedTrainer
 
 

@@ -18,9 +18,14 @@ NOT_TEXT = {
 
 
 def read_pairs(
-    data: str | Path, source_lang: str, target_lang: str, split: str, mend_encoding: bool = False
+    data: str | Path,
+    source_lang: str,
+    target_lang: str,
+    split: str,
+    mend_encoding: bool = False,
+    shuffled: bool = False,
 ) -> Iterator[tuple[str, str]]:
-    """Yield the sentence pairs of one split, in order, never holding more than a batch of them.
+    """Yield the sentence pairs of one split, in order unless told otherwise, never holding more than a batch of them.
 
     A sentence comes without white space around it; a line break within it is a space. It may be empty.
 
@@ -42,6 +47,7 @@ def read_pairs(
         target_lang: the language of the second.
         split: train, valid or test; ``valid`` is also found under the name ``validation``.
         mend_encoding: read U+FFFD for what is not UTF-8, in place of the error.
+        shuffled: of a data set on the hub, take its files in another order, and the pairs of each too.
 
     Raises:
         UserError: what is missing, empty, of unequal length, not UTF-8 or not reachable, and where.
@@ -49,10 +55,15 @@ def read_pairs(
     errors = "replace" if mend_encoding else "strict"
     root = _folder(data, source_lang, target_lang)
     if root is None:
-        yield from hub.read_split(str(data), source_lang, target_lang, SPLITS[split], errors)
+        yield from hub.read_split(str(data), source_lang, target_lang, SPLITS[split], errors, shuffled)
     else:
         form, files = _files(root, source_lang, target_lang, split)
         yield from form.read(files, source_lang, target_lang, errors)
+
+
+def is_on_hub(data: str | Path, source_lang: str, target_lang: str) -> bool:
+    """Whether ``data`` names a data set on the hub, and not a folder."""
+    return _folder(data, source_lang, target_lang) is None
 
 
 def count_pairs(data: str | Path, source_lang: str, target_lang: str, split: str) -> int | None:

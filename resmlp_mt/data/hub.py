@@ -9,14 +9,28 @@ from typing import Any
 from resmlp_core.common.errors import UserError
 from resmlp_mt.data.arrow_columns import pairs_of
 
+SHUFFLED = 10_000  # pairs that are held to draw from
 
-def read_split(data: str, source: str, target: str, names: Sequence[str], errors: str) -> Iterator[tuple[str, str]]:
+
+def read_split(
+    data: str, source: str, target: str, names: Sequence[str], errors: str, shuffled: bool = False
+) -> Iterator[tuple[str, str]]:
     """Yield the pairs of a split, which has the first of these names that the data set knows.
+
+    Args:
+        data: the data set.
+        source: the first language.
+        target: the second.
+        names: of the split.
+        errors: what is done with what is not UTF-8.
+        shuffled: take the data set's files in another order, and the pairs of each too.
 
     Raises:
         UserError: the hub cannot be reached, or there is no such data set, pair or split.
     """
     stream = _open_split(data, source, target, names)
+    if shuffled:
+        stream = stream.shuffle(seed=1, buffer_size=SHUFFLED)
     yield from pairs_of(_batches(stream, data, source, target), source, target, data, errors)
 
 

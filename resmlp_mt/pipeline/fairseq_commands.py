@@ -34,7 +34,12 @@ def announce(program: str, line: Sequence[str]) -> None:
 
 
 def run_fairseq_train(
-    data_bin: Path, folder: Path, options: Mapping[str, Any], matmul_precision: str = "highest"
+    data_bin: Path,
+    folder: Path,
+    options: Mapping[str, Any],
+    matmul_precision: str = "highest",
+    module: str | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Train with fairseq-train in ``folder``, from its last checkpoint if there is one.
 
@@ -43,6 +48,8 @@ def run_fairseq_train(
         folder: for checkpoints and logs.
         options: of fairseq-train.
         matmul_precision: of float32 matrix products on a GPU; ``high`` is TF32.
+        module: what is run in place of fairseq_cli.train, which it calls.
+        environment: variables to set for that.
     """
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -51,10 +58,11 @@ def run_fairseq_train(
         **options,
         **{"save-dir": checkpoints, "tensorboard-logdir": folder / "tensorboard", "log-format": "json"},
     )
-    tf32 = {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": str(int(matmul_precision == "high"))}  # PyTorch reads it at its start
+    # PyTorch reads it at its start
+    variables = {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": str(int(matmul_precision == "high")), **(environment or {})}
     keep_memory = not torch.cuda.is_available()
     if int(os.environ.get("RANK", 0)):
-        return run_fairseq("train", line, lambda text: None, keep_memory, tf32)
+        return run_fairseq("train", line, lambda text: None, keep_memory, module, variables)
     mend_checkpoints(checkpoints)
     announce("train", line)
     with open(folder / "train.log", "a", encoding="utf-8") as log:
@@ -64,7 +72,7 @@ def run_fairseq_train(
             if found := re.search(r"\| (train_inner|valid) \| (\{.*\})$", text):
                 print(describe_progress(json.loads(found[2])), flush=True)
 
-        run_fairseq("train", line, follow, keep_memory, tf32)
+        run_fairseq("train", line, follow, keep_memory, module, variables)
 
 
 def describe_progress(stats: Mapping[str, Any]) -> str:

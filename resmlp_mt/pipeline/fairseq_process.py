@@ -22,7 +22,7 @@ threading.Thread(target=follow, daemon=True).start()
 if sys.argv.pop(1) == "keep":
     from resmlp_core.common.environment import keep_memory
     keep_memory()
-runpy.run_module("fairseq_cli." + sys.argv.pop(1), run_name="__main__", alter_sys=True)
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
 
 
@@ -31,6 +31,7 @@ def run_fairseq(
     arguments: Sequence[str],
     on_line: Callable[[str], None],
     keep_memory: bool = False,
+    module: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run one of fairseq's programs to its end.
@@ -40,14 +41,16 @@ def run_fairseq(
         arguments: its command line.
         on_line: called with every line that it prints, on standard output or error, as it comes.
         keep_memory: whether it keeps the memory that it frees, as ``resmlp_core.common.environment.keep_memory`` does.
+        module: what is run as the program; ``fairseq_cli.PROGRAM`` by default.
         environment: variables to set for it.
 
     Raises:
         UserError: it ended with another status than 0; the message ends with its last lines.
         OSError: it ended because the disk is full.
     """
+    memory = "keep" if keep_memory else "free"
     child = subprocess.Popen(
-        [sys.executable, "-c", FOLLOWER, "keep" if keep_memory else "free", program, *arguments],
+        [sys.executable, "-c", FOLLOWER, memory, module or f"fairseq_cli.{program}", *arguments],
         env={**os.environ, **(environment or {}), "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -135,8 +135,8 @@ class DINOTask(ClassificationTask):
 class DINOTrainer(Trainer[DINOConfig]):
     """Self-supervised training; its validation is the k-NN accuracy of the teacher's features."""
 
-    def __init__(self, config: DINOConfig, device: torch.device) -> None:
-        super().__init__(config, device)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         head = unwrap_model(self.task.get_trainable_module()).head
         # the optimiser must pass the frozen layer by: zeros for gradients would count in its moments
         self.optimizer.register_step_pre_hook(lambda *_: head.cancel_last_layer_gradients(self.task.epoch))

@@ -1,36 +1,44 @@
-"""A training run from its settings to its results: the folder it keeps, how it goes on, and its command line."""
+"""A training run from its settings to its results: the folder it keeps, and how it goes on."""
 
 import argparse
 import dataclasses
-import logging
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from omegaconf import MISSING, OmegaConf
+from omegaconf import OmegaConf
 from timm.utils import random_seed
 
 from resmlp_core.common.checkpoint import read_checkpoint
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.files import alone_in, digest, replacing
-from resmlp_core.common.recipes import find_recipe
 from resmlp_core.common.settings import changed
 from resmlp_vision.config import FREE, FREE_WITH_LABELS, OF_A_MACHINE, Config, RunConfig, Settings, read_config
-from resmlp_vision.distributed import agree, join_processes, leave_processes, use_precision
+from resmlp_vision.distributed import agree, join_processes, use_precision
 from resmlp_vision.models.loading import options_in
 from resmlp_vision.training.checkpoints import LAST, Saver, resume
 from resmlp_vision.training.epoch_log import Record, Records, score
 from resmlp_vision.training.trainer import Trainer
 
 
-def train(config: Settings, trainer_type: type[Trainer[Settings]]) -> dict[str, Any]:
+def train(
+    config: Settings,
+    trainer_type: Callable[[Settings, torch.device], Trainer[Settings]],
+    saver_type: type[Saver] = Saver,
+) -> dict[str, Any]:
     """Train as the settings say, from the last whole epoch if there is one.
 
     ``out`` gets the settings (config.yaml), the checkpoints (last.pth.tar, model_best.pth.tar), one line of JSON an
     epoch (log.jsonl), curves (tensorboard/, learning-curve.png) and results.json.
+
+    Args:
+        config: the settings.
+        trainer_type: makes the trainer: ``SupervisedTrainer`` or ``DINOTrainer``.
+        saver_type: makes what writes the checkpoints.
 
     Returns:
         The content of results.json.
@@ -59,7 +67,7 @@ def train(config: Settings, trainer_type: type[Trainer[Settings]]) -> dict[str, 
         if going_on:
             inputs["weights_sha256"] |= refuse_other_inputs(out, inputs)
         args = argparse.Namespace(**dataclasses.asdict(config) | inputs)
-        saver = Saver(
+        saver = saver_type(
             trainer.task.get_trainable_module(),
             trainer.optimizer,
             args,
@@ -154,37 +162,3 @@ def refuse_other_inputs(out: Path, inputs: dict[str, Any]) -> dict[str, str]:
         if digests.get(key, now) != now:
             raise UserError(f"the file of {key}=... has changed since {out} was started; give another out")
     return digests
-
-
-def defaults(kind: type[RunConfig]) -> dict[str, Any]:
-    """Return the settings that there are, with their defaults."""
-    return {
-        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        for field in dataclasses.fields(kind)
-    }
-
-
-def run_command(name: str, description: str, kind: type[Settings], trainer_type: type[Trainer[Settings]]) -> None:
-    """Read the settings from the command line, and train.
-
-    Args:
-        name: the module that is run.
-        description: what its help says.
-        kind: its settings.
-        trainer_type: how it trains.
-    """
-    parser = argparse.ArgumentParser(prog=f"python -m resmlp_vision.{name}", description=description)
-    parser.epilog = "settings and their defaults: " + ", ".join(
-        f"{key}={'...' if value == MISSING else value}" for key, value in defaults(kind).items()
-    )
-    help_config = "settings: a YAML file, or a recipe of this project by name: cifar10 (default: those below)"
-    parser.add_argument("--config", metavar="RECIPE", help=help_config)
-    keys = "any setting, such as data=hfds/NAME out=FOLDER lr=0.001; docs/settings.md explains them"
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=keys)
-    args = parser.parse_intermixed_args()
-    config = read_config(find_recipe(args.config) if args.config else None, args.overrides, kind)
-    logging.getLogger("timm").setLevel(logging.WARNING)
-    try:
-        train(config, trainer_type)
-    finally:
-        leave_processes()

@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any, Generic
 
@@ -30,15 +30,23 @@ class Trainer(ABC, Generic[Settings]):
     """One training run: what ``train`` builds from the settings, and the loop over an epoch's batches.
 
     Subclasses say what is trained on which views of the images, and how it is validated.
+
+    Args:
+        config: the settings.
+        device: where it is trained.
+        opening: opens a split, as ``open_dataset`` does.
     """
 
     task: TrainingTask
     mixup: Mixup | None = None
 
-    def __init__(self, config: Settings, device: torch.device) -> None:
+    def __init__(
+        self, config: Settings, device: torch.device, opening: Callable[..., Images | StreamedImages] = open_dataset
+    ) -> None:
         self.config = config
         self.device = device
-        training = open_dataset(config, config.train_split, training=True)
+        self.opening = opening
+        training = opening(config, config.train_split, training=True)
         agree_on_data("training", training)
         self.data_classes = count_classes(training, config.num_classes)
         self.classes = list(training.reader.class_to_idx)
@@ -101,7 +109,7 @@ class Trainer(ABC, Generic[Settings]):
     def evaluation_loader(self, split: str) -> Any:
         """Make the loader of the whole images of a split."""
         names = {name: i for i, name in enumerate(self.classes)}
-        images = open_dataset(self.config, split, training=False, classes=names)
+        images = self.opening(self.config, split, training=False, classes=names)
         agree_on_data(split, images)
         count_classes(images, self.data_classes)
         return validation_loader(images, self.config, self.device, **self.norm)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from resmlp_core.common.errors import UserError
 from resmlp_mt.data.corpus import count_bytes, count_pairs, read_pairs
+from resmlp_mt.data.sample import write_sample
 from resmlp_mt.data.text_lines import lines_of
 from resmlp_mt.prepare import main, prepare
 from resmlp_mt.text import one_line
@@ -469,6 +470,14 @@ def hub(hub_data: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_hub(hub: str) -> None:
     assert read(hub, split="valid") == [(f"line {i}", f"de-en validation {i}") for i in range(2500)]
     assert read(f"{hub}fr-en", "en", "fr")[-1] == ("line 2499", "fr-en train 2499")
+
+
+def test_of_the_hub_a_sample_reads_no_more_than_it_takes(hub: str, tmp_path: Path) -> None:
+    sample = write_sample((f"{hub}", "en", "de"), tmp_path / "some", 100, 10, 60.0)
+    numbers = [int(line.split()[-1]) for line in (tmp_path / "some" / "train.de").read_text().splitlines()]
+    assert (sample.pairs, sample.read, sample.taken) == (2500, 100, 100)
+    assert numbers[:50] == list(range(50))
+    assert max(numbers[50:]) > 1000
 
 
 def test_the_sizes_that_the_hub_knows(hub: str) -> None:

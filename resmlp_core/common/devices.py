@@ -1,0 +1,179 @@
+"""What computes: its name, its memory, and how much of that a process may use."""
+
+import os
+import platform
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SPARE = 0.1  # of the memory, which a run shall leave
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU, or the cores of a CPU.
+
+    Args:
+        name: of the maker's.
+        memory: bytes: all of a GPU's, and of a machine's what is available.
+        tf32: whether it multiplies in TF32.
+        bf16: whether it multiplies in bfloat16.
+    """
+
+    name: str
+    memory: int
+    tf32: bool
+    bf16: bool
+
+    def __str__(self) -> str:
+        has = [name for name, it_has in (("TF32", self.tf32), ("bf16", self.bf16)) if it_has]
+        return f"{self.name}, {gigabytes(self.memory)}, {' and '.join(has) or 'neither TF32 nor bf16'}"
+
+
+def gigabytes(size: float) -> str:
+    """Write a number of bytes as one reads it."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
+
+
+def find_devices(cuda: bool | None = None) -> list[Device]:
+    """List what trains: the GPUs that this process sees, or the CPU.
+
+    Args:
+        cuda: whether it is GPUs; where None, whether there are any.
+    """
+    if torch.cuda.is_available() if cuda is None else cuda:
+        return [_gpu(i) for i in range(torch.cuda.device_count())]
+    info = _read("/proc/cpuinfo")
+    name = re.search(r"model name\s*:\s*(.+)", info)
+    cores = f"{torch.get_num_threads()} threads of {name[1] if name else platform.processor() or 'a CPU'}"
+    return [Device(cores, available_memory(), False, bool(re.search(r"amx_bf16|avx512_bf16", info)))]
+
+
+def _gpu(i: int) -> Device:
+    found = torch.cuda.get_device_properties(i)
+    return Device(found.name, found.total_memory, found.major >= 8, found.major >= 8)
+
+
+def available_memory() -> int:
+    """Return how many bytes the machine could give to this process, without swapping and within its control group."""
+    available = re.search(r"MemAvailable:\s*(\d+) kB", _read("/proc/meminfo"))
+    found = 1024 * int(available[1]) if available else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for most, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        limit, usage = _read(most).strip(), _read(used).strip()
+        if limit.isdigit() and usage.isdigit():
+            found = min(found, int(limit) - int(usage))
+    return found
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def interconnect_speed() -> float | None:
+    """Measure how many gigabytes a second go from one GPU to the next; None for fewer than two."""
+    if torch.cuda.device_count() < 2:
+        return None
+    here, there = (torch.zeros(2**26, device=f"cuda:{i}") for i in (0, 1))  # 256 MiB
+    there.copy_(here)
+    wait_for(here)
+    started = time.perf_counter()
+    for _ in range(4):
+        there.copy_(here)
+    wait_for(there)
+    return 4 * here.nbytes / (time.perf_counter() - started) / 1e9
+
+
+def wait_for(tensor: Tensor | None = None) -> None:
+    """Wait until the device has done what it was asked for; a CPU has."""
+    if tensor.is_cuda if tensor is not None else torch.cuda.is_available():
+        torch.cuda.synchronize(tensor.device if tensor is not None else None)
+
+
+def usable_memory(spare: float = SPARE, processes: int = 1) -> int:
+    """Return how many bytes this process may have in use on a CPU, so that of what is available some is spared.
+
+    Args:
+        spare: the share that is left.
+        processes: that share the rest.
+    """
+    resident = re.search(r"VmRSS:\s*(\d+) kB", _read("/proc/self/status"))
+    own = 1024 * int(resident[1]) if resident else 0
+    return int((1 - spare) * (available_memory() / processes + own))
+
+
+def limit_memory(spare: float = SPARE, processes: int = 1) -> None:
+    """Let this process find that memory is short a tenth before it is: what needs more raises ``out of memory``.
+
+    On a CPU the limit is that of the data that the process writes to, and it is the first that the kernel would end.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(1 - spare)
+        return
+    import resource  # not on Windows
+
+    used = re.search(r"VmData:\s*(\d+) kB", _read("/proc/self/status"))
+    resident = re.search(r"VmRSS:\s*(\d+) kB", _read("/proc/self/status"))
+    if used and resident:  # most of what is mapped and not resident never will be: it stays out of the sum
+        most = 1024 * int(used[1]) + usable_memory(spare, processes) - 1024 * int(resident[1])
+        resource.setrlimit(resource.RLIMIT_DATA, (most, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
+
+
+@contextmanager
+def limited_memory(processes: int = 1) -> Iterator[None]:
+    """Do what ``limit_memory`` does while the block runs, in each of so many processes of the machine."""
+    if torch.cuda.is_available():
+        limit_memory()
+        try:
+            yield
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        return
+    import resource  # not on Windows
+
+    limit, adjustment = resource.getrlimit(resource.RLIMIT_DATA), _read("/proc/self/oom_score_adj")
+    limit_memory(processes=processes)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, limit)
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(adjustment, encoding="utf-8")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was no memory, on a GPU or a CPU."""
+    short = (
+        "out of memory",
+        "can't allocate memory",
+        "cannot allocate memory",
+        "bad_alloc",
+        "could not create a primitive",
+    )
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(what in str(error).lower() for what in short)
+
+
+def reset_peak_memory() -> None:
+    """Let ``peak_memory`` begin anew; on a CPU it is that of the whole process."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has used: of its GPU, else of the machine."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_reserved()
+    peak = re.search(r"VmHWM:\s*(\d+) kB", _read("/proc/self/status"))
+    return 1024 * int(peak[1]) if peak else 0

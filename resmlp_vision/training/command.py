@@ -1,0 +1,86 @@
+"""The command line of a training run, and of its rehearsal."""
+
+import argparse
+import dataclasses
+import logging
+import math
+import os
+import shlex
+import sys
+from typing import Any
+
+from omegaconf import MISSING
+
+from resmlp_core.common.recipes import find_recipe
+from resmlp_core.common.rehearsal import MINUTES
+from resmlp_vision.config import RunConfig, Settings, read_config
+from resmlp_vision.distributed import leave_processes
+from resmlp_vision.training.rehearsal import rehearse
+from resmlp_vision.training.run import train
+from resmlp_vision.training.trainer import Trainer
+
+
+def defaults(kind: type[RunConfig]) -> dict[str, Any]:
+    """Return the settings that there are, with their defaults."""
+    return {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(kind)
+    }
+
+
+def run_command(name: str, description: str, kind: type[Settings], trainer_type: type[Trainer[Settings]]) -> None:
+    """Read the settings from the command line, and train.
+
+    Args:
+        name: the module that is run.
+        description: what its help says.
+        kind: its settings.
+        trainer_type: how it trains.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m resmlp_vision.{name}", description=description)
+    parser.epilog = "settings and their defaults: " + ", ".join(
+        f"{key}={'...' if value == MISSING else value}" for key, value in defaults(kind).items()
+    )
+    help_config = "settings: a YAML file, or a recipe of this project by name: cifar10 (default: those below)"
+    parser.add_argument("--config", metavar="RECIPE", help=help_config)
+    keys = "any setting, such as data=hfds/NAME out=FOLDER lr=0.001; docs/settings.md explains them"
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=keys)
+    rehearsal = parser.add_argument_group("rehearsal")
+    help_rehearse = "try every part of the training with little of the data, and tell what the whole would take"
+    rehearsal.add_argument("--rehearse", action="store_true", help=help_rehearse)
+    rehearsal.add_argument(
+        "--rehearse-minutes", type=positive, default=MINUTES, metavar="N", help="default: %(default)g"
+    )
+    rehearsal.add_argument("--price", type=positive, metavar="P", help="of an hour of this machine, to tell the cost")
+    args = parser.parse_intermixed_args()
+    config = read_config(find_recipe(args.config) if args.config else None, args.overrides, kind)
+    logging.getLogger("timm").setLevel(logging.WARNING)
+    status = 0
+    try:
+        if args.rehearse:
+            title = f"{args.config or 'the defaults'}, {config.model}"
+            started = ["-m", f"resmlp_vision.{name}", *(["--config", args.config] if args.config else [])]
+            command = starter() + shlex.join([*started, *args.overrides])
+            status = rehearse(config, trainer_type, title, command, args.rehearse_minutes, args.price)
+        else:
+            train(config, trainer_type)
+    finally:
+        leave_processes()
+    if status:
+        sys.exit(status)
+
+
+def starter() -> str:
+    """Return the program that runs a module as this process was: Python, or torchrun with as many processes."""
+    here, everywhere = (int(os.environ.get(key, 1)) for key in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    if everywhere == 1:
+        return "python "
+    return f"torchrun {f'--nnodes {everywhere // here} ' if everywhere > here else ''}--nproc-per-node {here} "
+
+
+def positive(text: str) -> float:
+    """Read a number above 0 from the command line."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number

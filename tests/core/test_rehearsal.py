@@ -1,0 +1,118 @@
+"""What is made of the findings of a rehearsal: whether the run can start, why not, and what to change."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from resmlp_core.common.devices import Device
+from resmlp_core.common.errors import UserError
+from resmlp_core.common.measuring import search_largest, watching_activations
+from resmlp_core.common.rehearsal import Changes, Rehearsal, rehearsing
+
+CHANGES = Changes(
+    batch=lambda tokens: f"tokens={tokens}",
+    workers=lambda number: f"workers={number}",
+    rate=lambda fraction: f"lr={fraction}",
+    disk="keep=3",
+)
+CPU = Device("a CPU", 10**9, False, False)
+
+
+def passed(**found):
+    """A rehearsal that passes, but for what is given."""
+    steady = {"losses": [9.0] * 20, "gradient_norms": [1.0] * 20, "activations": [5.0] * 16, "ramp": 16, "rate": 0.1}
+    memory = {"devices": [CPU], "batch": 1000, "fits": True, "largest_batch": 2000, "peak_memory": 10**8}
+    whole = {"disk": {"text": 5}, "disk_free": 6, "hours": {"training": 3.0}, "steps": 100, "price": 2.0}
+    lost = {"lost": [8.0, 7.0], "resumed": [8.0, 7.0]}
+    times = {"milliseconds": {"data": 1.0, "forward": 99.0}, "speed": 500.0, "loader_speed": 5000.0}
+    return Rehearsal("demo", "python start", "tokens", **steady | memory | whole | lost | times | found)
+
+
+def conclude(found, folder, capsys):
+    status = found.conclude(folder, CHANGES)
+    return status, capsys.readouterr().out, json.loads((folder / "rehearsal.json").read_text())
+
+
+def test_a_run_that_passes_is_told_how_to_start_and_what_it_costs(tmp_path, capsys):
+    status, table, report = conclude(passed(), tmp_path, capsys)
+    assert status == 0
+    assert "start  python start" in table
+    assert "6.00 at 2 an hour" in table
+    assert report["can_start"] is True
+    assert report["verdict"] == "finite"
+    assert report["advice"] == []
+
+
+@pytest.mark.parametrize(
+    ("found", "reason", "change"),
+    [
+        ({"fits": False, "largest_batch": 500}, "out of memory: a batch of 1,000 tokens does not fit", "tokens=500"),
+        ({"disk_free": 4}, "too little disk: the run needs 0.0 MB", "keep=3"),
+        ({"losses": [9.0, float("nan")]}, "diverged: at a learning rate of 0.1", "lr=0.5"),
+        ({"losses": [9.0] * 15 + [20.0] * 5}, "diverged: at a learning rate of 0.1", "lr=0.5"),
+        ({"failures": ["train: a batch cannot be read"]}, "train: a batch cannot be read", None),
+        ({"resumed": [8.0, 7.5]}, "not resumable: after a kill the losses were 8 7.5, before 8 7", None),
+        ({"resumed": []}, "not resumable: after a kill the losses were none", None),
+    ],
+)
+def test_a_run_that_cannot_start_says_why_first(found, reason, change, tmp_path, capsys):
+    status, table, report = conclude(passed(**found), tmp_path, capsys)
+    assert status == 1
+    assert table.strip().startswith(f"cannot start: {reason}")
+    assert "python start" not in table
+    assert report["can_start"] is False
+    assert not change or any(line.startswith(change) for line in report["advice"])
+
+
+def test_a_loss_that_jumps_and_comes_back_is_no_steady_run():
+    found = passed(losses=[9.0] * 15 + [90.0] + [9.0] * 4)
+    assert found.verdict == "growing"
+    assert not found.reasons()
+
+
+def test_gradients_that_double_at_a_steady_rate_grow_and_the_run_may_start():
+    found = passed(gradient_norms=[1.0] * 16 + [3.0] * 4)
+    assert found.verdict == "growing"
+    assert not found.reasons()
+    assert found.advice(CHANGES)[0].startswith("lr=0.5")
+
+
+def test_a_run_that_waits_for_its_data_is_told_how_many_workers_would_do():
+    slow = passed(milliseconds={"data": 50.0, "forward": 50.0}, speed=500.0, loader_speed=600.0, workers=1)
+    assert slow.advice(CHANGES)[0].startswith("workers=2")  # 1,000 tokens a second are wanted, and a fifth to spare
+
+
+@pytest.mark.parametrize(("most", "largest"), [(30000, 28672), (4096, 4096), (1000, 896), (0, 0)])
+def test_the_largest_batch_is_tried_to_an_eighth(most, largest):
+    assert search_largest(lambda size: size <= most, 4096, lambda: 60.0) == (largest, True)
+
+
+def test_no_batch_is_tried_that_would_take_longer_than_there_is_time():
+    clock = iter([10.0, 6.0, 6.0])  # the first takes four seconds, so the second would take eight
+    assert search_largest(lambda size: True, 1000, lambda: next(clock)) == (1000, False)
+
+
+def test_the_largest_activation_is_seen_where_it_is_not_finite():
+    layer = nn.Linear(1, 1)
+    with watching_activations(nn.Sequential(layer, nn.ReLU())) as largest:
+        nn.init.constant_(layer.weight, -3.0)
+        nn.init.zeros_(layer.bias)
+        layer(torch.ones(1, 1))
+        assert largest() == 3.0
+        layer(torch.full((1, 1), float("nan")))
+        assert largest() != largest()
+
+
+def test_a_rehearsal_replaces_an_earlier_one_and_nothing_else(tmp_path):
+    with rehearsing(tmp_path / "out") as folder:
+        (folder / "left").touch()
+    with rehearsing(tmp_path / "out") as folder:
+        assert folder == tmp_path / "out.rehearsal"
+        assert [path.name for path in folder.iterdir()] == ["rehearsal.json"]
+    Path(tmp_path, "mine.rehearsal").mkdir()
+    Path(tmp_path, "mine.rehearsal", "thesis.tex").touch()
+    with pytest.raises(UserError, match=r"mine.rehearsal was not made by a rehearsal"), rehearsing(tmp_path / "mine"):
+        pass

@@ -1,0 +1,213 @@
+"""A recipe is rehearsed: all of its stages on a little of its data; what it cannot do is told, and fails."""
+
+import io
+import json
+import shutil
+import sys
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import fairseq_cli.train
+import pytest
+import torch
+from fairseq.trainer import Trainer
+
+from resmlp_core.common.errors import UserError
+from resmlp_mt.pipeline import longest_batches, rehearsed_run, rehearsed_training
+from resmlp_mt.recipe import main
+
+from .commands import in_this_process
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Rehearsed:
+    """What a rehearsal left and said."""
+
+    status: int
+    printed: str
+    folder: Path
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return json.loads((self.folder / "rehearsal.json").read_text(encoding="utf-8"))
+
+    @property
+    def reason(self) -> str:
+        """The first of the reasons, which the table begins with."""
+        return self.printed[self.printed.index("cannot start: ") :].splitlines()[0].removeprefix("cannot start: ")
+
+
+def rehearse(recipe: Path, out: Path, *overrides: str) -> Rehearsed:
+    """Rehearse in this process, for about six seconds beside what starting fairseq takes."""
+    printed, status = io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        patch.setenv("PYTHONPATH", str(ROOT))
+        line = ["recipe", recipe, "--out", out, "--rehearse", "--rehearse-minutes", 0.1, "--price", 2, *overrides]
+        patch.setattr(sys, "argv", [*map(str, line)])
+        patch.setattr(sys, "orig_argv", ["python", *map(str, line)])
+        try:
+            main()
+        except SystemExit as stopped:
+            status = stopped.code
+    return Rehearsed(status, printed.getvalue(), out.with_name(f"{out.name}.rehearsal"))
+
+
+@pytest.fixture(scope="module")
+def rehearsed(recipe: Path) -> Rehearsed:
+    return rehearse(recipe, recipe.parent / "out")
+
+
+@pytest.mark.slow
+def test_every_stage_is_rehearsed_beside_the_runs_folder(rehearsed):
+    assert rehearsed.status == 0, rehearsed.printed
+    assert not rehearsed.folder.with_name("out").exists()
+    made = rehearsed.folder / "run" / "resmlp_tiny"
+    assert {"model.pt", "generate.txt", "results.json"} <= {path.name for path in made.iterdir()}
+    last = rehearsed.printed.strip().splitlines()
+    assert last[-2].split() == [
+        "start",
+        "python",
+        "recipe",
+        str(made.parents[2] / "recipe.yaml"),
+        "--out",
+        str(made.parents[2] / "out"),
+    ]
+
+
+@pytest.mark.slow
+def test_the_process_was_killed_and_its_updates_came_again(rehearsed):
+    report = rehearsed.report
+    assert report["lost"] and report["lost"] == report["resumed"]
+    assert report["resumes"] is True
+    first = json.loads((rehearsed.folder / "run" / "first-seen.json").read_text())
+    assert first["killed"] and first["saves"]
+
+
+@pytest.mark.slow
+def test_what_a_run_takes_is_measured_and_projected(rehearsed):
+    report = rehearsed.report
+    assert report["steps"] == 66  # three epochs of 22 batches
+    assert report["parameters"] == 27560
+    assert 0 < report["peak_memory"] < report["devices"][0]["memory"]
+    assert report["largest_batch"] >= report["batch"] == 1000
+    assert {"data", "forward", "backward", "communication", "optimiser"} <= report["milliseconds"].keys()
+    assert report["speed"] > 0 and report["loader_speed"] > report["speed"]
+    assert all(hours > 0 for hours in report["hours"].values())
+    assert report["disk"].keys() == {"text", "data-bin", "checkpoints"}
+    assert report["disk_free"] > sum(report["disk"].values())
+
+
+@pytest.mark.slow
+def test_the_ramp_reaches_the_highest_rate_and_watches_the_activations(rehearsed):
+    report = rehearsed.report
+    assert report["rate"] == 0.01
+    assert len(report["activations"]) == report["ramp"] >= 4
+    assert len(report["gradient_norms"]) == len(report["losses"]) > report["ramp"]
+    assert report["verdict"] == "finite"
+
+
+def train_here(data_bin, folder, options, precision, module, environment):
+    """Do a part of the training without the seconds that a process takes to start; its end is an error as there."""
+    line = [data_bin, "--user-dir", ROOT / "resmlp_mt", "--cpu", "--save-dir", folder / "checkpoints"]
+    for name, value in options.items():
+        line += [] if value is None else [f"--{name}"] if value is True else [f"--{name}", value]
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    with mock.patch.dict("os.environ", environment), mock.patch("fairseq_cli.train.main", rehearsed_training.main):
+        try:
+            in_this_process("train", *line)
+        except (Exception, SystemExit) as error:
+            raise UserError(f"fairseq-train ended with status 1:\n{type(error).__name__}: {error}") from None
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Train in this process, whose memory no limit is set to."""
+    monkeypatch.setattr(rehearsed_run, "run_fairseq_train", train_here)
+    for module in (longest_batches, rehearsed_training):
+        monkeypatch.setattr(module, "limit_memory", lambda spare=0: None)
+    for name in ("train", "validate"):
+        monkeypatch.setattr(fairseq_cli.train, name, getattr(fairseq_cli.train, name))
+    monkeypatch.setattr("fairseq.checkpoint_utils.save_checkpoint", fairseq_cli.train.checkpoint_utils.save_checkpoint)
+
+
+def test_too_little_memory_fails_and_what_fits_is_told(recipe, tmp_path, monkeypatch, here):
+    train_step = Trainer.train_step
+
+    def short_of_memory(self, samples, raise_oom=False):
+        if samples[0]["target"].numel() > 600:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train_step(self, samples, raise_oom)
+
+    monkeypatch.setattr(Trainer, "train_step", short_of_memory)
+    failed = rehearse(recipe, tmp_path / "out")
+    assert failed.status == 1
+    assert failed.reason.startswith("out of memory: a batch of 1,000 tokens does not fit into ")
+    fits = failed.report["largest_batch"]
+    assert 500 <= fits < 750
+    assert failed.report["advice"][0].startswith(f"train.max-tokens={fits}  ")
+
+
+def test_a_run_that_diverges_fails_and_a_lower_rate_is_told(recipe, tmp_path, here):
+    failed = rehearse(recipe, tmp_path / "out", "train.lr=1e30")
+    assert failed.status == 1
+    assert failed.reason == "diverged: at a learning rate of 1e+30 the loss was nan"
+    assert failed.report["advice"] == ["train.lr=5e+29  half the learning rate: it is diverged at 1e+30"]
+
+
+def test_a_loader_that_raises_fails_with_what_it_said(recipe, tmp_path, monkeypatch, here):
+    def broken(self, samples, pad_to_length=None):
+        raise ValueError("pair 17 cannot be read")
+
+    monkeypatch.setattr("fairseq.data.LanguagePairDataset.collater", broken)
+    failed = rehearse(recipe, tmp_path / "out")
+    assert failed.status == 1
+    assert failed.reason == "train: fairseq-train ended with status 1: ValueError: pair 17 cannot be read"
+
+
+def test_a_checkpoint_that_cannot_be_resumed_fails(recipe, tmp_path, monkeypatch):
+    def killed_then_torn(data_bin, folder, options, precision, module, environment):
+        plan = json.loads(Path(environment["RESMLP_MT_REHEARSAL"]).read_text())
+        if plan["part"] == "first":
+            seen = {"killed": True, "fits": True, "losses": [9.0, 8.0], "updates": [3, 4], "gradient_norms": [1.0, 1.0]}
+            seen |= {"saved_at": 3, "last": 4, "batch": 1000, "peak_memory": 1, "update_freq": 1}
+            Path(plan["record"]).write_text(json.dumps(seen))
+            raise UserError("fairseq-train ended with status -9:\n")
+        raise UserError("fairseq-train ended with status 1:\nOSError: Model file checkpoint_last.pt cannot be read")
+
+    monkeypatch.setattr(rehearsed_run, "run_fairseq_train", killed_then_torn)
+    failed = rehearse(recipe, tmp_path / "out")
+    assert failed.status == 1
+    assert failed.reason.endswith("OSError: Model file checkpoint_last.pt cannot be read")
+
+
+def test_a_corpus_that_breaks_off_or_is_missing_fails_before_training(recipe, tmp_path):
+    corpus = shutil.copytree(recipe.parent / "corpus", tmp_path / "corpus")
+    with (corpus / "train.de").open("ab") as text:
+        text.write(b"gr\xfc\xdfe\n")
+    with (corpus / "train.en").open("ab") as text:
+        text.write(b"greetings\n")
+    failed = rehearse(recipe, tmp_path / "out", f"data={corpus}")
+    assert failed.status == 1
+    assert failed.reason.startswith("prepare: ") and "train.de" in failed.reason
+    missing = rehearse(recipe, tmp_path / "out", "data=./nowhere")
+    assert missing.status == 1
+    assert missing.reason == "prepare: --data ./nowhere: there is no such folder"
+
+
+def test_no_space_for_the_rehearsal_fails(recipe, tmp_path, monkeypatch):
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    failed = rehearse(recipe, tmp_path / "out")
+    assert failed.status == 1
+    assert "needs about" in failed.reason and "1.00kB are free" in failed.reason
+
+
+def test_a_corpus_smaller_than_the_vocabulary_needs_fails_and_says_how_many(recipe, tmp_path):
+    failed = rehearse(recipe, tmp_path / "out", "vocab_size=30000")
+    assert failed.status == 1
+    assert "choose at most" in failed.reason

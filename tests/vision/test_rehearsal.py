@@ -1,0 +1,222 @@
+"""A rehearsal of a training of images: all parts of a tiny one, and each reason for which one cannot start."""
+
+import io
+import json
+import math
+import shutil
+from collections import namedtuple
+from types import SimpleNamespace
+
+import datasets
+import pytest
+import torch
+from PIL import Image
+
+from resmlp_vision import dino, train
+from resmlp_vision.data import sample
+from resmlp_vision.data.datasets import Images
+from resmlp_vision.training import batch_trial, rehearsal, rehearsed_run
+from resmlp_vision.training.step_times import FirstBatches
+
+from .runs import TINY, finish, run, torchrun, write_images
+
+RICH = ("opt=lamb", "accumulate=2", "dtype=bfloat16", "ema_decay=0.9", "mixup=0.8", "workers=1", "repeated_aug=3")
+
+DINO = (
+    *("model_args={depth: 2, embed_dim: 16, patch_size: 4}", "img_size=16", "local_size=8", "local_views=2"),
+    *("out_dim=32", "hidden_dim=16", "bottleneck_dim=8", "epochs=4", "batch_size=8", "lr=0.001", "warmup_epochs=1"),
+    *("workers=0", "device=cpu"),
+)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"), images=32)
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """Spare each test the seconds of a learning curve that nobody looks at."""
+    monkeypatch.setattr("resmlp_vision.training.epoch_log.draw_learning_curve", lambda *_: None)
+
+
+def rehearse(main, out, *settings):
+    """Rehearse here; return the exit status, what was printed and what rehearsal.json says."""
+    status, printed = 0, ""
+    try:
+        printed = run(main, "--rehearse", "--rehearse-minutes", "0.04", *settings, f"out={out}")
+    except SystemExit as stopped:
+        status = stopped.code
+    return SimpleNamespace(
+        status=status, printed=printed, **json.loads((out.parent / f"{out.name}.rehearsal/rehearsal.json").read_text())
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(images, tmp_path_factory):
+    """A rehearsal of everything there is, with a teacher."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(train.main, *TINY, f"data={images}", f"out={folder / 'teacher'}", "epochs=1")
+    settings = (f"data={images}", f"teacher={folder / 'teacher' / 'last.pth.tar'}", "epochs=12", "val_every=5")
+    return rehearse(train.main, folder / "run", *TINY, *RICH, *settings, "--price", "3")
+
+
+def test_a_run_that_can_start_is_told_how(whole):
+    assert whole.status == 0 and whole.can_start and not whole.reasons
+    assert f"start  {whole.command}" in whole.printed
+    assert whole.command.startswith("python -m resmlp_vision.train 'model_args=") and "rehearse" not in whole.command
+
+
+def test_everything_is_measured(whole):
+    assert whole.parameters > 1000 and whole.batch == 4 and whole.fits and whole.peak_memory > 10**7
+    assert whole.largest_batch >= 16 and not whole.larger_fails
+    assert whole.speed > 0 and whole.loader_speed > 0
+    phases = {"data", "forward", "teacher", "backward", "optimiser", "average", "other"}
+    assert whole.milliseconds.keys() == phases
+    assert all(whole.milliseconds[phase] > 0 for phase in phases - {"data", "other"})
+
+
+def test_the_ramp_ends_at_the_highest_rate_and_is_finite(whole):
+    assert whole.rate == pytest.approx(0.01) and whole.verdict == "finite"
+    assert len(whole.losses) == len(whole.gradient_norms) == len(whole.activations) == whole.ramp >= 8
+    assert min(whole.gradient_norms) > 0 and min(whole.activations) > 0
+
+
+def test_killed_it_resumes_to_the_same_losses(whole):
+    assert whole.resumes and whole.resumed == whole.losses[whole.ramp // 2 :]
+
+
+def test_the_whole_run_is_projected(whole):
+    assert whole.steps == 12 * (64 // 8)
+    assert whole.hours.keys() == {"starting", "training", "validation", "saving"}
+    assert whole.disk["checkpoints"] > 3 * 4 * whole.parameters and whole.disk_free > whole.disk["checkpoints"]
+    assert f"{3 * sum(whole.hours.values()):,.2f} at 3 an hour" in whole.printed
+
+
+def test_only_its_own_folder_is_written_and_replaced(whole, images, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    monkeypatch.setattr(rehearsal.Parts, "time", lambda parts: 1 / 0)  # ends it soon
+    for _ in range(2):
+        assert rehearse(train.main, out, *TINY, f"data={images}").status == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["run.rehearsal"]
+        assert not (tmp_path / "run.rehearsal" / "of-the-first").exists()
+        (tmp_path / "run.rehearsal" / "of-the-first").touch()
+
+
+def test_dino_is_rehearsed(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(rehearsal.Parts, "kill_and_resume", lambda parts: None)
+    found = rehearse(dino.main, tmp_path / "run", *DINO, f"data={images}")
+    assert found.status == 0 and "teacher" in found.milliseconds and found.hours["validation"] > 0
+
+
+def test_too_large_a_batch_is_an_answer_and_the_rest_is_rehearsed(images, tmp_path, monkeypatch):
+    """The memory is pretended to hold 10 images."""
+    update = batch_trial.BatchTrial.update
+
+    def short_of_memory(trial, size):
+        return (None, 0.0) if size > 10 else update(trial, size)
+
+    monkeypatch.setattr(batch_trial.BatchTrial, "update", short_of_memory)
+    monkeypatch.setattr(rehearsal.Parts, "kill_and_resume", lambda parts: None)
+    found = rehearse(train.main, tmp_path / "run", *TINY, f"data={images}", "batch_size=32")
+    assert found.status == 1 and found.reasons[0].startswith("out of memory: a batch of 32 images does not fit")
+    assert found.advice[0].startswith("accumulate=4 ") and found.larger_fails and found.largest_batch == 8
+    assert found.speed > 0 and found.losses
+
+
+def test_a_batch_that_cannot_fit_is_not_tried_on_a_cpu(images, tmp_path, monkeypatch):
+    tried = []
+    trial = batch_trial.BatchTrial(SimpleNamespace(device=torch.device("cpu"), mixup=None), None, memory=1000)
+    monkeypatch.setattr(trial, "update", lambda size: tried.append(size) or (100 + 10 * size, 0.001))
+    assert trial.search(512, 60)
+    assert 70 <= trial.largest <= 90 and max(tried) <= 90
+
+
+def test_a_disk_that_will_be_full_is_an_answer(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(-(10**9)))
+    monkeypatch.setattr(rehearsal.Parts, "kill_and_resume", lambda parts: None)
+    found = rehearse(train.main, tmp_path / "run", *TINY, f"data={images}")
+    assert found.status == 1 and found.reasons[0].startswith("too little disk: the run needs ")
+
+
+def test_no_space_for_the_rehearsal_itself_is_told(images, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    found = rehearse(train.main, tmp_path / "run", *TINY, f"data={images}")
+    assert found.status == 1 and "No space left on device" in found.reasons[0]
+
+
+def test_a_rate_that_diverges_is_told_with_a_lower_one(images, tmp_path):
+    found = rehearse(train.main, tmp_path / "run", *TINY, f"data={images}", "opt=sgd", "lr=1000", "warmup_epochs=0")
+    assert found.status == 1 and found.verdict == "diverged" and "learning rate" in found.reasons[0]
+    assert any(line.startswith("lr=500 ") for line in found.advice)
+
+
+def test_a_loader_that_raises_is_told(images, tmp_path, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("this image is broken")
+
+    monkeypatch.setattr(Images, "__getitem__", broken)
+    found = rehearse(train.main, tmp_path / "run", *TINY, f"data={images}", "workers=1")
+    assert found.status == 1 and "this image is broken" in found.reasons[0]
+
+
+def test_a_checkpoint_that_cannot_be_resumed_is_told(images, tmp_path, monkeypatch):
+    """The optimiser's state is lost, in what the killed run leaves."""
+
+    def lose(short, out):
+        rehearsed_run.train(short.settings(out), lambda *args: short.build(lambda trainer: None, *args))
+        state = torch.load(out / "last.pth.tar", weights_only=False)
+        state["optimizer"]["state"], state["epoch"] = {}, 0
+        torch.save(state, out / "last.pth.tar")
+
+    monkeypatch.setattr(rehearsed_run.ShortRun, "run_and_kill", lose)
+    found = rehearse(train.main, tmp_path / "run", *TINY, f"data={images}")
+    assert found.status == 1 and found.reasons[0].startswith("not resumable: after a kill the losses were ")
+
+
+def test_data_out_of_reach_and_too_few_images_are_told(images, tmp_path):
+    found = rehearse(train.main, tmp_path / "run", *TINY, f"data={tmp_path / 'none'}")
+    assert found.status == 1 and "no folder" in found.reasons[0]
+    found = rehearse(train.main, tmp_path / "run", *TINY, f"data={images}", "batch_size=512")
+    assert found.status == 1 and "64 training images are fewer than batch_size=512" in found.reasons[0]
+
+
+def test_of_large_tables_a_sample_is_read_and_the_whole_projected(tmp_path, monkeypatch):
+    monkeypatch.setattr(sample, "LARGE", 0)
+    monkeypatch.setattr(sample, "LEAST", 20)
+    monkeypatch.setattr(rehearsal.Parts, "kill_and_resume", lambda parts: None)
+    encoded = io.BytesIO()
+    Image.new("RGB", (12, 12)).save(encoded, "PNG")
+    labels = datasets.ClassLabel(names=["cat", "dog"])
+    features = datasets.Features({"image": datasets.Image(), "label": labels})
+    for split, count in (("train", 400), ("validation", 300)):
+        rows = {"image": [{"bytes": encoded.getvalue(), "path": None}] * count, "label": [0, 1] * (count // 2)}
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "data" / f"{split}.parquet")
+    found = rehearse(train.main, tmp_path / "run", *TINY, f"data={tmp_path / 'data'}", "batch_size=16")
+    assert found.status == 0 and found.steps == 3 * 400 // 16 and found.disk["data"] > 0
+    kept = [*(tmp_path / "run.rehearsal" / "tables" / "data").iterdir()]
+    assert [datasets.Dataset.from_parquet(str(path)).num_rows for path in sorted(kept)] == [32, 32]
+
+
+def test_what_validation_takes_is_told_from_its_first_batches(monkeypatch):
+    """A loader of 10 batches of 40 images, where the first takes a second more than the others."""
+    clock = iter([0.0, 3.0, 5.0, 7.0, 9.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    loader = FirstBatches([(None, [0] * 40)] * 10, seconds=6, batches=10)
+    assert len(list(loader)) == 3
+    assert loader.taken == 7 and loader.whole == 3 + 9 * 2
+    assert math.isclose(loader.whole - loader.taken, 14)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("module", "settings"), [("train", (*TINY, "opt=lamb", "ema_decay=0.9")), ("dino", DINO)])
+def test_two_processes_rehearse_together(images, tmp_path, module, settings):
+    asked = (f"data={images}", f"out={tmp_path / 'run'}", "--rehearse", "--rehearse-minutes", "0.2")
+    printed = finish(torchrun(f"resmlp_vision.{module}", *settings, *asked))
+    found = json.loads((tmp_path / "run.rehearsal" / "rehearsal.json").read_text())
+    assert found["can_start"] and found["resumes"] and found["milliseconds"]["communication"] >= 0
+    assert len(found["devices"]) == 2 and found["batch"] == 4
+    assert f"start  torchrun --nproc-per-node 2 -m resmlp_vision.{module} " in printed
