@@ -51,7 +51,8 @@ def can_multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
 def by_onednn(forward: Forward) -> Forward:
     """Let oneDNN compute the linear layers of a module's ``forward``, and their gradients, in training on a CPU.
 
-    The processor decides (``onednn_is_faster``), not a measurement: a resumed run computes as before. Elsewhere, and where no gradients are asked for, ``forward`` is as it was. The modules in it stay what they are. What
+    The processor decides (``onednn_is_faster``), not a measurement, so that a resumed run computes as before. Where it
+    does not gain, or no gradients are asked for, ``forward`` is as it was. The modules in it stay what they are. What
     ``torch.utils.checkpoint`` computes anew within it must be decorated itself.
     """
 
