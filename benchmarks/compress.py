@@ -30,8 +30,8 @@ from torch.nn.utils import prune
 from measure import in_turns, options, save, set_up
 from resmlp_core import ChannelMLP, CrossPositionLinear, PackedLinear, fold
 from resmlp_core.inspect.plots import save as save_figure
+from resmlp_mt import ResMLPModel
 from resmlp_mt.score import read_lines, score
-from resmlp_mt.translate import load as load_hub
 from resmlp_vision.data.datasets import count_classes, open_dataset
 from resmlp_vision.data.loaders import settings_for, validation_loader
 from resmlp_vision.evaluation import evaluate
@@ -124,8 +124,15 @@ def load_classifier(args: argparse.Namespace) -> Subject:
 
 def load_translator(folder: Path) -> Subject:
     """Load a recipe's translation model: its quality is BLEU on the test set, its work a fifth of that set."""
-    hub = load_hub(folder).cpu()
-    text, task = folder.parent / "text", hub.task.cfg
+    above = folder.resolve().parent
+    hub = ResMLPModel.from_pretrained(
+        str(folder.resolve()),
+        checkpoint_file="model.pt",
+        data_name_or_path=str(above / "data-bin"),
+        bpe="sentencepiece",
+        sentencepiece_model=str(above / "sentencepiece.model"),
+    )
+    text, task = above / "text", hub.task.cfg
     sources, references = (read_lines(text / f"test.{side}") for side in (task.source_lang, task.target_lang))
     longest_first = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
 

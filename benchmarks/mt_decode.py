@@ -1,10 +1,10 @@
-"""Decoding: tokens a second, ours beside fairseq's Transformer and CTranslate2's of equal dimensions.
+"""Decoding: tokens a second, ResMLP beside fairseq's Transformer and CTranslate2's of equal dimensions.
 
     python benchmarks/mt_decode.py [--sizes base tiny] [--beams 4 1]
 
 Models of random weights translate random sentences by beam search; all hypotheses are forced to one length, that of
-their sources. Ours and fairseq's Transformer go through fairseq-generate's own generator. What a step takes grows with
-the length: the cases of one sentence tell how fast.
+their sources. fairseq's Transformer goes through fairseq-generate's own generator; ResMLP does so too, and through its
+own search in several arithmetics. What a step takes grows with the length: the cases of one sentence tell how fast.
 """
 
 import argparse
@@ -22,19 +22,25 @@ from torch import Tensor, nn
 
 from measure import options, save, set_up, summarise
 from mt_train import MODELS, PEER, SIZES, make_dictionary, make_trainer
+from resmlp_mt.translation.network import Network
+from resmlp_mt.translation.search import SearchOptions, search
 
 CASES = ((1, 10), (1, 50), (1, 200), (16, 50))  # sentences a batch, tokens a sentence
 
 
-def make_models(size: str, dictionary: Dictionary, device: str) -> tuple[dict[str, nn.Module], dict[str, Any]]:
-    """Build ours and fairseq's Transformer, ready to generate, and CTranslate2's translators of its weights."""
+def make_models(size: str, dictionary: Dictionary, device: str) -> tuple[dict[str, Any], ...]:
+    """Build ResMLP and fairseq's Transformer, ready to generate; ResMLP's networks; CTranslate2's translators."""
     pair = ["--source-lang", "en", "--target-lang", "de", *(["--cpu"] if device == "cpu" else [])]
     trainers = {name: make_trainer(arch, size, dictionary, pair) for name, arch in MODELS.items()}
     translators = convert(trainers[PEER], dictionary, device)
     models = {name: trainer.model.eval() for name, trainer in trainers.items()}
+    weights, heads = models["ours"].state_dict(), SIZES[size][3]
+    settings = {"heads": heads, "activation": "gelu", "scale_embedding": True}
+    dtypes = ("float32", "bfloat16", "int8") if device == "cpu" else ("float32", "bfloat16", "float16")
+    networks = {f"ResMLP {dtype}": Network(weights, settings).to(device).prepare(dtype) for dtype in dtypes}
     for model in models.values():
         model.make_generation_fast_()
-    return models, translators
+    return models, networks, translators
 
 
 def convert(trainer: Any, dictionary: Dictionary, device: str) -> dict[str, Any]:
@@ -64,6 +70,13 @@ def generate(model: nn.Module, dictionary: Dictionary, sources: Tensor, beam: in
     return lambda: check((len(best["tokens"]) for best, *_ in generator.generate([], sample)), length)
 
 
+def find(network: Network, dictionary: Dictionary, sources: Tensor, beam: int) -> Callable[[], None]:
+    """Prepare ResMLP's own search to do the same."""
+    length = sources.size(1)
+    options = SearchOptions(beam, min_len=length - 1, max_len_b=length - 1)
+    return lambda: check((len(best.tokens) for best, *_ in search(network, sources, options)), length)
+
+
 def translate(translator: Any, dictionary: Dictionary, sources: Tensor, beam: int) -> Callable[[], None]:
     """Prepare CTranslate2 to do the same."""
     length = sources.size(1)
@@ -89,12 +102,13 @@ def make_sources(dictionary: Dictionary, batch: int, length: int, device: str) -
 def compare(size: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure all models at one size."""
     dictionary = make_dictionary(SIZES[size][4])
-    models, translators = make_models(size, dictionary, args.device)
+    models, networks, translators = make_models(size, dictionary, args.device)
     rows = []
     for beam in args.beams:
         for batch, length in CASES:
             sources = make_sources(dictionary, batch, length, args.device)
             contenders = {name: generate(model, dictionary, sources, beam) for name, model in models.items()}
+            contenders |= {name: find(network, dictionary, sources, beam) for name, network in networks.items()}
             contenders |= {
                 name: translate(translator, dictionary, sources, beam) for name, translator in translators.items()
             }

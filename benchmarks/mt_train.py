@@ -23,7 +23,7 @@ from fairseq.modules import MultiheadAttention
 from fairseq.tasks.translation import TranslationTask
 from fairseq.trainer import Trainer
 
-import resmlp_mt  # noqa: F401  registers the model
+import resmlp_mt.plugin  # noqa: F401  registers the model
 from measure import options, save, set_up, summarise
 from resmlp_core import by_onednn
 from resmlp_core.common.environment import keep_memory

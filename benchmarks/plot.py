@@ -39,7 +39,8 @@ BENCHMARKS = {
     "mt_decode": Benchmark(
         "Translating, beside fairseq's Transformer",
         "beam {beam}, {batch} × {length} tokens",
-        ("CTranslate2 float32", "CTranslate2 int8"),
+        ("ResMLP bfloat16", "ResMLP int8", "CTranslate2 float32", "CTranslate2 int8"),
+        "ResMLP float32",
     ),
     "vision_infer": Benchmark(
         "Classifying, beside timm's ResMLP", "{dtype}, {batch} × 224², {mode}", ("ours",), "ours, folded"

@@ -8,7 +8,8 @@ COMMANDS = """commands, each with --help:
   python -m resmlp_mt.prepare    learn a vocabulary, and make a corpus binary for fairseq-train
   python -m resmlp_mt.average    average the weights of checkpoints
   python -m resmlp_mt.score      score translations: BLEU and chrF
-  python -m resmlp_mt.translate  translate sentences with a recipe's model
+  python -m resmlp_mt.translate  translate files, documents, or what is typed
+  python -m resmlp_mt.export     write a model as a folder that needs no fairseq
   resmlp-inspect                 draw what a model has learned
 """
 

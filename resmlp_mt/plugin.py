@@ -12,6 +12,8 @@ with warnings.catch_warnings(action="ignore", category=FutureWarning):  # that P
     import fairseq  # noqa: F401
 logging.root.removeHandler(done_already)
 
+from fairseq.models import ARCH_CONFIG_REGISTRY  # noqa: E402
+
 import resmlp_core.common.checkpoint  # noqa: E402, F401  lets in the types that fairseq keeps in its checkpoints
 from resmlp_mt import muon, patches  # noqa: E402, F401
 from resmlp_mt.models.resmlp import ResMLPModel  # noqa: E402
@@ -19,4 +21,4 @@ from resmlp_mt.models.resmlp_lm import ResMLPLanguageModel  # noqa: E402
 
 patches.install()
 
-__all__ = ["ResMLPLanguageModel", "ResMLPModel"]
+__all__ = ["ARCH_CONFIG_REGISTRY", "ResMLPLanguageModel", "ResMLPModel"]

@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+import resmlp_mt.plugin  # noqa: F401  fairseq as the plugin mends it
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import alone_in, remove, write_json
 from resmlp_core.common.settings import changed

@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fairseq.models import ARCH_CONFIG_REGISTRY
 from omegaconf import MISSING, OmegaConf
 
+import resmlp_mt.plugin
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.recipes import find_recipe
 from resmlp_core.common.rehearsal import MINUTES
@@ -165,7 +165,7 @@ def check_values(settings: dict[str, Any]) -> None:
                 f"train.{option}={interval} leaves out the last of train.max-epoch={epochs} epochs, whose weights and "
                 "validation loss a recipe reports"
             )
-    if train["arch"] not in ARCH_CONFIG_REGISTRY:
+    if train["arch"] not in resmlp_mt.plugin.ARCH_CONFIG_REGISTRY:
         raise UserError(f"train.arch={train['arch']} is not an architecture of fairseq's or of this plugin")
 
 

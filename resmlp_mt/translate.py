@@ -1,75 +1,234 @@
-"""Translate from the terminal with a recipe's model: ``python -m resmlp_mt.translate build/demo/run/resmlp_tiny``."""
+"""Translate files, standard input, or what is typed: ``resmlp-translate MODEL [INPUT ...] [-o OUTPUT]``."""
 
 import argparse
 import sys
+import time
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import torch
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.common.errors import UserError, output_is_lost, reporting
-from resmlp_mt.models.resmlp import ResMLPModel
-from resmlp_mt.models.translator import Translator
-from resmlp_mt.prepare import refuse_unusable_name
+from resmlp_core.common.files import digest
+from resmlp_mt.translation.documents import by_sentence, paragraphs
+from resmlp_mt.translation.files import FileTranslator, Rows
+from resmlp_mt.translation.formats import Record, plain, records_of
+from resmlp_mt.translation.input_text import STANDARD_INPUT, as_they_come, lines_from, refuse_unreadable
+from resmlp_mt.translation.output_file import OutputFile, refuse_output
+from resmlp_mt.translation.show import MOST, write_show
+from resmlp_mt.translation.translator import Translator, load_translator
+
+SEARCH = ("beam", "lenpen", "nbest", "prefix", "sampling", "seed", "alignments")  # options that change a translation
+BAR = "{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} lines [{elapsed}, {remaining} left{postfix}]"
 
 
-def load(folder: Path) -> Translator:
-    """Load the model that a recipe left in ``folder``, ready for ``.translate("a sentence")``.
-
-    It is on the GPU where there is one.
-
-    Raises:
-        UserError: the recipe has not come that far, or the folder has a name that fairseq does not take.
-    """
-    folder = folder.resolve()
-    refuse_unusable_name(folder, "folder")
-    model, sentencepiece = folder / "model.pt", folder.parent / "sentencepiece.model"
-    for path in (model, sentencepiece):
-        if not path.is_file():
-            raise UserError(f"no {path}: run the recipe first (make demo)")
-    hub = ResMLPModel.from_pretrained(
-        str(folder),
-        checkpoint_file=model.name,
-        data_name_or_path=str(folder.parent / "data-bin"),
-        bpe="sentencepiece",
-        sentencepiece_model=str(sentencepiece),
+def command_line() -> argparse.ArgumentParser:
+    """Describe the options."""
+    parser = argparse.ArgumentParser(
+        prog="resmlp-translate",
+        description="Translate files or standard input, a line for a line, or what is typed.",
+        epilog="The same command again goes on with a -o OUTPUT that was cut off.",
     )
-    return hub.cuda() if torch.cuda.is_available() else hub
+    add = parser.add_argument
+    add(
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="a recipe's folder, such as build/demo/run/resmlp_tiny, or a checkpoint",
+    )
+    add("inputs", nargs="*", default=[], metavar="INPUT", help="text, or .gz of it; - or none for standard input")
+    add("-o", "--output", type=Path, metavar="FILE", help="where to write (default: standard output)")
+    add(
+        "--show",
+        type=Path,
+        metavar="FILE",
+        help=f"write a page of HTML that shows what the first {MOST} sentences look at",
+    )
+    add("--force", action="store_true", help="replace a FILE that exists")
+    add("--pair", metavar="SRC-TGT", help="stop if the model translates another pair of languages, such as en-de")
+    add("--sentencepiece", type=Path, metavar="FILE", help="the model's, where it is not near the checkpoint")
+    add("--dictionaries", type=Path, metavar="DIR", help="where its dict.*.txt are, if not near the checkpoint")
+
+    reading = parser.add_argument_group("what is read", "subtitles (SubRip) are known by their times")
+    reading.add_argument("--document", action="store_true", help="lines are paragraphs of several sentences")
+    kind = reading.add_mutually_exclusive_group()
+    kind.add_argument("--column", metavar="C", help="translate a column of TSV: its number from 1, or its name")
+    kind.add_argument("--field", metavar="F", help="translate a field of JSON lines")
+
+    search = parser.add_argument_group("search")
+    search.add_argument("--beam", type=_whole, default=4, metavar="N", help="hypotheses kept (default: %(default)s)")
+    search.add_argument(
+        "--lenpen",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="above 1 favours long translations (default: %(default)s)",
+    )
+    search.add_argument("--prefix", metavar="TEXT", help="what every translation begins with")
+    search.add_argument("--sampling", action="store_true", help="draw translations in place of searching the best")
+    search.add_argument("--seed", type=int, default=1, metavar="N", help="of sampling (default: %(default)s)")
+
+    rows = parser.add_argument_group("more than a translation a line")
+    rows.add_argument("--nbest", type=_whole, default=1, metavar="N", help="write the N best, a line each")
+    rows.add_argument("--scores", choices=("tsv", "json"), help="write the score in a second column, or JSON lines")
+    rows.add_argument("--alignments", action="store_true", help="write which words belong together: source-target")
+
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", metavar="D", help="cpu or cuda (default: a GPU where there is one)")
+    machine.add_argument(
+        "--dtype", metavar="T", help="of products: float32, bfloat16, int8 or float16 (default: float32)"
+    )
+    machine.add_argument(
+        "--max-tokens", type=_whole, default=4096, metavar="N", help="source tokens in a batch (default: %(default)s)"
+    )
+    machine.add_argument("--batch-size", type=_whole, metavar="N", help="sentences in a batch at most")
+    return parser
 
 
-def translate(hub: Translator, sentence: str, beam: int = 4) -> str:
-    """Translate one sentence of raw text; one without text gives an empty one.
-
-    Raises:
-        UserError: it has more tokens than the model has positions.
-    """
-    tokens, limit = hub.encode(sentence), hub.max_positions[0]
-    if len(tokens) > limit:
-        raise UserError(f"{len(tokens)} tokens are more than the model's {limit} positions; split the sentence")
-    return hub.decode(hub.generate(tokens, beam=beam)[0]["tokens"])
+def _whole(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be a whole number, 1 or more")
+    return int(text)
 
 
 @reporting("translate")
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m resmlp_mt.translate", description="Translate what is typed.")
-    parser.add_argument("folder", type=Path, help="where a recipe left its model, such as build/demo/run/resmlp_tiny")
-    parser.add_argument("--beam", type=int, default=4, metavar="N", help="hypotheses kept (default: 4)")
-    args = parser.parse_args()
-    if args.beam < 1:
-        parser.error(f"--beam {args.beam} must be 1 or more")
-    warnings.filterwarnings("ignore", "'pin_memory' argument")  # of fairseq's loader, where there is no GPU
-    hub = load(args.folder)
-    sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-    if sys.stdin.isatty():
-        print("Type a sentence and press Enter; Ctrl-D ends.")
-    for line in sys.stdin:
-        try:
-            print(translate(hub, line, args.beam), flush=True)
-        except UserError as error:  # the next sentence may be shorter
-            print(f"translate: {error}", file=sys.stderr, flush=True)
+    parser = command_line()
+    args = parser.parse_intermixed_args(argv)
+    rows = Rows(args.nbest, args.scores, args.alignments)
+    if args.nbest > args.beam:
+        parser.error(f"--nbest {args.nbest} needs as large a --beam, and has {args.beam}")
+    special = args.document or args.column or args.field
+    if rows and special:
+        parser.error("--nbest, --scores and --alignments are for lines: leave --document, --column and --field out")
+    if args.show and (args.output or rows):
+        parser.error("--show writes a page in place of translations: leave -o, --nbest, --scores and --alignments out")
+    args.inputs = args.inputs or [STANDARD_INPUT]
+    typed = args.inputs == [STANDARD_INPUT] and sys.stdin.isatty() and not (args.output or special)
+    refuse_output(*(("--show", args.show) if args.show else ("-o", args.output)), args.inputs, args.force)
+    lines = refuse_unreadable(args.inputs)
+    translator = load(args)
+    options = {name: getattr(args, name) for name in (*SEARCH, "max_tokens", "batch_size")}
+    work = FileTranslator(translator, options)
+    if args.show:
+        show(args, translator, options)
+    elif typed:
+        translate_typed(work, rows)
+    else:
+        translate_files(args, work, rows, lines)
+
+
+def load(args: argparse.Namespace) -> Translator:
+    """Load the model.
+
+    Raises:
+        UserError: something is missing, does not fit, or translates another pair of languages.
+    """
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError):  # as PyTorch is built
+        raise UserError(f"--device {args.device} is not on this machine") from None
+    vocabulary = {"sentencepiece": args.sentencepiece, "dictionaries": args.dictionaries}
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"translate: {message}", file=sys.stderr)
+        translator = load_translator(args.model, args.device, args.dtype, **vocabulary)
+    pair = "-".join(translator.languages)
+    if args.pair not in (None, pair):
+        raise UserError(f"--pair {args.pair}: the model {args.model} translates {pair}")
+    return translator
+
+
+def show(args: argparse.Namespace, translator: Translator, options: dict[str, Any]) -> None:
+    """Write the page of the first sentences."""
+    sentences = (text for record in records_from(args, translator, False) for text in record.texts)
+    write_show(translator, list(islice(sentences, MOST)), args.show, **options | {"alignments": False})
+    print(f"translate: {args.show} is to be opened in a browser", file=sys.stderr)
+
+
+def translate_typed(work: FileTranslator, rows: Rows) -> None:
+    """Translate each line as it is typed."""
+    print("Type a sentence and press Enter; Ctrl-D ends.", flush=True)
+    for line in lines_from(STANDARD_INPUT):
+        for record, found in work.translate([plain(line)]):
+            print(written(record, found, rows), end="", flush=True)
         if output_is_lost():
             break
+
+
+def translate_files(args: argparse.Namespace, work: FileTranslator, rows: Rows, total: int | None) -> None:
+    """Translate files or standard input, with a bar where that is seen, and a line in the end.
+
+    Args:
+        args: the command line.
+        work: translates.
+        rows: what to write of a sentence.
+        total: lines, if they could be counted.
+    """
+    if not sys.stdout.isatty():  # as what is read, whatever the locale
+        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    records = records_from(args, work.translator, bool(rows))
+    begun = time.monotonic()
+    seen = args.output or not sys.stdout.isatty()
+    with (
+        OutputFile(args.output, made_with(args)) if args.output else nullcontext() as output,
+        tqdm(total=total, bar_format=BAR if total else None, unit=" lines", disable=None if seen else True) as bar,
+    ):
+        if output:
+            records = output.remaining(records)
+            bar.update(output.lines)
+        chunks = as_they_come(records) if total is None else [records]
+        for record, found in chain.from_iterable(map(work.translate, chunks)):
+            text = written(record, found, rows)
+            if output:
+                output.write(record, text)
+            else:
+                print(text, end="", flush=True)
+            bar.set_postfix_str(f"{work.sentences / (time.monotonic() - begun):.1f} sentences/s", refresh=False)
+            bar.update(record.lines)
+            if output_is_lost() and not output:
+                return
+    report(work, time.monotonic() - begun)
+
+
+def records_from(args: argparse.Namespace, translator: Translator, detailed: bool) -> Iterator[Record]:
+    """Read the inputs, one after another."""
+    for name in args.inputs:
+        text = paragraphs if args.document else None
+        records = records_of(name, lines_from(name), args.column, args.field, text, detailed)
+        if args.document:
+            records = (by_sentence(record, *translator.languages) for record in records)
+        yield from records
+
+
+def written(record: Record, found: list[Any], rows: Rows) -> str:
+    """Return what is written of a record whose texts have these hypotheses."""
+    if rows:
+        return "".join(map(rows.write, found))
+    return record.write([hypotheses[0].text for hypotheses in found])
+
+
+def made_with(args: argparse.Namespace) -> dict[str, Any]:
+    """Name what the translations depend on."""
+    model = args.model
+    if model.is_dir():
+        model = next(path for name in ("model.safetensors", "model.pt") if (path := model / name).is_file())
+    names = (*SEARCH, "scores", "document", "column", "field", "dtype")
+    return {"MODEL": digest([model])} | {f"--{name}": getattr(args, name) for name in names}
+
+
+def report(work: FileTranslator, seconds: float) -> None:
+    """Say what was done."""
+    longest = work.translator.max_source_tokens
+    split = f"; {work.split} longer than the model's {longest} positions, split at clause marks" if work.split else ""
+    rate = f"{work.sentences / seconds:.1f} a second" if seconds else ""
+    sentences = f"{work.sentences:,} sentence{'' if work.sentences == 1 else 's'}"
+    print(f"translate: {sentences} in {seconds:.1f} s, {rate}{split}", file=sys.stderr)
 
 
 if __name__ == "__main__":

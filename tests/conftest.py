@@ -6,11 +6,12 @@ import os
 import pty
 import runpy
 import select
+import shutil
 import subprocess
 import sys
 import termios
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ SLOW = (  # files and folders whose tests start programs, or train
     ),
     *("test_processes", "test_train", "test_dino", "test_evaluate", "test_scripts", "test_deployment", "test_library"),
     *("test_bad_settings", "test_classify", "test_patches", "test_prepare", "test_inspection", "vision/test_model"),
-    "vision/test_rehearsal",
+    *("vision/test_rehearsal", "test_translate_processes", "test_show"),
 )
 
 
@@ -117,6 +118,28 @@ class Operations(TorchDispatchMode):
                     stored = [n for n, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride]
                     self.bytes += math.prod(stored) * tensor.element_size()
         return result
+
+
+CHROMIUM_FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real browser, driven by selenium."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if not (program and driver):
+        pytest.skip("no Chromium with its chromedriver on PATH")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium comes with the extra [dev]")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for flag in (*CHROMIUM_FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CORE = ("resmlp_core.layers", "resmlp_core.common", "resmlp_core.inspect")
 MT_ROOMS = ("resmlp_mt.patches", "resmlp_mt.models", "resmlp_mt.data")
-TEXT = "resmlp_mt.text"
-MT_PARTS = (*MT_ROOMS, TEXT, "resmlp_mt.prepare", "resmlp_mt.average", "resmlp_mt.score")
+TEXT, PLUGIN, TRANSLATION = "resmlp_mt.text", "resmlp_mt.plugin", "resmlp_mt.translation"
+MT_PARTS = (*MT_ROOMS, TEXT, PLUGIN, TRANSLATION, "resmlp_mt.prepare", "resmlp_mt.average", "resmlp_mt.score")
 MT = (*MT_PARTS, "resmlp_mt.pipeline")
 VISION_ROOMS = ("resmlp_vision.config", "resmlp_vision.distributed", "resmlp_vision.data", "resmlp_vision.models")
 VISION = (*VISION_ROOMS, "resmlp_vision.evaluation", "resmlp_vision.training")
@@ -28,7 +28,9 @@ MAY_IMPORT = {
     "resmlp_mt.models": (*CORE, TEXT),
     "resmlp_mt.data": (*CORE, TEXT),
     "resmlp_mt.muon": CORE,
-    "resmlp_mt.prepare": (*CORE, *MT_ROOMS),
+    TRANSLATION: (*CORE, TEXT, "resmlp_mt.data.text_lines"),
+    "resmlp_mt.prepare": (*CORE, *MT_ROOMS, PLUGIN),
+    "resmlp_mt.export": (*CORE, TRANSLATION),
     "resmlp_mt.average": (*CORE, *MT_ROOMS),
     "resmlp_mt.score": (*CORE, *MT_ROOMS, TEXT),
     "resmlp_mt.pipeline": (*CORE, *MT_PARTS),
@@ -42,13 +44,14 @@ MAY_IMPORT = {
     "resmlp_vision.training": (*CORE, *VISION_ROOMS, "resmlp_vision.evaluation"),
     **{f"resmlp_vision.{command}": (*CORE, *VISION) for command in ("train", "dino", "evaluate", "classify")},
     "resmlp_mt": ("resmlp_core", "resmlp_mt"),
-    "resmlp_mt.plugin": ("resmlp_core", "resmlp_mt"),
+    PLUGIN: ("resmlp_core", "resmlp_mt"),
     "resmlp_vision": ("resmlp_core", "resmlp_vision"),
 }
 OTHERS = {
     "resmlp_core.layers": {"torch"},
     "resmlp_core.common": {"torch", "numpy", "omegaconf", "yaml", "safetensors"},
     "resmlp_core.inspect": {"torch", "numpy", "matplotlib", "PIL"},
+    "resmlp_mt.translation": {"torch", "sentencepiece", "safetensors", "sentencex"},
 }
 PACKAGES = ("resmlp_core", "resmlp_mt", "resmlp_vision")
 
@@ -109,7 +112,7 @@ def test_no_circle_of_imports():
 
 
 @pytest.mark.parametrize("room", OTHERS)
-def test_core_loads_few_packages_of_others(room):
+def test_a_room_loads_few_packages_of_others(room):
     for name in filter(lambda name: within(name, room), modules()):
         others = {other.partition(".")[0] for other in imports(name)} - {*sys.stdlib_module_names, *PACKAGES}
         assert others <= OTHERS[room], name

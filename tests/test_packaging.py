@@ -74,7 +74,8 @@ def test_a_recipe_that_is_not_there_is_refused_by_name():
 def test_every_command_has_a_console_script():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
     modules = {target.partition(":")[0] for target in scripts.values()}
-    commands = {"recipe", "prepare", "average", "score", "translate"}, {"train", "dino", "evaluate", "classify"}
+    translation = {"recipe", "prepare", "average", "score", "translate", "export"}
+    commands = translation, {"train", "dino", "evaluate", "classify"}
     expected = {f"resmlp_mt.{name}" for name in commands[0]} | {f"resmlp_vision.{name}" for name in commands[1]}
     assert modules == expected | {"resmlp_core.inspect.__main__"}
     assert all(target.endswith(":main") for target in scripts.values())

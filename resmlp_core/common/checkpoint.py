@@ -68,7 +68,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from None
     except ModuleNotFoundError:
-        raise ValueError(f"{path} needs safetensors; it comes with the extra [vision]") from None
+        raise ValueError(f"{path} needs safetensors; it comes with the extras [mt] and [vision]") from None
     except UnpicklingError:
         raise ValueError(f"{path} is not a file of weights, or carries code, which is not run") from None
     except RuntimeError as error:  # of a torn file, or of one with another hash

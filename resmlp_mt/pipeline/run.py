@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from fairseq.models import ARCH_CONFIG_REGISTRY
 from numpy.typing import NDArray
 
+import resmlp_mt.plugin
 from resmlp_core.common.checkpoint import count_parameters, read_checkpoint, write_checkpoint
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.files import alone_in, digest, remove, write_json
@@ -302,7 +302,7 @@ class Run:
     def _length_limits(self) -> dict[str, tuple[str, float]]:
         """Return, by language, the option that limits its sentences, and the most tokens of one."""
         train, defaults = self.settings["train"], argparse.Namespace()
-        ARCH_CONFIG_REGISTRY[train["arch"]](defaults)
+        resmlp_mt.plugin.ARCH_CONFIG_REGISTRY[train["arch"]](defaults)
         limits = {}
         for lang, side in ((self.source, "source"), (self.target, "target")):
             option = f"max-{side}-positions"

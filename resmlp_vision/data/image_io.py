@@ -89,6 +89,7 @@ def convert(stored: Image.Image) -> Image.Image:
     """
     deep = any(";16" in str(tile.args) for tile in getattr(stored, "tile", ()))  # asked now, as reading forgets it
     image = turn_upright(stored)
+    image.load()  # while its file is open
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, of no known range")
     if image.mode.startswith("I"):  # more than 8 bits, which Pillow's conversion would clip to the lowest 8

@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,29 +15,8 @@ from resmlp_core.inspect.plots import SIGNED, strongest
 
 from .test_inspection import layers, look, text_weights
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-in_a_browser = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium with its chromedriver on PATH"),
-]
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
 SIDE, SHOWN = 3, 4
 A = "{}layers.{}.cross_position.mixer.weight"
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium comes with the extra [dev]")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    with webdriver.Chrome(options, webdriver.ChromeService(DRIVER)) as driver:
-        yield driver
 
 
 class Page:
@@ -135,7 +113,7 @@ def of_text(tmp_path_factory):
 
 
 class TestInABrowser:
-    pytestmark = in_a_browser
+    pytestmark = pytest.mark.browser
 
     def test_under_the_pointer_is_what_a_holds_in_every_layer(self, chromium, of_images):
         file, matrices = of_images

@@ -262,7 +262,7 @@ def test_the_extra_is_named_where_safetensors_is_missing(tmp_path):
     (tmp_path / "model.safetensors").touch()
     with mock.patch.dict(sys.modules, {"safetensors.torch": None}):
         message = stopped(tmp_path / "model.safetensors", "-o", tmp_path / "inside")
-    assert message.endswith("model.safetensors needs safetensors; it comes with the extra [vision]")
+    assert message.endswith("model.safetensors needs safetensors; it comes with the extras [mt] and [vision]")
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path):

@@ -17,7 +17,7 @@ from unittest import mock
 import pytest
 import torch
 
-import resmlp_mt
+import resmlp_mt.plugin
 
 PACKAGE = Path(resmlp_mt.__file__).parent
 PLUGIN = ("--user-dir", PACKAGE, "--cpu", "--distributed-world-size", 1)

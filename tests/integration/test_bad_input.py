@@ -7,7 +7,7 @@ import pytest
 import torch
 from fairseq.trainer import Trainer
 
-import resmlp_mt  # noqa: F401  lets the options in a checkpoint load
+import resmlp_mt.plugin  # noqa: F401  lets the options in a checkpoint load
 
 from .commands import PLUGIN, TINY, TRAINING, in_this_process, refuses_other_dictionaries, texts, weights
 

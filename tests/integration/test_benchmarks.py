@@ -9,13 +9,15 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PEERS = {"ours", "fairseq's Transformer"}
+DECODERS = {("CTranslate2", "float32"), ("CTranslate2", "int8")}
+DECODERS |= {("ResMLP", dtype) for dtype in ("float32", "bfloat16", "int8")}
 
 
 @pytest.mark.parametrize(
     ("script", "options", "contenders"),
     [
         ("mt_train", [], PEERS | {"fairseq's Transformer, by oneDNN"}),
-        ("mt_decode", ["--beams", "1"], PEERS | {"CTranslate2 float32", "CTranslate2 int8"}),
+        ("mt_decode", ["--beams", "1"], PEERS | {f"{who} {dtype}" for who, dtype in DECODERS}),
     ],
 )
 def test_a_benchmark_measures_all_models_on_the_same_work(tmp_path, run_script, script, options, contenders):

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from sacrebleu.metrics.bleu import BLEU
 from tqdm import tqdm
 
-import resmlp_mt  # noqa: F401  lets the options in checkpoints load
+import resmlp_mt.plugin  # noqa: F401  lets the options in checkpoints load
 from resmlp_core.common import files
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.files import alone_in, remove

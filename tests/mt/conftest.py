@@ -13,7 +13,7 @@ from fairseq.data import Dictionary
 from fairseq.data.data_utils import collate_tokens
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY, BaseFairseqModel, FairseqEncoderDecoderModel
 
-import resmlp_mt  # noqa: F401  registers the model
+import resmlp_mt.plugin  # noqa: F401  registers the model
 
 WORDS = 40
 SMALL = {

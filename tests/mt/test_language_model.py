@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import resmlp_mt
+import resmlp_mt.plugin
 from resmlp_core import Affine, CrossPositionLinear
 from resmlp_mt.models.resmlp_lm import NOT_IN_LANGUAGE_MODEL, ResMLPLanguageModelConfig
 

@@ -13,7 +13,7 @@ from fairseq.modules.quantization.scalar.modules import IntLinear
 from fairseq.quantization_utils import quantize_model_scalar
 from torch import nn
 
-import resmlp_mt
+import resmlp_mt.plugin
 from resmlp_core import Affine, CrossPositionLinear
 from resmlp_core.layers import onednn
 from resmlp_mt.models.options import NOT_IN_RESMLP

@@ -16,7 +16,7 @@ from fairseq.optim import OPTIMIZER_REGISTRY, AMPOptimizer, FairseqOptimizer, bu
 from omegaconf import OmegaConf
 from torch import nn
 
-import resmlp_mt  # noqa: F401  importing the plugin is all that a user does
+import resmlp_mt.plugin  # noqa: F401  importing the plugin is all that a user does
 from resmlp_mt.patches.unsupported import FLAT, IN_HALF
 
 from .conftest import make_dictionary

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-import resmlp_mt  # noqa: F401  importing it is what lets argparse.Namespace in
+import resmlp_mt.plugin  # noqa: F401  importing it is what lets argparse.Namespace in
 
 
 def test_options_come_back(tmp_path):

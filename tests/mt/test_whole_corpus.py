@@ -5,7 +5,7 @@ from fairseq.data import data_utils
 from hypothesis import given
 from hypothesis import strategies as st
 
-import resmlp_mt  # noqa: F401  importing the plugin is all that a user does
+import resmlp_mt.plugin  # noqa: F401  importing the plugin is all that a user does
 
 
 @given(

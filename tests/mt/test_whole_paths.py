@@ -10,7 +10,7 @@ from fairseq.tasks import FairseqTask
 from hypothesis import given
 from hypothesis import strategies as st
 
-import resmlp_mt  # noqa: F401  importing the plugin is all that a user does
+import resmlp_mt.plugin  # noqa: F401  importing the plugin is all that a user does
 
 
 @given(st.lists(st.text(":ab,|'[]= ~", min_size=1, max_size=6), min_size=1, max_size=3, unique=True))

@@ -1,0 +1,87 @@
+"""The lines to translate: of files, which are looked through first, or of standard input, as they come."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from io import UnsupportedOperation
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
+from typing import BinaryIO, TypeVar
+
+from resmlp_core.common.errors import UserError
+from resmlp_mt.data.text_lines import lines_in, lines_of
+
+T = TypeVar("T")
+STANDARD_INPUT = "-"
+READ_AHEAD = 1024  # lines of standard input
+
+
+def refuse_unreadable(inputs: Sequence[str]) -> int | None:
+    """Read the files through, so that none turns out to be no text after hours.
+
+    Args:
+        inputs: names of files; one is ``-`` for standard input. That, and pipes, can be read only once, and are not.
+
+    Returns:
+        Their lines; None where they cannot be counted.
+
+    Raises:
+        UserError: a file is binary, in UTF-16, or not UTF-8.
+    """
+    if inputs.count(STANDARD_INPUT) > 1:
+        raise UserError("standard input, -, can be read only once")
+    passing = [name for name in inputs if name == STANDARD_INPUT or Path(name).is_fifo()]
+    lines = sum(1 for name in inputs if name not in passing for _ in lines_of(Path(name)))
+    return None if passing else lines
+
+
+def lines_from(name: str) -> Iterator[str]:
+    """Yield the lines of a file, or of standard input, where bytes that are not UTF-8 are replaced by U+FFFD."""
+    standard = name == STANDARD_INPUT
+    lines = lines_in(standard_input(), "standard input", "replace") if standard else lines_of(Path(name))
+    return (line.removesuffix("\r") for line in lines)
+
+
+def standard_input() -> BinaryIO:
+    """Open standard input anew: Python's own must not be waited for by a thread that the command does not wait for."""
+    try:
+        return open(os.dup(sys.stdin.fileno()), "rb")
+    except UnsupportedOperation:  # it is no file
+        return sys.stdin.buffer
+
+
+def as_they_come(items: Iterable[T], most: int = READ_AHEAD) -> Iterator[list[T]]:
+    """Yield what has arrived since the last time, at least one item and ``most`` at most, as another thread reads.
+
+    So a program that waits for each translation before it writes the next line is answered, and a file is translated
+    in large batches.
+    """
+    arrived: Queue[T | BaseException | None] = Queue(most)
+
+    def read() -> None:
+        try:
+            for item in items:
+                arrived.put(item)
+            arrived.put(None)
+        except BaseException as error:
+            arrived.put(error)
+
+    Thread(target=read, daemon=True).start()
+    end: T | BaseException | None
+    while True:
+        chunk: list[T] = []
+        end = arrived.get()
+        try:
+            while not (end is None or isinstance(end, BaseException)) and len(chunk) < most:
+                chunk.append(end)
+                end = arrived.get_nowait()
+        except Empty:
+            yield chunk
+            continue
+        if chunk:
+            yield chunk
+        if end is None:
+            return
+        if isinstance(end, BaseException):
+            raise end

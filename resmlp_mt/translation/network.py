@@ -1,0 +1,210 @@
+"""The trained encoder and decoder in PyTorch, under the names that their parameters have in fairseq's checkpoints."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resmlp_core import (
+    NORMS,
+    Affine,
+    ChannelMLP,
+    ConvolvedMixer,
+    CrossPositionLinear,
+    PackedLinear,
+    ResMLPLayer,
+    absorb_after,
+    absorb_before,
+    fold_,
+)
+from resmlp_core.common.errors import UserError
+from resmlp_mt.translation.products import PRODUCTS
+from resmlp_mt.translation.vocabulary import PAD
+
+ACTIVATIONS: dict[str, Any] = {"gelu": F.gelu, "relu": F.relu}  # by fairseq's --activation-fn
+UNREAD = re.compile(r"(.*\.)?version$")  # fairseq's marks, and the digests of vocabularies, which loading compares
+
+# What shares its matrix with another where a file lacks it.
+TIED = {
+    "decoder.embed_tokens.weight": "encoder.embed_tokens.weight",
+    "decoder.output_projection.weight": "decoder.embed_tokens.weight",
+}
+
+
+class CrossAttention(nn.Module):
+    """Attention of the target's positions to the source's, by several heads."""
+
+    def __init__(self, dim: int, source_dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj = nn.Linear(dim, dim)
+        self.k_proj = nn.Linear(source_dim, dim)
+        self.v_proj = nn.Linear(source_dim, dim)
+        self.out_proj = nn.Linear(dim, dim)
+
+    def keys_and_values(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Map the encoder's output, ``(S, B, C)``, to the keys and the values, ``(B, heads, S, C / heads)``."""
+        return self._by_head(self.k_proj(encoded)), self._by_head(self.v_proj(encoded))
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.heads, -1).permute(1, 2, 0, 3).contiguous()
+
+
+class DecoderLayer(ResMLPLayer):
+    """The paper's layer with a triangular A, and cross-attention between its two sublayers."""
+
+    def __init__(self, sizes: Mapping[str, int], heads: int, activation: Any, norm: str) -> None:
+        dim = sizes["dim"]
+        super().__init__(
+            dim, mixer(sizes, causal=True), ChannelMLP(dim, sizes["hidden"], activation), 1.0, norm=NORMS[norm]
+        )
+        self.encoder_attn_pre: Any = NORMS[norm](dim)
+        self.encoder_attn: Any = CrossAttention(dim, sizes["source_dim"], heads)
+        self.encoder_attn_post: Any = Affine(dim)
+
+    def fold_(self) -> None:
+        """Absorb the Affs; those of cross-attention and the scale of its queries too."""
+        super().fold_()
+        attention = self.encoder_attn
+        self.encoder_attn_pre = absorb_before(self.encoder_attn_pre, attention.q_proj)
+        absorb_after(attention.out_proj, self.encoder_attn_post)
+        for parameter in (attention.q_proj.weight, attention.q_proj.bias):
+            parameter.data *= (attention.q_proj.out_features // attention.heads) ** -0.5
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            setattr(attention, name, PackedLinear(getattr(attention, name)))
+        self.encoder_attn_post = nn.Identity()
+
+
+def mixer(sizes: Mapping[str, int], causal: bool) -> CrossPositionLinear | ConvolvedMixer:
+    """Make A, and a convolution beside it if the weights have one."""
+    linear = CrossPositionLinear(sizes["positions"], causal)
+    return ConvolvedMixer(linear, sizes["dim"], sizes["kernel"], causal) if sizes["kernel"] else linear
+
+
+class Side(nn.Module):
+    """Embeddings and layers of the encoder or the decoder."""
+
+    def __init__(self, vocabulary: int, sizes: Mapping[str, int], layers: list[nn.Module], norm: str) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(vocabulary, sizes["dim"], padding_idx=PAD)
+        self.layers = nn.ModuleList(layers)
+        self.layer_norm: Any = NORMS[norm](sizes["dim"])
+        self.positions = sizes["positions"]
+
+
+class Network(nn.Module):
+    """ResMLP for translation, for inference.
+
+    Args:
+        weights: the parameters, under the names that fairseq's checkpoints have.
+        settings: what they do not tell: ``heads`` of cross-attention, ``activation`` of the MLP, and whether embeddings
+            are multiplied by the square root of their dimension, ``scale_embedding``.
+
+    Raises:
+        UserError: the weights or settings are those of a model with parts that are not ResMLP's.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
+        super().__init__()
+        weights = {name: weight for name, weight in weights.items() if not UNREAD.match(name)}
+        for name, tied_to in TIED.items():
+            if name not in weights and tied_to in weights:
+                weights[name] = weights[tied_to]
+        if settings["activation"] not in ACTIVATIONS:
+            raise UserError(f"the model's --activation-fn {settings['activation']} is not one of {list(ACTIVATIONS)}")
+        activation = ACTIVATIONS[settings["activation"]]
+        norm = "layer_norm" if "encoder.layer_norm.weight" in weights else "affine"
+        try:
+            source, target = (read_sizes(weights, side) for side in ("encoder", "decoder"))
+            layers = [
+                ResMLPLayer(
+                    source["dim"],
+                    mixer(source, causal=False),
+                    ChannelMLP(source["dim"], source["hidden"], activation),
+                    1.0,
+                    norm=NORMS[norm],
+                )
+                for _ in range(source["layers"])
+            ]
+            self.encoder: Any = Side(len(weights["encoder.embed_tokens.weight"]), source, [*layers], norm)
+            self.decoder: Any = Side(
+                len(weights["decoder.embed_tokens.weight"]),
+                target,
+                [DecoderLayer(target, settings["heads"], activation, norm) for _ in range(target["layers"])],
+                norm,
+            )
+            entries, dim = weights["decoder.output_projection.weight"].shape
+            self.decoder.output_projection = nn.Linear(dim, entries, bias=False)
+            self.load_state_dict(weights)
+        except (KeyError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise UserError(f"the weights are not those of a ResMLP for translation: {reason}") from None
+        if self.decoder.embed_tokens.weight.equal(self.encoder.embed_tokens.weight):
+            self.decoder.embed_tokens = self.encoder.embed_tokens
+        self.scale = math.sqrt(source["dim"]) if settings["scale_embedding"] else 1.0
+        self.eval()
+
+    def fold_(self) -> None:
+        """Absorb the final Affs into what reads them; called by ``resmlp_core.fold_``."""
+        attentions = [layer.encoder_attn for layer in self.decoder.layers]
+        readers = [linear for attention in attentions for linear in (attention.k_proj, attention.v_proj)]
+        self.encoder.layer_norm = absorb_before(self.encoder.layer_norm, *readers)
+        self.decoder.layer_norm = absorb_before(self.decoder.layer_norm, self.decoder.output_projection)
+        self.decoder.output_projection = PackedLinear(self.decoder.output_projection)
+
+    def prepare(self, dtype: str = "float32") -> "Network":
+        """Fold the network for inference; done once, before any of the methods below.
+
+        Args:
+            dtype: the arithmetic of its products. On a CPU everything else stays in float32.
+        """
+        fold_(self)
+        mixers = (layer.cross_position.mixer for layer in self.decoder.layers)
+        matrices = [mixer.mixer if isinstance(mixer, ConvolvedMixer) else mixer for mixer in mixers]
+        self.register_buffer("matrices", torch.stack([mixer.weight for mixer in matrices]), persistent=False)
+        device = self.encoder.embed_tokens.weight.device.type
+        if device != "cpu":
+            return self.to(getattr(torch, dtype))
+        product, is_fast = PRODUCTS[dtype]
+        if is_fast():
+            for module in list(self.modules()):
+                for name, child in module.named_children():
+                    if isinstance(child, nn.Linear):
+                        setattr(module, name, product(child))
+        return self
+
+    def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode sentences.
+
+        Args:
+            tokens: ``(B, S)``, padded on the right.
+
+        Returns:
+            The encoder's output, ``(S, B, C)``, and which positions are padding, ``(B, S)``.
+        """
+        padding = tokens.eq(PAD)
+        x = (self.encoder.embed_tokens(tokens) * self.scale).masked_fill(padding.unsqueeze(-1), 0.0).transpose(0, 1)
+        x = x.contiguous()
+        for layer in self.encoder.layers:
+            x = layer(x, padding_mask=padding)
+        return self.encoder.layer_norm(x), padding
+
+
+def read_sizes(weights: Mapping[str, Tensor], side: str) -> dict[str, int]:
+    """Read from the weights of the encoder or the decoder how large it is."""
+    first = f"{side}.layers.0."
+    convolved = f"{first}cross_position.mixer.mixer.weight" in weights
+    hidden, dim = weights[f"{first}cross_channel.mixer.fc1.weight"].shape
+    names = (re.match(rf"{side}\.layers\.(\d+)\.", name) for name in weights)
+    return {
+        "dim": dim,
+        "hidden": hidden,
+        "layers": 1 + max(int(found[1]) for found in names if found),
+        "positions": len(weights[f"{first}cross_position.mixer.{'mixer.' * convolved}weight"]),
+        "kernel": len(weights[f"{first}cross_position.mixer.weight"]) if convolved else 0,
+        "source_dim": weights["encoder.embed_tokens.weight"].size(1),
+    }

@@ -1,0 +1,89 @@
+"""W x + b for inference on a CPU by oneDNN's products, with W in 32, 16 or 8 bits."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Float32Linear(nn.Module):
+    """W x + b, with W laid out as oneDNN reads it fastest, but for one row of x, for which PyTorch's own product is.
+
+    Args:
+        linear: gives its parameters.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight = linear.weight.detach()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+        self.bias = None if linear.bias is None else linear.bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., in_features)`` to ``(..., out_features)``."""
+        if x.numel() == self.in_features:
+            return F.linear(x, self.weight, self.bias)
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+
+
+class BFloat16Linear(nn.Module):
+    """W x + b with W and x rounded to bfloat16; sums in float32, the result rounded to bfloat16.
+
+    Args:
+        linear: gives its parameters.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight = linear.weight.detach().bfloat16()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight)  # as oneDNN reads it fastest
+        self.bias = None if linear.bias is None else linear.bias.detach().bfloat16()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float32, ``(..., in_features)``, to float32, ``(..., out_features)``."""
+        return torch.ops.mkldnn._linear_pointwise(x.bfloat16(), self.packed, self.bias, "none", [], "").float()
+
+
+class Int8Linear(nn.Module):
+    """W x + b with the rows of W and the rows of x each scaled to whole numbers from -127 to 127.
+
+    Args:
+        linear: gives its parameters.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight = linear.weight.detach()
+        self.scale, whole = to_int8(weight)
+        self.scale = self.scale.flatten()
+        self.packed = torch.ops.onednn.qlinear_prepack(whole, None)
+        self.zero_points = torch.zeros(len(weight), dtype=torch.int64)
+        self.bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float32, ``(..., in_features)``, to float32, ``(..., out_features)``."""
+        scale, whole = to_int8(x)
+        product = torch.ops.onednn.qlinear_pointwise(
+            *(whole, 1.0, 0, self.packed, self.scale, self.zero_points, None, 1.0, 0, torch.float32, "none", [], "")
+        )
+        return torch.addcmul(self.bias, product, scale)
+
+
+def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scale of each row of ``x``, and the row divided by it as whole numbers from -127 to 127."""
+    scale = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True).div_(
+        127
+    )  # 0 where x is: the product is 0 times it
+    return scale, (x / scale).round_().to(torch.int8)
+
+
+# By dtype: the layer, and whether this processor has what makes it the faster one.
+PRODUCTS: dict[str, tuple[type[nn.Module], Callable[[], bool]]] = {
+    "float32": (Float32Linear, torch.backends.mkldnn.is_available),
+    "bfloat16": (BFloat16Linear, torch.cpu._is_avx512_bf16_supported),
+    "int8": (Int8Linear, torch.cpu._is_vnni_supported),
+}
