@@ -16,12 +16,9 @@ def blocks(page):
     return BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(
-    ("page", "first", "last"),
-    [("docs/architecture.md", 0, 1), ("docs/architecture.md", 1, 2), ("README.md", 1, 2), ("docs/python.md", 1, None)],
-)
-def test_an_example_prints_what_it_says(page, first, last, tmp_path):
-    example = "\n".join(blocks(page)[first:last])  # all that need no model of a demo
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/python.md"])
+def test_examples_print_what_they_say(page, tmp_path):
+    example = "\n".join(block for block in blocks(page) if "build/demo" not in block)  # all that need no demo's model
     promised = re.findall(r"^ *print\(.*\)  # (.*)$", example, re.M)
     assert promised
     line = [sys.executable, "-c", example]
