@@ -17,7 +17,7 @@ from resmlp_core.common.errors import UserError, output_is_lost, reporting
 from resmlp_core.common.files import digest
 from resmlp_mt.translation.documents import by_sentence, paragraphs
 from resmlp_mt.translation.files import FileTranslator, Rows
-from resmlp_mt.translation.formats import Record, plain, records_of
+from resmlp_mt.translation.formats import Record, plain, records_of, refuse_format
 from resmlp_mt.translation.input_text import STANDARD_INPUT, as_they_come, lines_from, refuse_unreadable
 from resmlp_mt.translation.output_file import OutputFile, refuse_output
 from resmlp_mt.translation.show import MOST, write_show
@@ -107,11 +107,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     special = args.document or args.column or args.field
     if rows and special:
         parser.error("--nbest, --scores and --alignments are for lines: leave --document, --column and --field out")
-    if args.show and (args.output or rows):
-        parser.error("--show writes a page in place of translations: leave -o, --nbest, --scores and --alignments out")
+    if args.show and (args.output or rows or args.prefix):
+        parser.error("--show writes a page: leave -o, --nbest, --scores, --alignments and --prefix out")
     args.inputs = args.inputs or [STANDARD_INPUT]
     typed = args.inputs == [STANDARD_INPUT] and sys.stdin.isatty() and not (args.output or special)
     refuse_output(*(("--show", args.show) if args.show else ("-o", args.output)), args.inputs, args.force)
+    for name in args.inputs:
+        refuse_format(name, args.column, args.field, bool(rows))
     lines = refuse_unreadable(args.inputs)
     translator = load(args)
     options = {name: getattr(args, name) for name in (*SEARCH, "max_tokens", "batch_size")}
@@ -153,7 +155,7 @@ def show(args: argparse.Namespace, translator: Translator, options: dict[str, An
 
 def translate_typed(work: FileTranslator, rows: Rows) -> None:
     """Translate each line as it is typed."""
-    print("Type a sentence and press Enter; Ctrl-D ends.", flush=True)
+    print("Type a sentence and press Enter; Ctrl-D ends.", file=sys.stderr)
     for line in lines_from(STANDARD_INPUT):
         for record, found in work.translate([plain(line)]):
             print(written(record, found, rows), end="", flush=True)
@@ -176,7 +178,7 @@ def translate_files(args: argparse.Namespace, work: FileTranslator, rows: Rows, 
     begun = time.monotonic()
     seen = args.output or not sys.stdout.isatty()
     with (
-        OutputFile(args.output, made_with(args)) if args.output else nullcontext() as output,
+        OutputFile(args.output, made_with(args, work)) if args.output else nullcontext() as output,
         tqdm(total=total, bar_format=BAR if total else None, unit=" lines", disable=None if seen else True) as bar,
     ):
         if output:
@@ -213,13 +215,14 @@ def written(record: Record, found: list[Any], rows: Rows) -> str:
     return record.write([hypotheses[0].text for hypotheses in found])
 
 
-def made_with(args: argparse.Namespace) -> dict[str, Any]:
+def made_with(args: argparse.Namespace, work: FileTranslator) -> dict[str, Any]:
     """Name what the translations depend on."""
     model = args.model
     if model.is_dir():
         model = next(path for name in ("model.safetensors", "model.pt") if (path := model / name).is_file())
-    names = (*SEARCH, "scores", "document", "column", "field", "dtype")
-    return {"MODEL": digest([model])} | {f"--{name}": getattr(args, name) for name in names}
+    names = (*SEARCH, "scores", "document", "column", "field")
+    options = {f"--{name}": getattr(args, name) for name in names} | {"--dtype": args.dtype or "float32"}
+    return {"MODEL": digest([model]), "vocabulary": work.translator.vocabulary.digest} | options
 
 
 def report(work: FileTranslator, seconds: float) -> None:

@@ -4,7 +4,7 @@ import json
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -64,7 +64,7 @@ class FileTranslator:
     """
 
     translator: Translator
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any]
     sentences: int = 0
     split: int = 0
     _smaller: bool = False

@@ -18,6 +18,7 @@ from resmlp_mt.text import one_line
 
 TIME = re.compile(r"\s*\d+:\d\d:\d\d[,.]\d+\s*-->\s*\d+:\d\d:\d\d[,.]\d+")  # a subtitle's second line
 TAGS = r"(?:<[^<>]*>|\{\\[^{}]*\})"  # of fonts, and of places on the screen
+NO_ROWS = "{}: --nbest, --scores and --alignments are for lines of text, not for subtitles"
 AROUND = rf"(?:{TAGS}|\s)*"
 TAGGED = re.compile(rf"(?P<before>(?:{TAGS}|\s|[-–—])*)(?P<text>.*?)(?P<after>{AROUND})", re.DOTALL)
 
@@ -78,16 +79,31 @@ def records_of(
         beginning.append(line)
         if line.strip() and not line.strip().isdecimal():  # no more is read than tells: a program may wait
             break
-    suffix = Path(name.removesuffix(".gz")).suffix
-    if suffix == ".srt" or (beginning and TIME.match(beginning[-1])):
+    refuse_format(name, column, field, detailed)
+    if suffix_of(name) == ".srt" or (beginning and TIME.match(beginning[-1])):
         if detailed:
-            raise UserError(f"{name}: --nbest, --scores and --alignments are for lines of text, not for subtitles")
+            raise UserError(NO_ROWS.format(name))
         return subtitles(chain(beginning, lines))
-    if suffix in (".tsv", ".jsonl"):
-        option = "--column" if suffix == ".tsv" else "--field"
-        raise UserError(f"{name}: name what to translate in it by {option}")
     lines = chain(beginning, lines)
     return text(lines) if text else map(plain, lines)
+
+
+def refuse_format(name: str, column: str | None, field: str | None, detailed: bool) -> None:
+    """Refuse a file whose suffix tells that the options do not suit it; the arguments are those of ``records_of``.
+
+    Raises:
+        UserError: it is a table or JSON lines without what to translate in them, or subtitles.
+    """
+    if column is None and field is None:
+        if option := {".tsv": "--column", ".jsonl": "--field"}.get(suffix_of(name)):
+            raise UserError(f"{name}: name what to translate in it by {option}")
+        if detailed and suffix_of(name) == ".srt":
+            raise UserError(NO_ROWS.format(name))
+
+
+def suffix_of(name: str) -> str:
+    """The suffix that tells a file's format, beneath that of gzip."""
+    return Path(name.removesuffix(".gz")).suffix
 
 
 def plain(line: str) -> Record:
@@ -129,7 +145,7 @@ def json_lines(name: str, lines: Iterable[str], field: str) -> Iterator[Record]:
         except (ValueError, AttributeError):
             raise UserError(f"{name}, line {number}: no JSON object") from None
         if text is None:
-            if number == 1:
+            if number == 1 and field not in row:
                 raise UserError(f"{name}: its first object has no --field {field}, but {', '.join(row)}")
             yield copied(line)
         elif not isinstance(text, str):
@@ -181,7 +197,9 @@ def _subtitle(shown: list[str]) -> Record:
             f"{before}{broken(text, len(lines))}{after}"
             for (before, _, after), text, lines in zip(parts, found, speakers, strict=True)
         ]
-        return "\n".join(texts) + "\n"
+        rows = "\n".join(texts).split("\n")
+        spoken = [row for row in rows if row.strip()]  # a blank line in the middle would end the subtitle
+        return "\n".join([*spoken, *[""] * (len(rows) - len(spoken))]) + "\n"
 
     return Record("\n".join(shown), [text for _, text, _ in parts], write)
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from io import UnsupportedOperation
 from pathlib import Path
 from queue import Empty, Queue
@@ -57,31 +58,29 @@ def as_they_come(items: Iterable[T], most: int = READ_AHEAD) -> Iterator[list[T]
     So a program that waits for each translation before it writes the next line is answered, and a file is translated
     in large batches.
     """
-    arrived: Queue[T | BaseException | None] = Queue(most)
+    arrived: Queue[tuple[T] | BaseException | None] = Queue(most)
 
     def read() -> None:
         try:
             for item in items:
-                arrived.put(item)
+                arrived.put((item,))
             arrived.put(None)
         except BaseException as error:
             arrived.put(error)
 
     Thread(target=read, daemon=True).start()
-    end: T | BaseException | None
     while True:
         chunk: list[T] = []
-        end = arrived.get()
-        try:
-            while not (end is None or isinstance(end, BaseException)) and len(chunk) < most:
-                chunk.append(end)
-                end = arrived.get_nowait()
-        except Empty:
-            yield chunk
-            continue
+        came = arrived.get()
+        with suppress(Empty):
+            while isinstance(came, tuple):
+                chunk += came
+                if len(chunk) == most:
+                    break
+                came = arrived.get_nowait()
         if chunk:
             yield chunk
-        if end is None:
+        if came is None:
             return
-        if isinstance(end, BaseException):
-            raise end
+        if isinstance(came, BaseException):
+            raise came

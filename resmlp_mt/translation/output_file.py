@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -61,6 +62,8 @@ class OutputFile:
         self._file = open(self._partial, "ab")  # noqa: SIM115  closed by __exit__
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not (self._partial.exists() and os.path.samestat(os.fstat(self._file.fileno()), self._partial.stat())):
+                raise BlockingIOError  # another process has just finished it
             self._done = self._read_note()  # records, their bytes and the digest of their sources, always of one moment
             self._file.truncate(self._done["bytes"])
         except BaseException as error:
@@ -84,7 +87,8 @@ class OutputFile:
             return nowhere
         for option, value in self._made_with.items():
             if before.get(option) != value:
-                how = "another model" if option == "MODEL" else f"{option} {before.get(option)}, not {value}"
+                named = option.startswith("-")
+                how = f"{option} {before.get(option)}, not {value}" if named else f"another {option.lower()}"
                 raise UserError(f"{self._partial} was begun with {how}: give the same again to go on, or delete it")
         return done
 
@@ -152,8 +156,11 @@ class OutputFile:
 
     def _finish(self) -> None:
         try:
-            self._file.close()
+            self._file.flush()
+            self._partial.replace(self.path)
+            remove(self._note)
+            self._file.close()  # and with it the lock
         except OSError as error:
+            with suppress(OSError):
+                self._file.close()
             raise OSError(error.errno, error.strerror, str(self.path)) from error
-        self._partial.replace(self.path)
-        remove(self._note)

@@ -84,7 +84,7 @@ def _hypotheses(decoding, sources, options, prefixes):  # type: ignore[no-untype
     lengths = sources.ne(PAD).sum(1)
     room = places if options.max_len_b is None else options.max_len_b
     longest = (lengths * options.max_len_a + room).long().clamp(0, places)
-    forced = _forced(prefixes, longest, device)
+    forced = _forced(prefixes, device)
     uniform = _draw(sources, options, int(longest.max()), beam) if options.sampling else None
     going = list(range(len(sources)))  # the sentences of the batch that are not finished
     left = [beam] * len(sources)  # hypotheses that each may still end
@@ -203,7 +203,7 @@ def _allow_only(logits: Tensor, rows: Tensor, ids: Tensor) -> None:
     logits[rows] = torch.full_like(left, -math.inf).scatter_(2, index, left.gather(2, index))
 
 
-def _forced(prefixes: Sequence[Sequence[int]] | None, longest: Tensor, device: torch.device) -> Tensor | None:
+def _forced(prefixes: Sequence[Sequence[int]] | None, device: torch.device) -> Tensor | None:
     if prefixes is None or not any(prefixes):
         return None
     width = max(map(len, prefixes))

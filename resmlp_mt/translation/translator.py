@@ -20,7 +20,7 @@ from resmlp_mt.translation.long_sentences import split_long
 from resmlp_mt.translation.network import Network
 from resmlp_mt.translation.products import PRODUCTS
 from resmlp_mt.translation.search import Found, SearchOptions, search
-from resmlp_mt.translation.vocabulary import Vocabulary, text_of
+from resmlp_mt.translation.vocabulary import UNK, Vocabulary, text_of
 
 WINDOW = 1024  # sentences read ahead, to be sorted by length
 
@@ -151,6 +151,7 @@ class Translator:
 
         Raises:
             ValueError: an option is out of its range.
+            UserError: ``prefix`` has what the target's vocabulary lacks.
         """
         if not 1 <= nbest <= beam:
             raise ValueError(f"nbest={nbest} must be 1 or more, and at most beam={beam}")
@@ -174,7 +175,7 @@ class Translator:
             {i: len(tokens) for i, tokens in enumerate(ids) if len(tokens) > 1}, max_tokens, batch_size
         ):
             sources = pad([ids[i] for i in batch]).to(self.device)
-            prefixes = [self.vocabulary.encode_prefix(first.get(i, "")) for i in batch] if first else None
+            prefixes = [self._begin(first.get(i, "")) for i in batch] if first else None
             found = [one[:nbest] for one in search(self.network, sources, options, prefixes)]
             for i, hypotheses in zip(batch, found, strict=True):
                 results[i] = [self._hypothesis(one) for one in hypotheses]
@@ -182,6 +183,12 @@ class Translator:
                 self._align(sources, found, [flat[i] for i in batch], [results[i] for i in batch])
         rest = iter(results)
         return [join(list(islice(rest, len(parts))), parts, options.lenpen) for parts in pieces]
+
+    def _begin(self, prefix: str) -> list[int]:
+        ids = self.vocabulary.encode_prefix(prefix)
+        if UNK in ids:
+            raise UserError(f"the prefix {prefix!r} has what the model's vocabulary lacks")
+        return ids
 
     def _hypothesis(self, found: Found) -> Hypothesis:
         tokens = self.vocabulary.target_pieces(found.tokens)

@@ -60,6 +60,11 @@ class Vocabulary:
         if 2 * sum(piece in self._ids for piece in pieces) < len(self._ids):
             raise UserError("the sentencepiece model is of another vocabulary than the dictionaries")
 
+    @property
+    def digest(self) -> str:
+        """What tells this vocabulary from any other."""
+        return hashlib.sha256(self.model + repr((self.source, self.target)).encode()).hexdigest()
+
     def encode(self, text: str) -> list[int]:
         """Return the source's ids of a text, its end last; of one without visible text the end only."""
         return [*self._number(text, self._ids), EOS]

@@ -151,3 +151,16 @@ def test_a_gpu_that_stays_full_is_told(model, source, capsys, monkeypatch):
     fills(monkeypatch, 100)
     told = "translate: the GPU is full with batches of 1024 tokens too: give a smaller --max-tokens, or --device cpu"
     assert refused(model, source) == told
+
+
+def test_a_prefix_that_the_vocabulary_lacks_is_refused(model, source):
+    told = "translate: the prefix '漢' has what the model's vocabulary lacks"
+    assert refused(model, source, "--prefix", "漢") == told
+
+
+def test_a_format_that_does_not_tell_what_to_translate_is_refused_before_any_other_file(model, source, tmp_path):
+    table = tmp_path / "table.tsv"
+    table.write_text("a\tb\n")
+    output = tmp_path / "output"
+    assert "table.tsv: name what to translate in it by --column" in refused(model, source, table, "-o", output)
+    assert not list(tmp_path.glob("output*"))

@@ -1,6 +1,7 @@
 """resmlp-translate on files: in order, line for line, going on where it was cut off."""
 
 import json
+from itertools import chain
 
 import pytest
 
@@ -44,8 +45,9 @@ def test_each_line_has_its_translation_in_its_place(model, source, expected, tmp
 def test_at_a_terminal_it_says_what_to_do_and_answers_each_line(model, monkeypatch, capsys):
     typed(monkeypatch, f"{SENTENCES[0]}\n{LONG}\n".encode(), terminal=True)
     run(model)
-    begin, *answers = capsys.readouterr().out.splitlines()
-    assert begin == "Type a sentence and press Enter; Ctrl-D ends."
+    shown = capsys.readouterr()
+    answers = shown.out.splitlines()
+    assert shown.err.splitlines()[0] == "Type a sentence and press Enter; Ctrl-D ends."
     assert answers == load_translator(model).translate([SENTENCES[0], LONG])
 
 
@@ -171,7 +173,8 @@ def test_what_arrives_is_handed_on_before_more_is_read():
     for chunk in input_text.as_they_come(lines()):
         waiting.extend(chunk)
     assert waiting == list(range(5))
-    assert next(len(chunk) for chunk in input_text.as_they_come(range(10), most=4)) <= 4
+    chunks = list(input_text.as_they_come(range(10_000), most=4))
+    assert max(map(len, chunks)) <= 4 and [*chain.from_iterable(chunks)] == [*range(10_000)]
 
     def torn():
         yield 1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from resmlp_core.common.errors import UserError
 from resmlp_mt.translation.documents import by_sentence, paragraphs, sentences_of, wrapped_at
-from resmlp_mt.translation.formats import records_of
+from resmlp_mt.translation.formats import json_lines, records_of, subtitles
 
 SUBTITLES = """\ufeff1
 00:00:01,000 --> 00:00:02,500
@@ -205,3 +205,14 @@ def test_a_line_is_translated_before_the_next_is_there():
     lines = iter(["a", "b"])
     assert next(records_of("file.txt", lines)).texts == ["a"]
     assert list(lines) == ["b"]
+
+
+def test_no_blank_line_ends_a_subtitle_before_its_last_speaker():
+    lines = ["1", "00:00:01,000 --> 00:00:02,000", "- I said", "no.", "- OK.", ""]
+    *_, shown = [record for record in subtitles(lines) if record.texts]
+    assert shown.write(["Nein.", "OK."]) == "- Nein.\n- OK.\n\n"
+
+
+def test_a_first_object_may_have_null_in_the_field():
+    first, second = json_lines("rows", ['{"text": null}', '{"text": "A dog."}'], "text")
+    assert first.write([]) == '{"text": null}\n' and second.texts == ["A dog."]

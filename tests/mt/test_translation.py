@@ -334,3 +334,8 @@ def test_onnx_runtime_finds_the_same_hypotheses(tmp_path, name):
     decoding = ByOnnxRuntime(tmp_path, pad(sentences), network(name))
     found = run(decoding, pad(sentences), SearchOptions(3))
     assert_same([[(h.tokens, h.score) for h in one] for one in found], ours(name, sentences, 3))
+
+
+def test_half_a_surrogate_pair_counts_as_a_question_mark(folder):
+    translator = load_translator(folder)
+    assert translator.translate("\ud800 A dog.") == translator.translate("? A dog.")
