@@ -117,8 +117,8 @@ def run(line: list[str], environment: dict[str, str], folder: str, new_session: 
     encoding, _, errors = environment.get("PYTHONIOENCODING", "utf-8").partition(":")
     # anew, as those of the parent know what they were connected to
     at_once = bool(environment.get("PYTHONUNBUFFERED"))
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0)), encoding, errors or "strict")
-    out, err = (io.BufferedWriter(io.FileIO(number, "w")) for number in (1, 2))
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding, errors or "strict")
+    out, err = (io.BufferedWriter(io.FileIO(number, "w", closefd=False)) for number in (1, 2))
     sys.stdout = io.TextIOWrapper(
         out, encoding, errors or "strict", line_buffering=out.raw.isatty(), write_through=at_once
     )

@@ -24,6 +24,7 @@ class RandomCrop(RandomResizedCropAndInterpolation):
         if self.interpolation is not InterpolationMode.BICUBIC:
             return super().__call__(image)
         top, left, height, width = self.get_params(image, self.scale, self.ratio)
-        pixels = torch.from_numpy(np.array(image.crop((left, top, left + width, top + height)))[None])
+        box = (left, top, left + max(1, width), top + max(1, height))  # of a picture one pixel high none may be left
+        pixels = torch.from_numpy(np.array(image.crop(box))[None])
         resized = F.interpolate(pixels.permute(0, 3, 1, 2), self.size, mode="bicubic", antialias=True)
         return Image.merge("RGB", [Image.fromarray(channel.numpy()) for channel in resized[0]])

@@ -95,7 +95,7 @@ class Trained:
 @pytest.fixture(scope="package", autouse=True)
 def warm() -> Iterator[None]:
     """Start programs whose libraries are imported already."""
-    with started_warm("fairseq.options", "fairseq.trainer", "fairseq.sequence_generator", "sentencepiece", "sacrebleu"):
+    with started_warm("fairseq.options", "fairseq.trainer", "fairseq.sequence_generator", "sentencepiece"):
         yield
 
 
