@@ -97,7 +97,8 @@ def changes_of(settings: Mapping[str, Any], found: Rehearsal) -> Changes:
     """Say how a recipe writes what advice may change."""
     train, fewest = settings["train"], max(settings["average"])
     half = any(train.get(option) for option in ("fp16", "bf16", "amp"))
-    has_bf16 = torch.cuda.is_available() and all(device.bf16 for device in found.devices)
+    cuda = torch.cuda.is_available() and not train.get("cpu")
+    has_bf16 = cuda and all(device.bf16 for device in found.devices)
     keep = "keep-interval-updates" if train.get("save-interval-updates") else "keep-last-epochs"
     kept = train.get(keep) or 0
     return Changes(

@@ -129,7 +129,7 @@ def here(monkeypatch):
     """Train in this process, whose memory no limit is set to."""
     monkeypatch.setattr(rehearsed_run, "run_fairseq_train", train_here)
     for module in (longest_batches, rehearsed_training):
-        monkeypatch.setattr(module, "limit_memory", lambda spare=0: None)
+        monkeypatch.setattr(module, "limit_memory", lambda cuda, spare=0: None)
     for name in ("train", "validate"):
         monkeypatch.setattr(fairseq_cli.train, name, getattr(fairseq_cli.train, name))
     monkeypatch.setattr("fairseq.checkpoint_utils.save_checkpoint", fairseq_cli.train.checkpoint_utils.save_checkpoint)
