@@ -108,7 +108,7 @@ class Parts:
         self.found.batch = share_batch(self.config)
         devices = find_devices(self.device.type == "cuda")
         self.found.devices = gather(devices[self.device.index or 0])
-        if self.device.type == "cuda" and rank() == 0:
+        if self.device.type == "cuda" and rank() == 0 and world_size() > 1:
             self.found.interconnect = interconnect_speed()
         trainer = self.build(self.config)
         self.found.parameters = trainer.parameters
