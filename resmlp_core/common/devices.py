@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from resmlp_core.common.control_groups import OWN, ROOT, control_groups
+
 SPARE = 0.1  # of the memory, which a run shall leave
 
 
@@ -60,21 +62,31 @@ def _gpu(i: int) -> Device:
     return Device(found.name, found.total_memory, found.major >= 8, found.major >= 8)
 
 
-def available_memory() -> int:
-    """Return how many bytes the machine could give to this process, without swapping and within its control group."""
+def available_memory(root: Path = ROOT, own: Path = OWN) -> int:
+    """Return how many bytes the machine could give to this process, without swapping and within its control groups.
+
+    What a control group holds of files and does not use counts as free: the kernel takes it back when asked for more.
+
+    Args:
+        root: where the control groups are, of version 2 or 1.
+        own: which of them are this process's; those that hold them count too.
+    """
     available = re.search(r"MemAvailable:\s*(\d+) kB", _read("/proc/meminfo"))
     found = 1024 * int(available[1]) if available else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for most, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    for controller, most, used, idle in (
+        ("", "memory.max", "memory.current", "inactive_file"),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
-        limit, usage = _read(most).strip(), _read(used).strip()
-        if limit.isdigit() and usage.isdigit():
-            found = min(found, int(limit) - int(usage))
+        for group in control_groups(controller, own):
+            folder = root / controller / group
+            limit, usage = _read(folder / most).strip(), _read(folder / used).strip()
+            files = re.search(rf"^{idle} (\d+)", _read(folder / "memory.stat"), re.MULTILINE)
+            if limit.isdigit() and usage.isdigit():
+                found = min(found, int(limit) - int(usage) + (int(files[1]) if files else 0))
     return found
 
 
-def _read(path: str) -> str:
+def _read(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError:

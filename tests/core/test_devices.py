@@ -39,3 +39,30 @@ def test_gpus_without_room_for_the_probe_have_no_known_interconnect(monkeypatch)
     monkeypatch.setattr(torch, "zeros", mock.Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory")))
     assert devices.interconnect_speed() is None
     assert emptied.called
+
+
+@pytest.mark.parametrize(
+    ("own", "folder", "most", "used", "idle"),
+    [
+        ("0::/slice/job", "slice", "memory.max", "memory.current", "inactive_file"),
+        (
+            "9:memory:/slice/job",
+            "memory/slice",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+        ),
+        ("0::/", ".", "memory.max", "memory.current", "inactive_file"),
+    ],
+)
+def test_a_control_group_has_what_it_neither_uses_nor_holds_of_idle_files(tmp_path, own, folder, most, used, idle):
+    (tmp_path / "own").write_text(f"2:cpu,cpuacct:/elsewhere\n{own}\n")
+    group = tmp_path / folder
+    group.mkdir(parents=True, exist_ok=True)
+    (group / most).write_text("5000\n")
+    (group / used).write_text("4500\n")
+    assert devices.available_memory(tmp_path, tmp_path / "own") == 500
+    (group / "memory.stat").write_text(f"anon 700\n{idle} 3000\n")
+    assert devices.available_memory(tmp_path, tmp_path / "own") == 3500
+    (group / most).write_text("max\n")
+    assert devices.available_memory(tmp_path, tmp_path / "own") > 10**6
