@@ -177,7 +177,7 @@ class Parts:
         self.whole_update = once + times * max(0.0, self.update - once)
         found.milliseconds = {phase: 1000 * phases[phase] for phase in ORDER if phase in phases}
         found.speed = config.batch_size / self.whole_update
-        if found.milliseconds["data"] > 0.1 * 1000 * self.whole_update and found.workers >= available_cores():
+        if found.milliseconds.get("data", 0.0) > 0.1 * 1000 * self.whole_update and found.workers >= available_cores():
             found.notes.append("all cores load images: smaller files, or images resized ahead, load faster")
 
     def train(self) -> None:
