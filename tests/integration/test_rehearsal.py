@@ -199,6 +199,12 @@ def test_a_corpus_that_breaks_off_or_is_missing_fails_before_training(recipe, tm
     assert missing.reason == "prepare: --data ./nowhere: there is no such folder"
 
 
+def test_a_teacher_that_is_not_trained_fails(recipe, tmp_path):
+    failed = rehearse(recipe, tmp_path / "out", "--teacher", "resmlp_tiny")
+    assert failed.status == 1
+    assert failed.reason.startswith("prepare: --teacher resmlp_tiny: there is no finished ")
+
+
 def test_no_space_for_the_rehearsal_fails(recipe, tmp_path, monkeypatch):
     full = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
