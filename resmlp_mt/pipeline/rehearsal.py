@@ -44,10 +44,8 @@ def rehearse(
         The exit status: 0 if the run can start, else 1.
 
     Raises:
-        UserError: there is no time for it, or its folder is in use.
+        UserError: its folder is in use.
     """
-    if minutes <= 0:
-        raise UserError(f"--rehearse-minutes {minutes:g} must be more than 0")
     if int(os.environ.get("RANK", 0)):  # of torchrun's processes the others only train
         RehearsedRun(settings, folder_of(out) / "run", shares_of(60 * minutes)).train_in_parts()
         return 0

@@ -199,6 +199,23 @@ def test_a_corpus_that_breaks_off_or_is_missing_fails_before_training(recipe, tm
     assert missing.reason == "prepare: --data ./nowhere: there is no such folder"
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--price", "2"], "--rehearse-minutes and --price are for --rehearse"),
+        (["--rehearse-minutes", "5"], "--rehearse-minutes and --price are for --rehearse"),
+        (["--rehearse", "--price", "-1"], "--price: -1 is not a finite number above 0"),
+        (["--rehearse", "--price", "inf"], "--price: inf is not a finite number above 0"),
+        (["--rehearse", "--rehearse-minutes", "0"], "--rehearse-minutes: 0 is not a finite number above 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["recipe", "multi30k", *options])
+    with pytest.raises(SystemExit):
+        main()
+    assert said in capsys.readouterr().err
+
+
 def test_a_teacher_that_is_not_trained_fails(recipe, tmp_path):
     failed = rehearse(recipe, tmp_path / "out", "--teacher", "resmlp_tiny")
     assert failed.status == 1
