@@ -182,7 +182,7 @@ def test_a_loader_that_raises_is_told(images, tmp_path, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("this image is broken")
 
-    monkeypatch.setattr(Images, "__getitem__", broken)
+    monkeypatch.setattr(Images, "copies", broken)
     found = rehearse(train.main, tmp_path / "run", *TINY, f"data={images}", "workers=1")
     assert found.status == 1 and "this image is broken" in found.reasons[0]
 
