@@ -19,6 +19,7 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 
 import resmlp_mt.plugin
+from resmlp_core.common.arguments import positive, refuse_without_rehearsal
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.recipes import find_recipe
 from resmlp_core.common.rehearsal import MINUTES
@@ -229,12 +230,11 @@ def main() -> None:
     parser.add_argument(
         "--rehearse", action="store_true", help="run every stage on little data, and tell what all takes"
     )
-    parser.add_argument("--rehearse-minutes", type=float, metavar="N", help=f"that it may take (default: {MINUTES:g})")
-    parser.add_argument("--price", type=float, metavar="P", help="of an hour on this machine, to tell what all costs")
+    parser.add_argument("--rehearse-minutes", type=positive, metavar="N", help=f"that it takes (default: {MINUTES:g})")
+    parser.add_argument("--price", type=positive, metavar="P", help="of an hour of this machine, to tell the cost")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.max-update=3000")
     args = parser.parse_intermixed_args()
-    if not args.rehearse and (args.rehearse_minutes, args.price) != (None, None):
-        parser.error("--rehearse-minutes and --price are for --rehearse")
+    refuse_without_rehearsal(parser, args)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.stage != "train" and not args.rehearse:
         parser.error("under torchrun give --stage train; the other stages are for one process, before and after it")
     recipe = find_recipe(args.recipe)

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from resmlp_core.common.control_groups import OWN, ROOT, control_groups
 from resmlp_core.common.errors import UserError
 
 SAMPLE = 16  # images by which two copies of a data set are compared
@@ -153,16 +154,14 @@ def available_cores() -> int:
     return max(1, int(min(allowed, granted_cores())) // processes_here())
 
 
-def granted_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+def granted_cores(root: Path = ROOT, own: Path = OWN) -> float:
     """Return how many cores' time a container or a service is granted; infinity where no limit is set.
 
     Args:
         root: where the control groups are, of version 2 or 1.
         own: which of version 2 is this process's; those that hold it count too.
     """
-    lines = own.read_text().splitlines() if own.exists() else []
-    inner = Path(next((line[len("0::/") :] for line in lines if line.startswith("0::/")), "."))
-    limits = [[root / folder / "cpu.max"] for folder in (inner, *inner.parents)]
+    limits = [[root / group / "cpu.max"] for group in control_groups(own=own)]
     limits.append([root / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")])
     granted = math.inf
     for files in limits:

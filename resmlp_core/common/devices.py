@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from resmlp_core.common.control_groups import OWN, ROOT, control_groups
+
 SPARE = 0.1  # of the memory, which a run shall leave
 
 
@@ -41,13 +43,13 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
 
 
-def find_devices(cuda: bool | None = None) -> list[Device]:
+def find_devices(cuda: bool) -> list[Device]:
     """List what trains: the GPUs that this process sees, or the CPU.
 
     Args:
-        cuda: whether it is GPUs; where None, whether there are any.
+        cuda: whether it is GPUs.
     """
-    if torch.cuda.is_available() if cuda is None else cuda:
+    if cuda:
         return [_gpu(i) for i in range(torch.cuda.device_count())]
     info = _read("/proc/cpuinfo")
     name = re.search(r"model name\s*:\s*(.+)", info)
@@ -60,21 +62,31 @@ def _gpu(i: int) -> Device:
     return Device(found.name, found.total_memory, found.major >= 8, found.major >= 8)
 
 
-def available_memory() -> int:
-    """Return how many bytes the machine could give to this process, without swapping and within its control group."""
+def available_memory(root: Path = ROOT, own: Path = OWN) -> int:
+    """Return how many bytes the machine could give to this process, without swapping and within its control groups.
+
+    What a control group holds of files and does not use counts as free: the kernel takes it back when asked for more.
+
+    Args:
+        root: where the control groups are, of version 2 or 1.
+        own: which of them are this process's; those that hold them count too.
+    """
     available = re.search(r"MemAvailable:\s*(\d+) kB", _read("/proc/meminfo"))
     found = 1024 * int(available[1]) if available else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for most, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    for controller, most, used, idle in (
+        ("", "memory.max", "memory.current", "inactive_file"),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
-        limit, usage = _read(most).strip(), _read(used).strip()
-        if limit.isdigit() and usage.isdigit():
-            found = min(found, int(limit) - int(usage))
+        for group in control_groups(controller, own):
+            folder = root / controller / group
+            limit, usage = _read(folder / most).strip(), _read(folder / used).strip()
+            files = re.search(rf"^{idle} (\d+)", _read(folder / "memory.stat"), re.MULTILINE)
+            if limit.isdigit() and usage.isdigit():
+                found = min(found, int(limit) - int(usage) + (int(files[1]) if files else 0))
     return found
 
 
-def _read(path: str) -> str:
+def _read(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError:
@@ -82,9 +94,17 @@ def _read(path: str) -> str:
 
 
 def interconnect_speed() -> float | None:
-    """Measure how many gigabytes a second go from one GPU to the next; None for fewer than two."""
+    """Measure how many gigabytes a second go from one GPU to the next; None for fewer than two, or full ones."""
     if torch.cuda.device_count() < 2:
         return None
+    speed = None
+    with suppress(torch.OutOfMemoryError):
+        speed = _copying_speed()
+    torch.cuda.empty_cache()
+    return speed
+
+
+def _copying_speed() -> float:
     here, there = (torch.zeros(2**26, device=f"cuda:{i}") for i in (0, 1))  # 256 MiB
     there.copy_(here)
     wait_for(here)
@@ -113,13 +133,18 @@ def usable_memory(spare: float = SPARE, processes: int = 1) -> int:
     return int((1 - spare) * (available_memory() / processes + own))
 
 
-def limit_memory(spare: float = SPARE, processes: int = 1) -> None:
+def limit_memory(cuda: bool, spare: float = SPARE, processes: int = 1) -> None:
     """Let this process find that memory is short a tenth before it is: what needs more raises ``out of memory``.
 
     On a CPU the limit is that of the data that the process writes to, and it is the first that the kernel would end.
+
+    Args:
+        cuda: whether it trains on a GPU.
+        spare: the share that is left.
+        processes: of the machine, that share the rest of a CPU's.
     """
-    if torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(1 - spare)
+    if cuda:
+        torch.cuda.set_per_process_memory_fraction(float(1 - spare))
         return
     import resource  # not on Windows
 
@@ -132,10 +157,10 @@ def limit_memory(spare: float = SPARE, processes: int = 1) -> None:
 
 
 @contextmanager
-def limited_memory(processes: int = 1) -> Iterator[None]:
+def limited_memory(cuda: bool, processes: int = 1) -> Iterator[None]:
     """Do what ``limit_memory`` does while the block runs, in each of so many processes of the machine."""
-    if torch.cuda.is_available():
-        limit_memory()
+    if cuda:
+        limit_memory(cuda)
         try:
             yield
         finally:
@@ -144,7 +169,7 @@ def limited_memory(processes: int = 1) -> Iterator[None]:
     import resource  # not on Windows
 
     limit, adjustment = resource.getrlimit(resource.RLIMIT_DATA), _read("/proc/self/oom_score_adj")
-    limit_memory(processes=processes)
+    limit_memory(cuda, processes=processes)
     try:
         yield
     finally:
@@ -165,15 +190,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(what in str(error).lower() for what in short)
 
 
-def reset_peak_memory() -> None:
+def reset_peak_memory(cuda: bool) -> None:
     """Let ``peak_memory`` begin anew; on a CPU it is that of the whole process."""
-    if torch.cuda.is_available():
+    if cuda:
         torch.cuda.reset_peak_memory_stats()
 
 
-def peak_memory() -> int:
+def peak_memory(cuda: bool) -> int:
     """Return the most bytes that this process has used: of its GPU, else of the machine."""
-    if torch.cuda.is_available():
+    if cuda:
         return torch.cuda.max_memory_reserved()
     peak = re.search(r"VmHWM:\s*(\d+) kB", _read("/proc/self/status"))
     return 1024 * int(peak[1]) if peak else 0

@@ -26,7 +26,7 @@ def keep_memory(most: int = -1) -> None:
     Args:
         most: bytes that are kept, 32 MB or more, and of each piece half of them at most; all by default.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt and not any(name.startswith("MALLOC_") for name in os.environ):
         M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
         mallopt(M_TRIM_THRESHOLD, most)

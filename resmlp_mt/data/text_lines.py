@@ -12,6 +12,7 @@ from resmlp_core.common.errors import UserError
 
 LOOK = 1 << 16  # bytes of a file by which to tell how its lines end
 BINARY = 10  # one byte of so many is zero in what is no text, though it be UTF-8
+NOISE = 500  # and one of so many in what is not: of bytes at random one of 256 is
 
 
 def lines_of(path: Path, errors: str = "strict") -> Iterator[str]:
@@ -61,10 +62,10 @@ def lines_in(file: Any, name: str, errors: str = "strict") -> Iterator[str]:
 
 
 def _is_binary(beginning: bytes) -> bool:
-    """Whether this is no text; that may have a NUL in it."""
+    """Whether this is no text; that may have a NUL in it, and a few bytes that are not UTF-8."""
     zeros = beginning.count(0)
     try:
         getincrementaldecoder("utf-8")().decode(beginning)  # what is cut off at the end is no error
     except UnicodeDecodeError:
-        return zeros > 0
+        return zeros > max(1, len(beginning) // NOISE)
     return zeros > len(beginning) // BINARY

@@ -63,7 +63,7 @@ class LongestBatches:
             tell: is told the tokens of each before it is tried, with False, and with True where it fits.
         """
         until = time.perf_counter() + seconds
-        limit_memory()
+        limit_memory(self.trainer.cuda)
 
         def fits(max_tokens: int) -> bool:
             tell(max_tokens, False)

@@ -61,8 +61,8 @@ def hours_of(
 
     Args:
         seconds: what was measured: ``read``, ``text``, ``vocabulary`` and ``data-bin`` of preparing the sample,
-            ``startup`` of fairseq, one ``validation``, one ``save``; ``average`` and ``generate`` besides the
-            translating in them, ``translate valid`` of all candidates and ``translate test``; ``score``.
+            ``startup`` of fairseq, one ``validation``, one ``save``; ``average`` of one candidate and
+            ``generate`` besides the translating in them; that, ``translate valid`` and ``translate test``; ``score``.
         growth: how many times as many pairs the whole has: ``read``, ``train``, ``valid`` and ``test``; ``pairs``
             is the number of training pairs in the sample, ``candidates`` how many more averages there will be.
         length: of the training.

@@ -17,6 +17,7 @@ from resmlp_core.common.rehearsal import Rehearsal, folder_of, rehearsing
 from resmlp_mt.data.sample import Sample, write_sample
 from resmlp_mt.pipeline.rehearsal_findings import changes_of, project, tell_training
 from resmlp_mt.pipeline.rehearsed_run import RehearsedRun
+from resmlp_mt.pipeline.run import find_teacher
 
 PAIRS, HELD_OUT = 8000, 20  # for each minute that it may take
 SHARES = {"read": 0.1, "first": 0.2, "usual": 0.2, "ramp": 0.1, "search": 0.1}  # of its time; the stages take the rest
@@ -43,10 +44,8 @@ def rehearse(
         The exit status: 0 if the run can start, else 1.
 
     Raises:
-        UserError: there is no time for it, or its folder is in use.
+        UserError: its folder is in use.
     """
-    if minutes <= 0:
-        raise UserError(f"--rehearse-minutes {minutes:g} must be more than 0")
     if int(os.environ.get("RANK", 0)):  # of torchrun's processes the others only train
         RehearsedRun(settings, folder_of(out) / "run", shares_of(60 * minutes)).train_in_parts()
         return 0
@@ -56,6 +55,8 @@ def rehearse(
         rehearsal = RecipeRehearsal(found, settings, folder, 60 * minutes)
         print(rehearsal.announcement(), flush=True)
         try:
+            if teacher := settings.get("teacher"):
+                find_teacher(out, teacher)
             if write_data:
                 write_data(folder / "written")
                 rehearsal.settings["data"] = str(folder / "written")
@@ -115,7 +116,10 @@ class RecipeRehearsal:
             UserError: a stage failed.
         """
         if self.settings.get("teacher"):
-            self.found.notes.append("trained on the true targets, not on a teacher's translations, which take as long")
+            self.found.notes += [
+                "trained on the true targets, not on a teacher's translations, which take as long",
+                "hours and disk lack the teacher's translations of the training set",
+            ]
         sample, run = self._sample()
         with self._timing("prepare"):
             self._prepare(run, sample)

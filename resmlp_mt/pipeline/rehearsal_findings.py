@@ -13,6 +13,7 @@ from resmlp_core.common.rehearsal import Changes, Rehearsal
 from resmlp_mt.data.sample import Sample
 from resmlp_mt.pipeline.projection import hours_of, length_of
 from resmlp_mt.pipeline.rehearsed_run import RehearsedRun
+from resmlp_mt.pipeline.run import Run
 
 UNSTEADY = 1.3  # times the speed of the slowest quarter of the updates
 ONCE = ("optimiser", "communication")  # phases of an update that do not take longer for more batches
@@ -74,14 +75,15 @@ def project(found: Rehearsal, run: RehearsedRun, sample: Sample, took: Mapping[s
     batches = run.batches_together() * first["devices"]  # of an update
     length = length_of(run.settings["train"], growth["train"] * first["batches"] / batches)
     growth["candidates"] = len({min(count, length.kept - 2) for count in run.settings["average"]})
-    valid, test = (translating(log) for log in (newest(run.folder.glob("valid-*.log")), run.folder / "generate.log"))
+    averages = [translating(log) for log in run.folder.glob("valid-*.log")]
+    valid, test = float(np.mean(averages)), translating(run.folder / "generate.log")
     seconds = {
         **took,
         "read": sample.seconds,
         "startup": first["startup"],
         "validation": float(np.mean(first["validations"] + resumed["validations"])),
         "save": float(np.mean(first["saves"] + resumed["saves"])),
-        "average": took["average"] - valid,
+        "average": took["average"] / len(averages) - valid,
         "generate": took["generate"] - test,
         "translate valid": valid,
         "translate test": test,
@@ -97,7 +99,8 @@ def changes_of(settings: Mapping[str, Any], found: Rehearsal) -> Changes:
     """Say how a recipe writes what advice may change."""
     train, fewest = settings["train"], max(settings["average"])
     half = any(train.get(option) for option in ("fp16", "bf16", "amp"))
-    has_bf16 = torch.cuda.is_available() and all(device.bf16 for device in found.devices)
+    cuda = torch.cuda.is_available() and not train.get("cpu")
+    has_bf16 = cuda and all(device.bf16 for device in found.devices)
     keep = "keep-interval-updates" if train.get("save-interval-updates") else "keep-last-epochs"
     kept = train.get(keep) or 0
     return Changes(
@@ -106,7 +109,7 @@ def changes_of(settings: Mapping[str, Any], found: Rehearsal) -> Changes:
         rate=lambda fraction: f"train.lr={fraction * largest(train['lr']):g}",
         precision="train.bf16=true" if has_bf16 and not half else None,
         disk=f"train.{keep}={fewest}" if not 0 < kept <= fewest else None,
-        free_batch=bool(settings["effective_tokens"]),
+        free_batch=bool(settings["effective_tokens"] and Run(settings, Path()).train_options()["update-freq"] > 1),
     )
 
 
@@ -119,12 +122,6 @@ def translating(log: Path) -> float:
     """Return the seconds that fairseq-generate spent on translating, by its own word."""
     told = re.search(r"Translated .* in ([\d.]+)s", log.read_text(encoding="utf-8"))
     return float(told[1]) if told else 0.0
-
-
-def newest(paths: Any) -> Path:
-    """Return the file that was written last."""
-    found: Path = max(paths, key=lambda path: path.stat().st_mtime)
-    return found
 
 
 def size_of(folder: Path) -> int:

@@ -78,8 +78,10 @@ class Observer:
         trainer = self.trainer
         self.longest, self.train_step = LongestBatches(trainer, self.epoch_itr), trainer.train_step
         if trainer.data_parallel_rank == 0:
-            self.seen |= {"hardware": list(map(asdict, find_devices())), "interconnect": interconnect_speed()}
-        limit_memory(spare=0)
+            self.seen["hardware"] = list(map(asdict, find_devices(trainer.cuda)))
+            several = trainer.cuda and trainer.data_parallel_world_size > 1
+            self.seen["interconnect"] = interconnect_speed() if several else None
+        limit_memory(trainer.cuda, spare=0)
         trainer.lr_scheduler  # noqa: B018  it is made here, from the recipe's own number of updates
         with open_dict(self.cfg):
             self.cfg.optimization.max_update = self.cfg.optimization.max_epoch = 0
@@ -112,7 +114,7 @@ class Observer:
                 raise
             self.longest.search(size // 2, 0, self.plan.seconds["search"], self.tell_tried)
             raise SystemExit("out of memory") from None
-        self.seen |= {"fits": True, "peak_memory": max(tell_all(self.trainer, peak_memory()))}
+        self.seen |= {"fits": True, "peak_memory": max(tell_all(self.trainer, peak_memory(self.trainer.cuda)))}
         budget = self.plan.seconds["first"]
         with open_dict(self.cfg):
             freq = self.cfg.optimization.update_freq[0]

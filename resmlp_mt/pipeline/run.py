@@ -49,6 +49,18 @@ from resmlp_mt.score import (
 STAGES = ("prepare", "train", "average", "generate", "score")
 
 
+def find_teacher(out: Path, teacher: str) -> Path:
+    """Return the model of a finished run in a recipe's folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    model = out / teacher / "model.pt"
+    if not model.with_name("average.json").exists():  # until then model.pt is the best candidate so far
+        raise UserError(f"--teacher {teacher}: there is no finished {model}; train it first, with the same --out")
+    return model
+
+
 class Run:
     """One model of a recipe: what its stages read and write in the recipe's folder and in one of its own there.
 
@@ -115,9 +127,7 @@ class Run:
         that is later decoded by another beam search keeps them.
         """
         teacher = self.settings["teacher"]
-        folder, model = self.out / teacher, self.out / teacher / "model.pt"
-        if not (folder / "average.json").exists():  # until then model.pt is the best candidate so far
-            raise UserError(f"--teacher {teacher}: there is no finished {model}; train it first, with the same --out")
+        folder, model = self.out / teacher, find_teacher(self.out, teacher)
         output, distilled, made = folder / "generate-train.txt", folder / "distilled", folder / "distilled.json"
         options = self.settings["generate"] | {"skip-invalid-size-inputs-valid-test": True}  # longer than A
         made_from = {"model_sha256": digest([model]), "generate": self.settings["generate"]}

@@ -55,7 +55,7 @@ class BatchTrial:
         def time_left() -> float:
             return min(gather(end - time.monotonic())) if self.largest < MOST * batch else 0.0
 
-        with limited_memory(processes_here()):
+        with limited_memory(self.trainer.device.type == "cuda", processes_here()):
             few = sorted({min(batch, 2 * FEW), FEW, 2 * FEW})
             if not all(map(self.fits, few)):
                 return True
@@ -100,8 +100,9 @@ class BatchTrial:
     def update(self, size: int) -> tuple[int | None, float]:
         """Make an update of at most two batches; return the most bytes in use, None if too few, and a batch's time."""
         trainer, config, watch = self.trainer, self.trainer.config, self.trainer.watch
+        cuda = trainer.device.type == "cuda"
         parts = min(2, config.accumulate)  # with the second, gradients are kept beside what it needs
-        reset_peak_memory()
+        reset_peak_memory(cuda)
         try:
             trainer.config = dataclasses.replace(config, accumulate=parts)
             trainer.watch = Repeated(tree_map(lambda part: part[torch.arange(size) % len(part)], self.images))
@@ -109,7 +110,7 @@ class BatchTrial:
             start = time.perf_counter()
             with trainer.task.no_sync():  # one process whose memory is full must not let the others wait
                 next(trainer.updates(0))
-            return peak_memory(), (time.perf_counter() - start) / parts
+            return peak_memory(cuda), (time.perf_counter() - start) / parts
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -117,7 +118,7 @@ class BatchTrial:
             trainer.config, trainer.watch = config, watch
             trainer.optimizer.zero_grad()
             gc.collect()
-            if trainer.device.type == "cuda":
+            if cuda:
                 torch.cuda.empty_cache()
         return None, 0.0
 

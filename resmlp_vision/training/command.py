@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import logging
-import math
 import os
 import shlex
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from resmlp_core.common.arguments import positive, refuse_without_rehearsal
 from resmlp_core.common.recipes import find_recipe
 from resmlp_core.common.rehearsal import MINUTES
 from resmlp_vision.config import RunConfig, Settings, read_config
@@ -48,11 +48,10 @@ def run_command(name: str, description: str, kind: type[Settings], trainer_type:
     rehearsal = parser.add_argument_group("rehearsal")
     help_rehearse = "try every part of the training with little of the data, and tell what the whole would take"
     rehearsal.add_argument("--rehearse", action="store_true", help=help_rehearse)
-    rehearsal.add_argument(
-        "--rehearse-minutes", type=positive, default=MINUTES, metavar="N", help="default: %(default)g"
-    )
+    rehearsal.add_argument("--rehearse-minutes", type=positive, metavar="N", help=f"default: {MINUTES:g}")
     rehearsal.add_argument("--price", type=positive, metavar="P", help="of an hour of this machine, to tell the cost")
     args = parser.parse_intermixed_args()
+    refuse_without_rehearsal(parser, args)
     config = read_config(find_recipe(args.config) if args.config else None, args.overrides, kind)
     logging.getLogger("timm").setLevel(logging.WARNING)
     status = 0
@@ -61,7 +60,7 @@ def run_command(name: str, description: str, kind: type[Settings], trainer_type:
             title = f"{args.config or 'the defaults'}, {config.model}"
             started = ["-m", f"resmlp_vision.{name}", *(["--config", args.config] if args.config else [])]
             command = starter() + shlex.join([*started, *args.overrides])
-            status = rehearse(config, trainer_type, title, command, args.rehearse_minutes, args.price)
+            status = rehearse(config, trainer_type, title, command, args.rehearse_minutes or MINUTES, args.price)
         else:
             train(config, trainer_type)
     finally:
@@ -76,11 +75,3 @@ def starter() -> str:
     if everywhere == 1:
         return "python "
     return f"torchrun {f'--nnodes {everywhere // here} ' if everywhere > here else ''}--nproc-per-node {here} "
-
-
-def positive(text: str) -> float:
-    """Read a number above 0 from the command line."""
-    number = float(text)
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number

@@ -108,7 +108,7 @@ class Parts:
         self.found.batch = share_batch(self.config)
         devices = find_devices(self.device.type == "cuda")
         self.found.devices = gather(devices[self.device.index or 0])
-        if self.device.type == "cuda" and rank() == 0:
+        if self.device.type == "cuda" and rank() == 0 and world_size() > 1:
             self.found.interconnect = interconnect_speed()
         trainer = self.build(self.config)
         self.found.parameters = trainer.parameters
@@ -177,7 +177,7 @@ class Parts:
         self.whole_update = once + times * max(0.0, self.update - once)
         found.milliseconds = {phase: 1000 * phases[phase] for phase in ORDER if phase in phases}
         found.speed = config.batch_size / self.whole_update
-        if found.milliseconds["data"] > 0.1 * 1000 * self.whole_update and found.workers >= available_cores():
+        if found.milliseconds.get("data", 0.0) > 0.1 * 1000 * self.whole_update and found.workers >= available_cores():
             found.notes.append("all cores load images: smaller files, or images resized ahead, load faster")
 
     def train(self) -> None:

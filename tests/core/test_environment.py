@@ -5,9 +5,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from resmlp_core.common import environment as environment_module
 from resmlp_core.common.environment import SPINS
 
 ROOT = Path(__file__).parents[2]
@@ -105,3 +107,10 @@ def test_a_fairseq_program_of_a_recipe_gets_both(tmp_path, keep):
     found_first = environment(PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
     done = subprocess.run(line, env=found_first, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(keep), SPINS]
+
+
+def test_where_there_is_no_c_library_to_ask_nothing_is_done(monkeypatch):
+    """As on Windows, where ``CDLL`` needs a name."""
+    monkeypatch.setattr(environment_module, "os", SimpleNamespace(name="nt", environ={}))
+    monkeypatch.setattr(environment_module.ctypes, "CDLL", lambda name: name + "")
+    environment_module.keep_memory()

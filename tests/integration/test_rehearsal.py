@@ -129,7 +129,7 @@ def here(monkeypatch):
     """Train in this process, whose memory no limit is set to."""
     monkeypatch.setattr(rehearsed_run, "run_fairseq_train", train_here)
     for module in (longest_batches, rehearsed_training):
-        monkeypatch.setattr(module, "limit_memory", lambda spare=0: None)
+        monkeypatch.setattr(module, "limit_memory", lambda cuda, spare=0: None)
     for name in ("train", "validate"):
         monkeypatch.setattr(fairseq_cli.train, name, getattr(fairseq_cli.train, name))
     monkeypatch.setattr("fairseq.checkpoint_utils.save_checkpoint", fairseq_cli.train.checkpoint_utils.save_checkpoint)
@@ -197,6 +197,29 @@ def test_a_corpus_that_breaks_off_or_is_missing_fails_before_training(recipe, tm
     missing = rehearse(recipe, tmp_path / "out", "data=./nowhere")
     assert missing.status == 1
     assert missing.reason == "prepare: --data ./nowhere: there is no such folder"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--price", "2"], "--rehearse-minutes and --price are for --rehearse"),
+        (["--rehearse-minutes", "5"], "--rehearse-minutes and --price are for --rehearse"),
+        (["--rehearse", "--price", "-1"], "--price: -1 is not a finite number above 0"),
+        (["--rehearse", "--price", "inf"], "--price: inf is not a finite number above 0"),
+        (["--rehearse", "--rehearse-minutes", "0"], "--rehearse-minutes: 0 is not a finite number above 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["recipe", "multi30k", *options])
+    with pytest.raises(SystemExit):
+        main()
+    assert said in capsys.readouterr().err
+
+
+def test_a_teacher_that_is_not_trained_fails(recipe, tmp_path):
+    failed = rehearse(recipe, tmp_path / "out", "--teacher", "resmlp_tiny")
+    assert failed.status == 1
+    assert failed.reason.startswith("prepare: --teacher resmlp_tiny: there is no finished ")
 
 
 def test_no_space_for_the_rehearsal_fails(recipe, tmp_path, monkeypatch):

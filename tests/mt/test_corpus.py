@@ -230,6 +230,15 @@ def test_what_is_not_utf8_can_be_read_as_such(tmp_path: Path) -> None:
     assert list(read_pairs(tmp_path, "en", "de", "train", mend_encoding=True)) == [("a", "ok"), ("b", "\ufffdh")]
 
 
+def test_a_text_with_a_nul_and_a_wrong_byte_is_text(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    (tmp_path / "train.de").write_bytes(b"ok\n\xe4h\0\n")
+    (tmp_path / "train.en").write_text("a\nb\n")
+    assert list(read_pairs(tmp_path, "en", "de", "train", mend_encoding=True)) == [("a", "ok"), ("b", "\ufffdh\0")]
+    with pytest.raises(UserError, match="line 2: not UTF-8"):
+        list(read_pairs(tmp_path, "en", "de", "train"))
+
+
 def test_the_pairs_folder_is_chosen(tmp_path: Path) -> None:
     write_text(tmp_path / "en-de", source="en-de\n", target="x\n")
     (tmp_path / "en-fr").mkdir()

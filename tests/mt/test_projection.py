@@ -1,9 +1,14 @@
 """How long a training is, and what it keeps, by the options that fairseq-train is given."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from resmlp_mt.data.sample import write_sample
+from resmlp_core.common.rehearsal import Rehearsal
+from resmlp_mt.data.sample import Sample, write_sample
+from resmlp_mt.pipeline import run
 from resmlp_mt.pipeline.projection import Length, hours_of, length_of
+from resmlp_mt.pipeline.rehearsal_findings import changes_of, project
 
 
 @pytest.mark.parametrize(
@@ -59,3 +64,34 @@ def test_a_sample_has_the_beginning_of_a_corpus_and_some_of_all_the_rest(tmp_pat
     assert (tmp_path / "some" / "train.de").read_text() == "".join(f"de train {i}\n" for i in numbers)
     assert len(sample.held_out["valid"]) == 50
     assert (tmp_path / "some" / "valid.de").read_text().split("\n")[1] == "de valid 5"
+
+
+def test_of_two_averages_that_were_tried_each_took_its_half(tmp_path):
+    for file, text in (
+        ("valid-1.log", "Translated 4 sentences in 30.0s"),
+        ("valid-2.log", "Translated 4 sentences in 50.0s"),
+        *(("generate.log", "Translated 4 sentences in 1.0s"), ("text/valid.en", "a\n"), ("text/test.en", "a\n")),
+        *(("data-bin/train.bin", ""), ("checkpoints/last.pt", ""), ("model.pt", "")),
+    ):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(text)
+    first = {"devices": 1, "batches": 10, "tokens": 100, "startup": 1.0, "validations": [1.0], "saves": [1.0]}
+    seen = {"first": first, "resumed": first}
+    settings = {"train": {"max-epoch": 9}, "average": [1, 2]}
+    rehearsed = SimpleNamespace(out=tmp_path, folder=tmp_path, source="en", settings=settings, seen=seen)
+    rehearsed.batches_together = lambda: 1
+    found = Rehearsal("demo", "start", "tokens", speed=10.0)
+    sample = Sample(pairs=8, read=8, taken=8, held_out={"valid": [("a", "b")] * 3, "test": [("a", "b")]})
+    took = dict.fromkeys(("text", "vocabulary", "data-bin", "generate", "score"), 1.0)
+    project(found, rehearsed, sample, took | {"average": 100.0})
+    assert found.hours["averaging"] == pytest.approx(2 * (10 + 3 * 40) / 3600)
+
+
+@pytest.mark.parametrize(("tokens", "free"), [(8000, True), (4000, False), (1000, False), (None, False)])
+def test_a_larger_batch_is_free_where_an_update_has_several(tokens, free, monkeypatch):
+    """Two devices take 2,000 tokens at once."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(run.torch.cuda, "device_count", lambda: 2)
+    settings = {"name": "demo", "pair": "en-de", "train": {"max-tokens": 2000, "lr": 0.1}, "average": [1]}
+    changes = changes_of(settings | {"effective_tokens": tokens}, Rehearsal("demo", "start", "tokens"))
+    assert changes.free_batch is free

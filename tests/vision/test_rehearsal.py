@@ -109,6 +109,30 @@ def test_dino_is_rehearsed(images, tmp_path, monkeypatch):
     assert found.status == 0 and "teacher" in found.milliseconds and found.hours["validation"] > 0
 
 
+@pytest.mark.parametrize("main", [train.main, dino.main])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--price", "2"], "--rehearse-minutes and --price are for --rehearse"),
+        (["--rehearse-minutes", "5"], "--rehearse-minutes and --price are for --rehearse"),
+        (["--rehearse", "--price", "nan"], "--price: nan is not a finite number above 0"),
+        (["--rehearse", "--rehearse-minutes", "0"], "--rehearse-minutes: 0 is not a finite number above 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(main, options, said, capsys):
+    with pytest.raises(SystemExit):
+        run(main, *options)
+    assert said in capsys.readouterr().err
+
+
+def test_an_epoch_of_one_update_is_rehearsed(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(rehearsal.Parts, "shorten", lambda parts: parts.config)
+    monkeypatch.setattr(rehearsal.Parts, "train", lambda parts: None)
+    monkeypatch.setattr(rehearsal.Parts, "kill_and_resume", lambda parts: None)
+    found = rehearse(train.main, tmp_path / "run", *TINY, f"data={images}", "batch_size=64")
+    assert found.status == 0 and found.steps == 3 and "data" not in found.milliseconds
+
+
 def test_too_large_a_batch_is_an_answer_and_the_rest_is_rehearsed(images, tmp_path, monkeypatch):
     """The memory is pretended to hold 10 images."""
     update = batch_trial.BatchTrial.update

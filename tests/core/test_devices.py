@@ -1,0 +1,68 @@
+"""The memory and the GPUs of a machine, as a run finds them."""
+
+import sys
+from unittest import mock
+
+import pytest
+import torch
+
+from resmlp_core.common import devices
+from resmlp_core.common.devices import limit_memory, limited_memory, peak_memory, reset_peak_memory
+
+
+def test_a_gpu_is_given_the_share_of_its_memory_as_the_float_that_pytorch_demands(monkeypatch):
+    limits = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
+    limit_memory(True, spare=0)
+    with limited_memory(True):
+        assert limits == [1.0, 0.9]
+    assert limits == [1.0, 0.9, 1.0] and all(type(limit) is float for limit in limits)
+
+
+def test_on_a_cpu_a_gpu_beside_it_is_neither_limited_nor_measured(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    limits = mock.Mock(getrlimit=lambda which: (-1, -1), RLIMIT_DATA=2)
+    monkeypatch.setitem(sys.modules, "resource", limits)
+    monkeypatch.setattr(devices.Path, "write_text", lambda *_, **__: None)
+    for name in ("set_per_process_memory_fraction", "max_memory_reserved", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, name=name: pytest.fail(name))
+    with limited_memory(False):
+        reset_peak_memory(False)
+        assert peak_memory(False) > 10**6
+    assert limits.setrlimit.call_count == 2
+
+
+def test_gpus_without_room_for_the_probe_have_no_known_interconnect(monkeypatch):
+    emptied = mock.Mock()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "empty_cache", emptied)
+    monkeypatch.setattr(torch, "zeros", mock.Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory")))
+    assert devices.interconnect_speed() is None
+    assert emptied.called
+
+
+@pytest.mark.parametrize(
+    ("own", "folder", "most", "used", "idle"),
+    [
+        ("0::/slice/job", "slice", "memory.max", "memory.current", "inactive_file"),
+        (
+            "9:memory:/slice/job",
+            "memory/slice",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+        ),
+        ("0::/", ".", "memory.max", "memory.current", "inactive_file"),
+    ],
+)
+def test_a_control_group_has_what_it_neither_uses_nor_holds_of_idle_files(tmp_path, own, folder, most, used, idle):
+    (tmp_path / "own").write_text(f"2:cpu,cpuacct:/elsewhere\n{own}\n")
+    group = tmp_path / folder
+    group.mkdir(parents=True, exist_ok=True)
+    (group / most).write_text("5000\n")
+    (group / used).write_text("4500\n")
+    assert devices.available_memory(tmp_path, tmp_path / "own") == 500
+    (group / "memory.stat").write_text(f"anon 700\n{idle} 3000\n")
+    assert devices.available_memory(tmp_path, tmp_path / "own") == 3500
+    (group / most).write_text("max\n")
+    assert devices.available_memory(tmp_path, tmp_path / "own") > 10**6
