@@ -8,10 +8,8 @@ INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode's controls, marks of forma
 def one_line(text: str) -> str:
     """The text without white space around it and with a space for each line break within it, of any kind.
 
-    A byte order mark, which files that were joined have within them too, is white space. Half a surrogate pair, which
-    no encoding has, becomes a question mark.
+    A byte order mark, which files that were joined have within them too, is white space.
     """
-    text = text.encode("utf-8", "replace").decode("utf-8")
     return " ".join(text.replace("\ufeff", " ").splitlines()).strip()
 
 

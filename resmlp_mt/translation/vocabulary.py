@@ -74,12 +74,14 @@ class Vocabulary:
         return self._number(text, self._target_ids)
 
     def _number(self, text: str, ids: dict[str, int]) -> list[int]:
-        pieces = self._processor.encode(one_line(text), out_type=str) if has_text(text) else []
-        return [ids.get(piece, UNK) for piece in pieces]
+        return [ids.get(piece, UNK) for piece in self.pieces(text)]
 
     def pieces(self, text: str) -> list[str]:
-        """Return the pieces of a text."""
-        found: list[str] = self._processor.encode(one_line(text), out_type=str) if has_text(text) else []
+        """Return the pieces of a text; half a surrogate pair, which sentencepiece does not take, is a question mark."""
+        if not has_text(text):
+            return []
+        line = one_line(text).encode("utf-8", "replace").decode()
+        found: list[str] = self._processor.encode(line, out_type=str)
         return found
 
     def target_ids(self, pieces: Iterable[str]) -> list[int]:
