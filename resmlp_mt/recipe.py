@@ -19,7 +19,7 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 
 import resmlp_mt.plugin
-from resmlp_core.common.arguments import positive, refuse_without_rehearsal
+from resmlp_core.common.arguments import add_rehearsal_options, refuse_without_rehearsal
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.recipes import find_recipe
 from resmlp_core.common.rehearsal import MINUTES
@@ -227,11 +227,7 @@ def main() -> None:
     parser.add_argument("--stage", choices=STAGES, help="only this one (default: all)")
     parser.add_argument("--teacher", help="train on the translations of this architecture, trained in the same --out")
     parser.add_argument("--out", type=Path, help="where everything goes (default: build/RECIPE/PAIR)")
-    parser.add_argument(
-        "--rehearse", action="store_true", help="run every stage on little data, and tell what all takes"
-    )
-    parser.add_argument("--rehearse-minutes", type=positive, metavar="N", help=f"that it takes (default: {MINUTES:g})")
-    parser.add_argument("--price", type=positive, metavar="P", help="of an hour of this machine, to tell the cost")
+    add_rehearsal_options(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.max-update=3000")
     args = parser.parse_intermixed_args()
     refuse_without_rehearsal(parser, args)

@@ -1,6 +1,8 @@
-"""What a text is to a model: one line, which may have nothing in it that can be seen."""
+"""What a text is to a model: one line, which may have nothing in it that can be seen, in a vocabulary's symbols."""
 
+import hashlib
 import unicodedata
+from collections.abc import Sequence
 
 INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode's controls, marks of format such as U+200B, and white space
 
@@ -16,3 +18,8 @@ def one_line(text: str) -> str:
 def has_text(text: str) -> bool:
     """Whether a text has anything that can be seen, and so translated."""
     return any(unicodedata.category(character) not in INVISIBLE for character in text)
+
+
+def vocabulary_digest(symbols: Sequence[str]) -> list[float]:
+    """The SHA-256 of a dictionary's symbols, in order, as numbers that half precision holds, as weights."""
+    return [float(byte) for byte in hashlib.sha256("\n".join(symbols).encode()).digest()]

@@ -1,7 +1,18 @@
-"""What several command lines read alike."""
+"""The options of a rehearsal, which the commands that train have alike."""
 
 import math
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+
+from resmlp_core.common.rehearsal import MINUTES
+
+
+def add_rehearsal_options(parser: ArgumentParser) -> None:
+    """Add ``--rehearse``, ``--rehearse-minutes`` and ``--price``."""
+    group = parser.add_argument_group("rehearsal")
+    tells = "run every part with little of the data, and tell what the whole takes"
+    group.add_argument("--rehearse", action="store_true", help=tells)
+    group.add_argument("--rehearse-minutes", type=positive, metavar="N", help=f"that it takes (default: {MINUTES:g})")
+    group.add_argument("--price", type=positive, metavar="P", help="of an hour of this machine, to tell the cost")
 
 
 def positive(text: str) -> float:

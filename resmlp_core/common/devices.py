@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from resmlp_core.common.control_groups import OWN, ROOT, control_groups
 
@@ -107,18 +106,18 @@ def interconnect_speed() -> float | None:
 def _copying_speed() -> float:
     here, there = (torch.zeros(2**26, device=f"cuda:{i}") for i in (0, 1))  # 256 MiB
     there.copy_(here)
-    wait_for(here)
+    torch.cuda.synchronize(here.device)
     started = time.perf_counter()
     for _ in range(4):
         there.copy_(here)
-    wait_for(there)
+    torch.cuda.synchronize(there.device)
     return 4 * here.nbytes / (time.perf_counter() - started) / 1e9
 
 
-def wait_for(tensor: Tensor | None = None) -> None:
-    """Wait until the device has done what it was asked for; a CPU has."""
-    if tensor.is_cuda if tensor is not None else torch.cuda.is_available():
-        torch.cuda.synchronize(tensor.device if tensor is not None else None)
+def wait_for_device() -> None:
+    """Wait until the GPU has done what it was asked for; a CPU has."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def usable_memory(spare: float = SPARE, processes: int = 1) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resmlp_core.common.devices import wait_for
+from resmlp_core.common.devices import wait_for_device
 
 
 class Stopwatch:
@@ -30,12 +30,12 @@ class Stopwatch:
         if not self.on:
             yield
             return
-        wait_for()
+        wait_for_device()
         started = time.perf_counter()
         try:
             yield
         finally:
-            wait_for()
+            wait_for_device()
             self.seconds[name] += time.perf_counter() - started
 
     def timing(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,11 +1,12 @@
 """Which vocabulary a model's weights are for: kept in its checkpoints, compared when they are loaded."""
 
-import hashlib
 from typing import Any
 
 import torch
 from fairseq.data import Dictionary
 from torch import Tensor, nn
+
+from resmlp_mt.text import vocabulary_digest
 
 
 class Vocabulary(nn.Module):
@@ -19,8 +20,7 @@ class Vocabulary(nn.Module):
 
     def __init__(self, dictionary: Dictionary) -> None:
         super().__init__()
-        digest = hashlib.sha256("\n".join(dictionary.symbols).encode()).digest()
-        self.register_buffer("version", torch.tensor([float(byte) for byte in digest]))  # exact in half precision too
+        self.register_buffer("version", torch.tensor(vocabulary_digest(dictionary.symbols)))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         given = state_dict.setdefault(f"{prefix}version", self.version)

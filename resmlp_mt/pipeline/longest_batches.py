@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from resmlp_core.common.devices import is_out_of_memory, limit_memory, wait_for
+from resmlp_core.common.devices import is_out_of_memory, limit_memory, wait_for_device
 from resmlp_core.common.measuring import search_largest
 from resmlp_mt.patches.shared_checkpoint import tell_the_others
 
@@ -47,10 +47,10 @@ class LongestBatches:
             RuntimeError: there was no memory, as ``is_out_of_memory`` tells.
         """
         batch = self.make(max_tokens)
-        wait_for()
+        wait_for_device()
         started = time.perf_counter()
         self.train_step([batch], raise_oom=True)
-        wait_for()
+        wait_for_device()
         return time.perf_counter() - started
 
     def search(self, start: int, known: int, seconds: float, tell: Callable[[int, bool], None]) -> None:

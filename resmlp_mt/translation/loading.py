@@ -11,7 +11,8 @@ from torch import Tensor
 
 from resmlp_core.common.checkpoint import read_checkpoint
 from resmlp_core.common.errors import UserError
-from resmlp_mt.translation.vocabulary import Vocabulary, digest, read_symbols
+from resmlp_mt.text import vocabulary_digest
+from resmlp_mt.translation.vocabulary import Vocabulary, read_symbols
 
 SETTINGS, WEIGHTS = "settings.json", "model.safetensors"  # an exported folder's, beside the vocabulary's files
 NEAR = 3  # folders above a checkpoint in which its vocabulary is looked for
@@ -68,7 +69,7 @@ def read_trained(
     for side, entries in zip(("encoder", "decoder"), symbols, strict=True):
         embedding, kept = weights.get(f"{side}.embed_tokens.weight"), weights.get(f"{side}.vocabulary.version")
         if (embedding is not None and len(embedding) != len(entries)) or (
-            kept is not None and kept.tolist() != digest(entries)
+            kept is not None and kept.tolist() != vocabulary_digest(entries)
         ):
             raise UserError(f"the dictionaries are not those that {checkpoint} was trained with")
     try:

@@ -75,9 +75,8 @@ class Int8Linear(nn.Module):
 
 def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the scale of each row of ``x``, and the row divided by it as whole numbers from -127 to 127."""
-    scale = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True).div_(
-        127
-    )  # 0 where x is: the product is 0 times it
+    # 0 where x is 0: the product is 0 times whatever the division gives
+    scale = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True).div_(127)
     return scale, (x / scale).round_().to(torch.int8)
 
 

@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,7 +76,9 @@ def run(
     return [sorted(hypotheses, key=lambda one: -one.score) for hypotheses in found]
 
 
-def _hypotheses(decoding, sources, options, prefixes):  # type: ignore[no-untyped-def]
+def _hypotheses(
+    decoding: Decoding, sources: Tensor, options: SearchOptions, prefixes: Sequence[Sequence[int]] | None
+) -> Iterator[tuple[int, Found]]:
     """Yield (sentence, hypothesis) as they end."""
     device = sources.device
     places = decoding.positions - 1

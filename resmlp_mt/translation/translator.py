@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate, islice
+from itertools import accumulate, islice, repeat
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -159,12 +159,21 @@ class Translator:
             raise ValueError(f"max_tokens={max_tokens} and batch_size={batch_size} must be 1 or more")
         options = SearchOptions(beam, lenpen, min_len, max_len_a, max_len_b, sampling, seed)
         lines = iter(sentences)
-        prefixes = None if prefix is None or isinstance(prefix, str) else iter(prefix)
+        prefixes = repeat(prefix or "") if prefix is None or isinstance(prefix, str) else iter(prefix)
         while window := list(islice(lines, WINDOW)):
-            begins = [prefix or ""] * len(window) if prefixes is None else list(islice(prefixes, len(window)))
+            begins = list(islice(prefixes, len(window)))
             yield from self._translate_window(window, begins, options, nbest, max_tokens, batch_size, alignments)
 
-    def _translate_window(self, window, begins, options, nbest, max_tokens, batch_size, alignments):  # type: ignore[no-untyped-def]
+    def _translate_window(
+        self,
+        window: list[str],
+        begins: list[str],
+        options: SearchOptions,
+        nbest: int,
+        max_tokens: int,
+        batch_size: int | None,
+        alignments: bool,
+    ) -> list[list[Hypothesis]]:
         pieces = [self.split(sentence) for sentence in window]
         flat = [piece for parts in pieces for piece in parts]
         starts = accumulate((len(parts) for parts in pieces), initial=0)

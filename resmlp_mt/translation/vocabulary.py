@@ -30,11 +30,6 @@ def read_symbols(path: Path) -> list[str]:
     return symbols
 
 
-def digest(symbols: Sequence[str]) -> list[float]:
-    """The SHA-256 of a dictionary's symbols, byte by byte, as ResMLP's checkpoints hold it."""
-    return [float(byte) for byte in hashlib.sha256("\n".join(symbols).encode()).digest()]
-
-
 class Vocabulary:
     """A sentencepiece model and the numbers that its pieces have in the source's and the target's dictionary.
 

@@ -13,6 +13,7 @@ from resmlp_vision.data.datasets import EncodedImages, Images, StreamedImages, o
 from resmlp_vision.distributed import gather, rank
 
 LARGE = 2e9  # bytes of tables; fewer are prepared as the training itself does
+UNREADABLE = (ValueError, OSError, KeyError, RuntimeError, datasets.exceptions.DatasetsError)
 LEAST = 2048  # images of a sample; a training set's has two batches at least
 
 
@@ -59,13 +60,7 @@ class Data:
                 stream = stream.cast_column(config.image_key, datasets.Image(decode=False))
                 rows = list(stream.take(max(LEAST, 2 * config.batch_size)))
                 datasets.Dataset.from_list(rows, features=stream.features).to_parquet(path)
-        except (
-            ValueError,
-            OSError,
-            KeyError,
-            RuntimeError,
-            datasets.exceptions.DatasetsError,
-        ):  # open_dataset says why
+        except UNREADABLE:  # open_dataset says why
             return None
         finally:
             gather(None)  # the sample is there

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from resmlp_core.common.arguments import positive, refuse_without_rehearsal
+from resmlp_core.common.arguments import add_rehearsal_options, refuse_without_rehearsal
 from resmlp_core.common.recipes import find_recipe
 from resmlp_core.common.rehearsal import MINUTES
 from resmlp_vision.config import RunConfig, Settings, read_config
@@ -45,11 +45,7 @@ def run_command(name: str, description: str, kind: type[Settings], trainer_type:
     parser.add_argument("--config", metavar="RECIPE", help=help_config)
     keys = "any setting, such as data=hfds/NAME out=FOLDER lr=0.001; docs/settings.md explains them"
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=keys)
-    rehearsal = parser.add_argument_group("rehearsal")
-    help_rehearse = "try every part of the training with little of the data, and tell what the whole would take"
-    rehearsal.add_argument("--rehearse", action="store_true", help=help_rehearse)
-    rehearsal.add_argument("--rehearse-minutes", type=positive, metavar="N", help=f"default: {MINUTES:g}")
-    rehearsal.add_argument("--price", type=positive, metavar="P", help="of an hour of this machine, to tell the cost")
+    add_rehearsal_options(parser)
     args = parser.parse_intermixed_args()
     refuse_without_rehearsal(parser, args)
     config = read_config(find_recipe(args.config) if args.config else None, args.overrides, kind)

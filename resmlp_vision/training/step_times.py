@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
-from resmlp_core.common.devices import wait_for
+from resmlp_core.common.devices import wait_for_device
 from resmlp_core.common.measuring import Stopwatch
 from resmlp_vision.distributed import world_size
 from resmlp_vision.training.loader_watch import LoaderWatch
@@ -24,9 +24,9 @@ def time_updates(trainer: Trainer[Any], updates: int) -> tuple[float, float]:
     marks = [time.perf_counter()]
     for number, _ in enumerate(islice(trainer.updates(0), updates)):
         if number in (0, skipped):
-            wait_for()
+            wait_for_device()
             marks.append(time.perf_counter())
-    wait_for()
+    wait_for_device()
     measured = updates - 1 - skipped
     update = (time.perf_counter() - marks[-1]) / measured if measured else marks[1] - marks[0]
     return max(0.0, marks[1] - marks[0] - update), update

@@ -10,24 +10,9 @@ from resmlp_mt import translate
 from resmlp_mt.translation import output_file
 from resmlp_mt.translation.translator import Translator
 
-from .conftest import largest_file
+from ..conftest import largest_file
 from .small_translators import SENTENCES, write_translator
-from .translate_runs import LINES, interrupted_after, refused, run, translations, typed, write_source
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_translator(tmp_path_factory.mktemp("translator"))
-
-
-@pytest.fixture(scope="module")
-def expected(model):
-    return translations(model)
-
-
-@pytest.fixture
-def source(tmp_path):
-    return write_source(tmp_path / "source.txt")
+from .translate_runs import LINES, interrupted_after, refused, run, typed
 
 
 def test_an_output_that_is_there_stays_unless_it_is_to_be_replaced(model, source, expected, tmp_path):

@@ -10,22 +10,7 @@ from resmlp_mt.translation import input_text
 from resmlp_mt.translation.output_file import OutputFile
 
 from .small_translators import POSITIONS, SENTENCES, write_translator
-from .translate_runs import LINES, LONG, interrupted_after, refused, run, translations, typed, write_source
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_translator(tmp_path_factory.mktemp("translator"))
-
-
-@pytest.fixture(scope="module")
-def expected(model):
-    return translations(model)
-
-
-@pytest.fixture
-def source(tmp_path):
-    return write_source(tmp_path / "source.txt")
+from .translate_runs import LINES, LONG, interrupted_after, refused, run, typed
 
 
 def test_each_line_has_its_translation_in_its_place(model, source, expected, tmp_path, capsys, monkeypatch):

@@ -8,20 +8,13 @@ import threading
 import time
 from pathlib import Path
 
-import pytest
-
 from resmlp_mt import load_translator, translate
 
-from .small_translators import SENTENCES, write_translator
+from .small_translators import SENTENCES
 
 LINE = [sys.executable, "-m", "resmlp_mt.translate"]
-OPTIONS = {"env": {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, "encoding": "utf-8"}
+OPTIONS = {"env": {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}, "encoding": "utf-8"}
 PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **OPTIONS}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_translator(tmp_path_factory.mktemp("translator"))
 
 
 def test_after_a_kill_the_same_command_goes_on_where_it_was(model, tmp_path, capsys):

@@ -13,7 +13,7 @@ import pytest
 
 from .small_translators import SENTENCES, write_translator
 
-PAGE = Path(__file__).parents[2] / "docs" / "python.md"
+PAGE = Path(__file__).parents[3] / "docs" / "python.md"
 MODEL = '"build/demo/run/resmlp_tiny"'
 REQUESTS = [SENTENCES[i : i + 1 + i % 3] for i in range(40)] + [["", "a\0b", " ".join(SENTENCES[:9])], []]
 

@@ -27,7 +27,7 @@ from resmlp_mt.translation.products import PRODUCTS, Int8Linear
 from resmlp_mt.translation.search import SearchOptions, run, search
 from resmlp_mt.translation.translator import pad
 
-from .conftest import SMALL, collate, every_variant, make_dictionary, make_model, small_model, variant
+from ..conftest import SMALL, collate, every_variant, make_dictionary, make_model, small_model, variant
 
 DICTIONARY = make_dictionary()
 EOS, PAD = DICTIONARY.eos(), DICTIONARY.pad()

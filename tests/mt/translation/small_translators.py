@@ -11,7 +11,7 @@ from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 
 import resmlp_mt.plugin  # noqa: F401  registers the model
 
-from .conftest import SMALL, randomise
+from ..conftest import SMALL, randomise
 
 NOUNS = ["teacher", "book", "taxi", "river", "house", "uncle", "potato", "queen", "garden", "letter"]
 VERBS = ["buys", "steals", "reads", "paints", "wants", "sees", "finds", "loses", "opens", "hides"]

@@ -1,0 +1,1 @@
+"""Tests of translating with a trained model."""
