@@ -10,10 +10,13 @@ from types import SimpleNamespace
 import pytest
 
 from resmlp_core.common import environment as environment_module
-from resmlp_core.common.environment import SPINS
+from resmlp_core.common.environment import SHAPES, SPINS
 
 ROOT = Path(__file__).parents[2]
-VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+VARIABLES = (
+    *("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"),
+    *("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"),
+)
 COMMANDS = (
     *("resmlp_core.inspect", "resmlp_mt.recipe", "resmlp_mt.translate", "resmlp_mt.average", "resmlp_mt.prepare"),
     *("resmlp_vision.train", "resmlp_vision.dino", "resmlp_vision.evaluate", "resmlp_vision.classify"),
@@ -70,6 +73,21 @@ def test_a_commands_threads_spin_briefly(command):
 )
 def test_a_users_own_waiting_wins(own, count):
     assert spins("-m", "resmlp_core", "--help", **own) == count
+
+
+@pytest.mark.parametrize(
+    ("own", "kept"),
+    [({}, int(SHAPES)), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "9"}, 9), ({"DNNL_PRIMITIVE_CACHE_CAPACITY": "7"}, 7)],
+)
+def test_onednn_keeps_few_shapes_or_as_many_as_a_user_says(own, kept):
+    """Shapes of products come twice: few are prepared once, and of too many each is forgotten before it comes again."""
+    lines = ["import torch, resmlp_core", "from torch.backends import mkldnn"]  # as fairseq does: PyTorch is first
+    lines += ["with mkldnn.verbose(mkldnn.VERBOSE_ON_CREATION):", "  for rows in 2 * list(range(1, COUNT + 1)):"]
+    lines += ["    torch.ops.mkldnn._linear_pointwise(torch.ones(rows, 9), torch.ones(9, 9), None, 'none', [], '')"]
+    for shapes, prepared in ((kept // 2, kept // 2), (2 * kept, 4 * kept)):
+        line = [sys.executable, "-c", "\n".join(lines).replace("COUNT", str(shapes))]
+        done = subprocess.run(line, env=environment(**own), capture_output=True, text=True, check=True)
+        assert done.stdout.count("create:cache_miss") == prepared
 
 
 def test_where_pytorch_comes_first_the_children_spin_briefly():
