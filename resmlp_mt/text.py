@@ -2,8 +2,10 @@
 
 import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+# Scripts without spaces between words or sentences, as Unicode names their characters and punctuation.
+UNSPACED = ("CJK", "IDEOGRAPHIC", "FULLWIDTH", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode's controls, marks of format such as U+200B, and white space
 
 
@@ -18,6 +20,15 @@ def one_line(text: str) -> str:
 def has_text(text: str) -> bool:
     """Whether a text has anything that can be seen, and so translated."""
     return any(unicodedata.category(character) not in INVISIBLE for character in text)
+
+
+def space_between(texts: Iterable[str]) -> str:
+    """What stands between texts that follow each other: a space, or nothing where their script writes none.
+
+    They have more characters of such a script than spaces then: a foreign name or a quotation decides nothing.
+    """
+    text = "".join(texts)
+    return "" if sum(unicodedata.name(one, "").startswith(UNSPACED) for one in text) > text.count(" ") else " "
 
 
 def vocabulary_digest(symbols: Sequence[str]) -> list[float]:

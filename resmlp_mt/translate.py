@@ -204,7 +204,7 @@ def records_from(args: argparse.Namespace, translator: Translator, detailed: boo
         text = paragraphs if args.document else None
         records = records_of(name, lines_from(name), args.column, args.field, text, detailed)
         if args.document:
-            records = (by_sentence(record, *translator.languages) for record in records)
+            records = (by_sentence(record, translator.languages[0]) for record in records)
         yield from records
 
 

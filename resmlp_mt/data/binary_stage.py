@@ -48,14 +48,13 @@ def _encoded_batches(
         bar.update(len(batch) / 2)  # the other halves of these pairs come apart from them
 
 
-def replace_train_targets(prepared: Path, targets: Sequence[str], out: Path, workers: int | None = None) -> None:
+def replace_train_targets(prepared: Path, targets: Sequence[str], out: Path) -> None:
     """Make ``out/data-bin`` like that of a prepared folder, with other targets in its training set.
 
     Args:
         prepared: a folder that ``prepare`` has made.
         targets: one for each training pair, in order; distillation gives a model's translations.
         out: the folder to make; what is there and whole is kept.
-        workers: as for ``prepare``.
     """
     if not (out / "data-bin").exists():
         report = json.loads((prepared / "prepare.json").read_text(encoding="utf-8"))
@@ -65,4 +64,4 @@ def replace_train_targets(prepared: Path, targets: Sequence[str], out: Path, wor
         shutil.copy(prepared / "sentencepiece.model", out)
         with create_text(out / "text" / f"train.{settings.target_lang}") as file:
             file.writelines(target + "\n" for target in targets)
-        write_data_bin(settings, out, workers or os.cpu_count() or 1, report)
+        write_data_bin(settings, out, os.cpu_count() or 1, report)

@@ -16,6 +16,8 @@ from omegaconf import OmegaConf
 
 from resmlp_mt.patches.shared_checkpoint import tell_the_others
 
+SAMPLE = 100  # sentences by which two training sets of equal lengths are compared
+
 # What a process is for, where a machine keeps its files, and what only shows.
 FREE = {
     *("distributed_rank", "device_id", "distributed_init_method", "distributed_port", "distributed_no_spawn"),
@@ -59,17 +61,28 @@ def refuse_other_settings(init: Callable[..., None]) -> Callable[..., None]:
     return checked
 
 
+def digest_of(dataset: Any) -> str:
+    """Digest what tells a training set: the lengths of all its sentences, and the tokens of a few."""
+    digest = sha256(str(len(dataset)).encode())
+    if getattr(dataset, "sizes", None) is not None:
+        digest.update(np.asarray(dataset.sizes).tobytes())
+    for i in range(0, len(dataset), max(1, len(dataset) // SAMPLE)):
+        sentence = dataset[i]
+        for part in sentence.values() if isinstance(sentence, dict) else (sentence,):
+            if torch.is_tensor(part):
+                digest.update(part.numpy().tobytes())
+    return digest.hexdigest()
+
+
 def refuse_other_data(get_train_iterator: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the trainer's ``get_train_iterator``, which loads the training set; its sentences' lengths tell it."""
+    """Wrap the trainer's ``get_train_iterator``, which loads the training set."""
 
     @wraps(get_train_iterator)
     def checked(self: Trainer, *args: Any, **kwargs: Any) -> Any:
         iterator = get_train_iterator(self, *args, **kwargs)
         if self.data_parallel_world_size > 1:
-            sizes = getattr(iterator.dataset, "sizes", None)
-            mine = None if sizes is None else (len(sizes), sha256(np.asarray(sizes).tobytes()).hexdigest())
-            told = tell_the_others(self, mine)
-            if mine != told[0] or len(set(told)) > 1:
+            told = tell_the_others(self, digest_of(iterator.dataset))
+            if len(set(told)) > 1:
                 rank = next(rank for rank, its in enumerate(told) if its != told[0])
                 raise ValueError(f"rank {rank} has other training data than rank 0: give all processes the same")
         return iterator

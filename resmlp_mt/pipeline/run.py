@@ -173,7 +173,11 @@ class Run:
     def _devices(self) -> int:
         """Return how many devices train: those of torchrun, which fairseq would not count, or this machine's."""
         asked = os.environ.get("WORLD_SIZE") or self.settings["train"].get("distributed-world-size")
-        return int(asked or torch.cuda.device_count() or 1)
+        return int(asked or self._gpus() or 1)
+
+    def _gpus(self) -> int:
+        """Return how many GPUs of this machine training may use: none where it is told to use the CPU."""
+        return 0 if self.settings["train"].get("cpu") else torch.cuda.device_count()
 
     def _refuse_other_devices(self) -> None:
         """Find that a run was stopped within an epoch on another number of devices, which part an epoch otherwise."""
@@ -199,9 +203,11 @@ class Run:
                 "distributed-init-method": "env://",
                 "distributed-no-spawn": True,
             }
+        elif options.get("cpu"):
+            options = options | {"distributed-world-size": self._devices()}  # by default as many as there are GPUs
         if effective := self.settings["effective_tokens"]:
             options = options | share_batch(effective, options["max-tokens"], self._devices())
-        if options.get("fp16") and not (options.get("optimizer") in FLAT and torch.cuda.is_available()):
+        if options.get("fp16") and not (options.get("optimizer") in FLAT and self._gpus()):
             options = options | {"fp16-no-flatten-grads": True}
         return dict(options)
 

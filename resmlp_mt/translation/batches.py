@@ -1,11 +1,14 @@
-"""Sentences of like length in batches."""
+"""Sentences of like length in batches, and their translations in order again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from resmlp_mt.translation.vocabulary import PAD
+
+T = TypeVar("T")
 
 
 def batches(lengths: dict[int, int], max_tokens: int, batch_size: int | None) -> Iterator[list[int]]:
@@ -26,6 +29,17 @@ def batches(lengths: dict[int, int], max_tokens: int, batch_size: int | None) ->
         batch.append(i)
     if batch:
         yield batch
+
+
+def in_order(numbered: Iterable[tuple[int, T]]) -> Iterator[T]:
+    """Yield things by their numbers, from 0, each as soon as those before it are there."""
+    waiting: dict[int, T] = {}
+    following = 0
+    for number, thing in numbered:
+        waiting[number] = thing
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1
 
 
 def pad(sentences: list[list[int]]) -> Tensor:

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice, pairwise
 
 from resmlp_core.common.errors import UserError
+from resmlp_mt.text import space_between
 from resmlp_mt.translation.formats import Record, copied, plain
+from resmlp_mt.translation.input_text import as_they_come
 
-UNSPACED = {"zh", "ja", "th", "lo", "km", "my", "bo", "yue"}  # languages that write no space between sentences
 WIDTHS = range(40, 121)  # characters of lines that were wrapped: shorter ones are a list, longer ones paragraphs
 LOOK = 1000  # lines by which to tell whether a file's lines are wrapped
+PATIENCE = 1.0  # seconds to wait for each of them
 
 
 def sentences_of(text: str, language: str) -> list[str]:
@@ -34,15 +36,14 @@ def sentences_of(text: str, language: str) -> list[str]:
     return [text[start:end] for start, end in pairwise(ends)]
 
 
-def by_sentence(record: Record, source: str, target: str) -> Record:
+def by_sentence(record: Record, language: str) -> Record:
     """The record with its texts in sentences, whose translations are joined again.
 
     Args:
         record: each of its texts may have several lines.
-        source: the language of its texts.
-        target: that of the translations, by which sentences have a space between them or none.
+        language: of its texts.
     """
-    texts = [_Text(text, source, target) for text in record.texts]
+    texts = [_Text(text, language) for text in record.texts]
 
     def write(translations: list[str]) -> str:
         rest = iter(translations)
@@ -54,43 +55,44 @@ def by_sentence(record: Record, source: str, target: str) -> Record:
 class _Text:
     """A text in sentences, with the white space before, between and after them."""
 
-    def __init__(self, text: str, source: str, target: str) -> None:
+    def __init__(self, text: str, language: str) -> None:
         lines = re.split(r"(\n)", text)
-        parts = [part for line in lines for part in (sentences_of(line, source) if line.strip() else [line])]
+        parts = [part for line in lines for part in (sentences_of(line, language) if line.strip() else [line])]
         self.sentences = [part.strip() for part in parts if part.strip()]
         self.spaces = [""]
         for part in parts:
             self.spaces[-1] += part[: len(part) - len(part.lstrip())]
             if part.strip():
                 self.spaces.append(part[len(part.rstrip()) :])
-        self.spaces[1:-1] = [self._between(space, target) for space in self.spaces[1:-1]]
-
-    @staticmethod
-    def _between(space: str, target: str) -> str:
-        if "\n" in space:
-            return space
-        return "" if target in UNSPACED else space or " "
 
     def join(self, translations: list[str]) -> str:
-        """Put the translations where the sentences were."""
-        return self.spaces[0] + "".join(map("".join, zip(translations, self.spaces[1:], strict=True)))
+        """Put the translations where the sentences were, with spaces between them if their script writes them."""
+        usual = space_between(translations)
+        spaces = list(self.spaces)
+        spaces[1:-1] = [space if "\n" in space else usual and (space or usual) for space in spaces[1:-1]]
+        return spaces[0] + "".join(map("".join, zip(translations, spaces[1:], strict=True)))
 
 
 def paragraphs(lines: Iterable[str]) -> Iterator[Record]:
     """Lines as paragraphs, of which one that was wrapped over several lines comes out as one; blank lines stay.
 
-    A file is taken to be wrapped when most of its lines end where the next one's first word had no room.
+    A file is taken to be wrapped when most of its lines end where the next one's first word had no room. What a program
+    writes line by line, and waits, is judged by the lines that are there.
     """
-    lines = iter(lines)
-    beginning = list(islice(lines, LOOK))
+    chunks = as_they_come(lines, LOOK, PATIENCE)
+    beginning = next(chunks, [])
     width = wrapped_at(beginning)
+    lines = chain(beginning, chain.from_iterable(chunks))
+    if width is None:
+        yield from (plain(line) if line.strip() else copied(line) for line in lines)
+        return
     paragraph: list[str] = []
-    for line, following in pairwise(chain(beginning, lines, [""])):
+    for line, following in pairwise(chain(lines, [""])):
         if not line.strip():
             yield copied(line)
             continue
         paragraph.append(line)
-        if width is None or not _goes_on(line, following, width):
+        if not _goes_on(line, following, width):
             record = plain(" ".join([paragraph[0].rstrip(), *map(str.strip, paragraph[1:])]))
             yield Record("\n".join(paragraph), record.texts, record.write)
             paragraph = []

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from resmlp_mt.text import space_between
+
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -21,8 +23,15 @@ class Hypothesis:
     alignment: tuple[tuple[int, int], ...] = ()
 
 
-def join(parts: list[list[Hypothesis]], sources: list[str], lenpen: float) -> list[Hypothesis]:
-    """Join the hypotheses of a sentence's pieces, best to best."""
+def join(parts: list[list[Hypothesis]], pieces: list[str], line: str, lenpen: float) -> list[Hypothesis]:
+    """Join the hypotheses of a sentence's pieces, best to best.
+
+    Args:
+        parts: the hypotheses of each piece.
+        pieces: of the sentence, in order.
+        line: the sentence, in which there may be white space between them.
+        lenpen: that of their scores.
+    """
     if len(parts) == 1:
         return parts[0]
     joined = []
@@ -30,10 +39,16 @@ def join(parts: list[list[Hypothesis]], sources: list[str], lenpen: float) -> li
         lengths = [len(one.tokens) + 1 for one in hypotheses]
         total = sum(one.score * length**lenpen for one, length in zip(hypotheses, lengths, strict=True))
         tokens = tuple(token for one in hypotheses for token in one.tokens)
-        text = " ".join(one.text for one in hypotheses if one.text)
-        alignment, target, source = [], 0, 0
-        for one, piece in zip(hypotheses, sources, strict=True):
+        space = space_between(one.text for one in hypotheses)
+        text = space.join(one.text for one in hypotheses if one.text)
+        alignment, target, source, end = [], 0, 0, 0
+        for one, piece in zip(hypotheses, pieces, strict=True):
+            start = line.index(piece, end)
+            if 0 < start == end:  # it goes on with the word that the piece before it ends with
+                source -= 1
             alignment += [(to + target, of + source) for to, of in one.alignment]
-            target, source = target + len(one.text.split()), source + len(piece.split())
+            if one.text:
+                target += len(one.text.split()) - (not space)  # without a space the next text does too
+            source, end = source + len(piece.split()), start + len(piece)
         joined.append(Hypothesis(text, total / sum(lengths) ** lenpen, tokens, tuple(alignment)))
     return joined

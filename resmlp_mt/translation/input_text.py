@@ -52,11 +52,16 @@ def standard_input() -> BinaryIO:
         return sys.stdin.buffer
 
 
-def as_they_come(items: Iterable[T], most: int = READ_AHEAD) -> Iterator[list[T]]:
-    """Yield what has arrived since the last time, at least one item and ``most`` at most, as another thread reads.
+def as_they_come(items: Iterable[T], most: int = READ_AHEAD, patience: float = 0.0) -> Iterator[list[T]]:
+    """Yield what has arrived since the last time, as another thread reads.
 
     So a program that waits for each translation before it writes the next line is answered, and a file is translated
     in large batches.
+
+    Args:
+        items: they are read ahead.
+        most: items yielded together; at least one is waited for.
+        patience: seconds to wait for another one.
     """
     arrived: Queue[tuple[T] | BaseException | None] = Queue(most)
 
@@ -77,7 +82,7 @@ def as_they_come(items: Iterable[T], most: int = READ_AHEAD) -> Iterator[list[T]
                 chunk += came
                 if len(chunk) == most:
                     break
-                came = arrived.get_nowait()
+                came = arrived.get(timeout=patience)
         if chunk:
             yield chunk
         if came is None:

@@ -20,7 +20,7 @@ def split_long(text: str, length: Callable[[str], int], limit: int) -> list[str]
         limit: rows of A; at least two, a token and the end.
 
     Returns:
-        The pieces, which joined by spaces are the text, but for words that were split; the text itself if it fits.
+        The pieces, which in order are the text but for white space between them; the text itself if it fits.
     """
     if length(text) <= limit or len(text) < 2:
         return [text]

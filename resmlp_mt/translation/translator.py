@@ -13,7 +13,7 @@ from torch import Tensor
 from resmlp_core.common.errors import UserError
 from resmlp_mt.text import has_text, one_line
 from resmlp_mt.translation.attention import align, cross_attention
-from resmlp_mt.translation.batches import batches, pad
+from resmlp_mt.translation.batches import batches, in_order, pad
 from resmlp_mt.translation.hypothesis import Hypothesis, join
 from resmlp_mt.translation.loading import read_trained
 from resmlp_mt.translation.long_sentences import split_long
@@ -132,7 +132,8 @@ class Translator:
     ) -> Iterator[list[Hypothesis]]:
         """Translate sentences as they come, in their order, batched by length among the next 1,024 of them.
 
-        A sentence without visible text has an empty translation. One that is longer than A is translated in pieces.
+        Each is given as soon as those before it are. A sentence without visible text has an empty translation. One that
+        is longer than A is translated in pieces.
 
         Args:
             sentences: raw text; a line break within one counts as a space.
@@ -162,36 +163,36 @@ class Translator:
         prefixes = repeat(prefix or "") if prefix is None or isinstance(prefix, str) else iter(prefix)
         while window := list(islice(lines, WINDOW)):
             begins = list(islice(prefixes, len(window)))
-            yield from self._translate_window(window, begins, options, nbest, max_tokens, batch_size, alignments)
+            pieces = [self.split(sentence) for sentence in window]
+            flat = [piece for parts in pieces for piece in parts]
+            starts = accumulate((len(parts) for parts in pieces), initial=0)
+            first = dict(zip(starts, begins, strict=False)) if any(begins) else {}
+            found = in_order(self._by_length(flat, first, options, nbest, max_tokens, batch_size, alignments))
+            for parts, sentence in zip(pieces, window, strict=True):
+                yield join(list(islice(found, len(parts))), parts, one_line(sentence), lenpen)
 
-    def _translate_window(
+    def _by_length(
         self,
-        window: list[str],
-        begins: list[str],
+        pieces: list[str],
+        first: dict[int, str],
         options: SearchOptions,
         nbest: int,
         max_tokens: int,
         batch_size: int | None,
         alignments: bool,
-    ) -> list[list[Hypothesis]]:
-        pieces = [self.split(sentence) for sentence in window]
-        flat = [piece for parts in pieces for piece in parts]
-        starts = accumulate((len(parts) for parts in pieces), initial=0)
-        first = dict(zip(starts, begins, strict=False)) if any(begins) else {}
-        ids = [self.vocabulary.encode(piece) for piece in flat]
-        results: list[list[Hypothesis]] = [[Hypothesis("", 0.0)] for _ in flat]
-        for batch in batches(
-            {i: len(tokens) for i, tokens in enumerate(ids) if len(tokens) > 1}, max_tokens, batch_size
-        ):
+    ) -> Iterator[tuple[int, list[Hypothesis]]]:
+        """Yield hypotheses with the number of their piece, those of pieces of like length together."""
+        ids = [self.vocabulary.encode(piece) for piece in pieces]
+        yield from ((i, [Hypothesis("", 0.0)]) for i, tokens in enumerate(ids) if len(tokens) == 1)
+        lengths = {i: len(tokens) for i, tokens in enumerate(ids) if len(tokens) > 1}
+        for batch in batches(lengths, max_tokens, batch_size):
             sources = pad([ids[i] for i in batch]).to(self.device)
             prefixes = [self._begin(first.get(i, "")) for i in batch] if first else None
             found = [one[:nbest] for one in search(self.network, sources, options, prefixes)]
-            for i, hypotheses in zip(batch, found, strict=True):
-                results[i] = [self._hypothesis(one) for one in hypotheses]
+            results = [[self._hypothesis(one) for one in several] for several in found]
             if alignments:
-                self._align(sources, found, [flat[i] for i in batch], [results[i] for i in batch])
-        rest = iter(results)
-        return [join(list(islice(rest, len(parts))), parts, options.lenpen) for parts in pieces]
+                self._align(sources, found, [pieces[i] for i in batch], results)
+            yield from zip(batch, results, strict=True)
 
     def _begin(self, prefix: str) -> list[int]:
         ids = self.vocabulary.encode_prefix(prefix)

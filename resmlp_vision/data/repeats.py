@@ -10,8 +10,9 @@ from torch.utils.data import Sampler
 class CopiesTogether(Sampler[int]):
     """The order of timm's ``RepeatAugSampler``, shared out among the processes in runs in place of by turns.
 
-    Every batch over all processes has the same images as with timm's; a process has others of them. Mixup
-    pairs a process's first image with its last, so the pair in the middle may be two copies of one.
+    Every batch over all processes has the same images as with timm's, which gives an image's copies to different ones.
+    Mixup draws a coefficient for a process's batch: here the copies of an image share it. It pairs the first image with
+    the last, so a pair in the middle may be two copies of one, as with timm's in a single process.
 
     Args:
         sampler: timm's, of this process.

@@ -137,6 +137,10 @@ def test_several_gpus_share_the_batch_that_a_recipe_names(tmp_path, monkeypatch,
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     shared = Run(settings, tmp_path).train_options()
     assert 4 * shared["max-tokens"] * shared["update-freq"] == settings["train"]["max-tokens"]
+    settings["train"]["cpu"] = True
+    alone = Run(settings, tmp_path).train_options()
+    assert alone["max-tokens"] * alone.get("update-freq", 1) == settings["train"]["max-tokens"]
+    assert alone["distributed-world-size"] == 1
 
 
 @pytest.mark.parametrize(
@@ -146,12 +150,13 @@ def test_several_gpus_share_the_batch_that_a_recipe_names(tmp_path, monkeypatch,
         ("resmlp_12", ["train.fp16=true", "train.optimizer=muon"], True, True),
         ("transformer_wmt_en_de", ["train.fp16=true"], True, False),  # by Adam
         ("transformer_wmt_en_de", ["train.fp16=true"], False, True),
+        ("transformer_wmt_en_de", ["train.fp16=true", "train.cpu=true"], True, True),
         ("resmlp_wmt_en_de", ["train.bf16=true"], True, False),
         ("resmlp_wmt_en_de", [], True, False),
     ],
 )
 def test_half_precision_gets_what_the_optimiser_and_the_device_need(tmp_path, monkeypatch, arch, changed, gpu, needed):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(gpu))
     settings = read_recipe(ROOT / "recipes" / "wmt14_en_de" / "recipe.yaml", changed, arch)
     assert Run(settings, tmp_path).train_options().get("fp16-no-flatten-grads", False) == needed
 

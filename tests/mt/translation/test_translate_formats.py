@@ -43,11 +43,11 @@ def through(text, translate=str.upper, name="file.txt", **options):
     return "".join(written), asked
 
 
-def document(text, translate=str.upper, source="en", target="de", name="file.txt", **options):
+def document(text, translate=str.upper, language="en", name="file.txt", **options):
     """Translate a document likewise."""
     asked, written = [], []
     for record in records_of(name, text.removesuffix("\n").split("\n"), text=paragraphs, **options):
-        split = by_sentence(record, source, target)
+        split = by_sentence(record, language)
         asked += split.texts
         written.append(split.write([translate(text) for text in split.texts]))
     return "".join(written), asked
@@ -133,12 +133,19 @@ def test_a_document_is_translated_by_sentences_and_joined_as_it_stood():
     ]
 
 
-def test_sentences_are_joined_as_the_target_language_joins_them():
-    assert document("这是一句话。第二句！\n", lambda text: "A.", "zh", "en") == (
-        "A. A.\n",
-        ["这是一句话。", "第二句！"],
-    )
-    assert document("One. Two.\n", lambda text: "一。", "en", "zh")[0] == "一。一。\n"
+@pytest.mark.parametrize(
+    ("text", "language", "answers", "written"),
+    [
+        ("这是一句话。第二句！\n", "zh", ["A.", "B."], "A. B.\n"),
+        ("One. Two.\n", "en", ["一。", "二。"], "一。二。\n"),
+        ("One.  Two.\n", "en", ["按 Ctrl 退出。", "Python 也一样。"], "按 Ctrl 退出。Python 也一样。\n"),
+        ("One. Two.\n", "en", ["他在等。", "น้ำ"], "他在等。น้ำ\n"),
+        ("One. Two.\n", "en", ["하나입니다.", "둘입니다."], "하나입니다. 둘입니다.\n"),
+        ("Eins. Zwei.\n", "de", ["猫 is a cat.", "犬 is a dog."], "猫 is a cat. 犬 is a dog.\n"),
+    ],
+)
+def test_sentences_are_joined_as_the_translations_script_joins_them(text, language, answers, written):
+    assert document(text, lambda _: answers.pop(0), language)[0] == written
 
 
 def test_a_field_may_hold_a_document_of_its_own():
@@ -190,7 +197,7 @@ def test_lines_that_were_not_wrapped_stay_lines(text):
 def test_sentences_are_the_text_in_pieces_whatever_it_is(text, language):
     pieces = sentences_of(text, language)
     assert "".join(pieces) == text
-    written, asked = document(text, str, language, "en")
+    written, asked = document(text, str, language)
     assert "".join(written.split()) == "".join(text.split())
     assert all(map(str.strip, asked))
 

@@ -57,6 +57,19 @@ def test_a_program_is_answered_line_by_line_and_may_leave_at_any_time(model):
         assert "Traceback" not in (errors := process.stderr.read()) and "rror" not in errors
 
 
+def test_a_program_that_writes_a_paragraph_and_waits_is_answered(model):
+    with subprocess.Popen([*LINE, str(model), "--document"], bufsize=1, **PIPES) as process:
+        patience = threading.Timer(60, process.kill)
+        patience.start()
+        translated = load_translator(model).translate
+        for first, second in (SENTENCES[:2], SENTENCES[2:4]):
+            process.stdin.write(f"{first} {second}\n")
+            assert process.stdout.readline() == " ".join(translated([first, second])) + "\n"
+        process.stdin.close()
+        assert process.wait() == 0
+        patience.cancel()
+
+
 def test_ctrl_c_while_it_waits_for_a_line_ends_it(model):
     with subprocess.Popen([*LINE, str(model)], bufsize=1, **PIPES) as process:
         process.stdin.write(f"{SENTENCES[0]}\n")

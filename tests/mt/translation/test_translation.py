@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 
 from resmlp_core.common.errors import UserError
 from resmlp_mt import export, load_translator
+from resmlp_mt.translation import translator as module
+from resmlp_mt.translation.hypothesis import Hypothesis, join
 from resmlp_mt.translation.long_sentences import split_long
 from resmlp_mt.translation.network import Network
 from resmlp_mt.translation.onnx_graphs import write_onnx
@@ -178,6 +180,14 @@ def test_a_stream_gives_what_it_can_before_all_is_read(folder):
     assert next(stream)[0].text == next(stream)[0].text
 
 
+def test_a_translation_is_given_while_shorter_sentences_behind_it_wait(folder, monkeypatch):
+    batches = []
+    monkeypatch.setattr(module, "search", lambda *args: batches.append(args) or search(*args))
+    stream = load_translator(folder).stream(["a red dog sees the cat", "", "the cat", "a"], beam=1, batch_size=1)
+    made = [(next(stream)[0].text != "", len(batches)) for _ in range(4)]
+    assert made == [(True, 1), (False, 1), (True, 2), (True, 3)]
+
+
 def test_a_prefix_begins_its_translation(folder):
     texts = load_translator(folder).translate(["a red dog", "the cat"], prefix=["the house", ""])
     assert texts[0].startswith("the house")
@@ -206,6 +216,21 @@ def test_splitting_loses_nothing_and_fits(text, limit):
 def test_long_sentences_are_split_at_clause_marks_before_spaces():
     text = "when it rains all day, the old dogs of the house sleep"
     assert split_long(text, len, 40) == ["when it rains all day,", "the old dogs of the house sleep"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "line", "texts", "whole", "alignment"),
+    [
+        (["So,", "we wait."], "So, we wait.", ["那么，", "我们 等。"], "那么，我们 等。", [(0, 0), (0, 1), (1, 2)]),
+        (["那么，", "我们 等。"], "那么，我们 等。", ["So,", "we wait."], "So, we wait.", [(0, 0), (1, 0), (2, 1)]),
+        (["So,", "we wait."], "So, we wait.", ["Also", "warten wir."], "Also warten wir.", [(0, 0), (1, 1), (2, 2)]),
+    ],
+)
+def test_pieces_are_joined_as_their_script_is_written_and_words_stay_aligned(pieces, line, texts, whole, alignment):
+    pairs = [((0, 0),), ((0, 0), (1, 1))]
+    parts = [[Hypothesis(text, -1.0, ("a",), aligned)] for text, aligned in zip(texts, pairs, strict=True)]
+    (found,) = join(parts, pieces, line, 1.0)
+    assert (found.text, list(found.alignment)) == (whole, alignment)
 
 
 def test_threads_share_a_translator(folder):
