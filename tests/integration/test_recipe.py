@@ -31,12 +31,12 @@ from resmlp_core.common import files
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.files import alone_in, remove
 from resmlp_mt.average import average_checkpoints
+from resmlp_mt.data.generate_output import read_hypotheses
 from resmlp_mt.pipeline import run as stages
 from resmlp_mt.pipeline.checkpoints import updates_of
 from resmlp_mt.pipeline.fairseq_commands import share_batch
 from resmlp_mt.pipeline.run import Run
 from resmlp_mt.recipe import choose_data, main, read_recipe
-from resmlp_mt.score import read_hypotheses
 
 ROOT = Path(__file__).parents[2]
 
