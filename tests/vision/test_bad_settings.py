@@ -15,7 +15,8 @@ from PIL import Image
 
 from resmlp_core.common.errors import UserError
 from resmlp_vision.config import LIMITS, Config, DINOConfig, read_config
-from resmlp_vision.data.datasets import Images, read_folder
+from resmlp_vision.data.datasets import Images
+from resmlp_vision.data.opening import read_folder
 from resmlp_vision.train import main
 
 from .runs import TINY, fail, read_log, run, write_images

@@ -11,8 +11,8 @@ from timm.data.distributed_sampler import RepeatAugSampler
 
 from resmlp_vision.config import Config
 from resmlp_vision.data.crops import RandomCrop
-from resmlp_vision.data.datasets import open_dataset
 from resmlp_vision.data.loaders import training_loader
+from resmlp_vision.data.opening import open_dataset
 from resmlp_vision.data.repeats import CopiesTogether
 from resmlp_vision.distributed import join_processes, leave_processes
 

@@ -28,7 +28,8 @@ from resmlp_core.common.checkpoint import read_checkpoint
 from resmlp_core.inspect.report import inspect
 from resmlp_vision import create_model, evaluate
 from resmlp_vision.config import Config, read_config
-from resmlp_vision.data.datasets import Images, open_dataset
+from resmlp_vision.data.datasets import Images
+from resmlp_vision.data.opening import open_dataset
 from resmlp_vision.distributed import join_processes
 from resmlp_vision.models.loading import load_trained
 from resmlp_vision.train import main
