@@ -22,11 +22,6 @@ from resmlp_vision.train import main
 from .runs import TINY, fail, read_log, run, write_images
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("images"))
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
