@@ -17,6 +17,7 @@ from resmlp_core.common.settings import changed
 from resmlp_mt.data.cleaning import Rules
 from resmlp_mt.data.prepared import read_report
 from resmlp_mt.pipeline.checkpoints import whole_checkpoints
+from resmlp_mt.pipeline.fairseq_commands import count_devices
 from resmlp_mt.prepare import same_data_or
 
 
@@ -37,7 +38,7 @@ def refuse_other_data(settings: Mapping[str, Any], out: Path) -> None:
         raise UserError(f"{out} was prepared with {key}={was}, not {value}; give {same_data_or(key)}another --out")
 
 
-def refuse_other_devices(checkpoints: Path, devices: int) -> None:
+def refuse_other_devices(settings: Mapping[str, Any], checkpoints: Path) -> None:
     """Find that a run was stopped within an epoch on another number of devices, which part an epoch otherwise.
 
     Raises:
@@ -47,10 +48,10 @@ def refuse_other_devices(checkpoints: Path, devices: int) -> None:
     if not whole:
         return
     state = read_checkpoint(whole[-1])
-    before = state["cfg"]["distributed_training"]["distributed_world_size"]
-    if before != devices and state["extra_state"]["train_iterator"]["iterations_in_epoch"]:
+    before, now = state["cfg"]["distributed_training"]["distributed_world_size"], count_devices(settings["train"])
+    if before != now and state["extra_state"]["train_iterator"]["iterations_in_epoch"]:
         raise UserError(
-            f"{whole[-1]} was written within an epoch, on {before} devices, not {devices}: go on with as many, or from "
+            f"{whole[-1]} was written within an epoch, on {before} devices, not {now}: go on with as many, or from "
             "the last whole epoch, by removing what is newer than its checkpoint"
         )
 

@@ -108,6 +108,16 @@ def run_fairseq_generate(data_bin: Path, model: Path, output: Path, subset: str,
         run_fairseq("generate", line, follow)
 
 
+def count_devices(options: Mapping[str, Any]) -> int:
+    """Return how many devices train: those of torchrun, which fairseq would not count, or this machine's.
+
+    Args:
+        options: of fairseq-train.
+    """
+    asked = os.environ.get("WORLD_SIZE") or options.get("distributed-world-size")
+    return int(asked or torch.cuda.device_count() or 1)
+
+
 def share_batch(effective_tokens: int, max_tokens: int, devices: int) -> dict[str, int]:
     """Share one batch of target tokens among devices, each in as few steps as its memory allows.
 

@@ -30,7 +30,7 @@ from resmlp_mt.patches.unsupported import FLAT
 from resmlp_mt.pipeline.checkpoints import is_trained, mend_checkpoints, newest_checkpoints
 from resmlp_mt.pipeline.checks import length_limits, refuse_long_sentences, refuse_other_data, refuse_other_devices
 from resmlp_mt.pipeline.distillation import distil, distilled_data, made_by
-from resmlp_mt.pipeline.fairseq_commands import run_fairseq_generate, run_fairseq_train, share_batch
+from resmlp_mt.pipeline.fairseq_commands import count_devices, run_fairseq_generate, run_fairseq_train, share_batch
 from resmlp_mt.pipeline.kept_settings import keep_settings
 from resmlp_mt.pipeline.learning_curve import draw_learning_curve, read_curve
 from resmlp_mt.pipeline.provenance import provenance
@@ -109,7 +109,7 @@ class Run:
         if is_trained(self.folder, self.settings["train"].get("max-update")):
             print("training: done before")
         else:
-            refuse_other_devices(self.folder / "checkpoints", self._devices())
+            refuse_other_devices(self.settings, self.folder / "checkpoints")
             if left_out := self._left_out():
                 print(f"{left_out:,} training pairs are longer than max-source-positions or max-target-positions allow")
             self._train()
@@ -119,24 +119,19 @@ class Run:
     def _train(self) -> None:
         run_fairseq_train(self._train_data(), self.folder, self.train_options(), self.settings["matmul_precision"])
 
-    def _devices(self) -> int:
-        """Return how many devices train: those of torchrun, which fairseq would not count, or this machine's."""
-        asked = os.environ.get("WORLD_SIZE") or self.settings["train"].get("distributed-world-size")
-        return int(asked or torch.cuda.device_count() or 1)
-
     def train_options(self) -> dict[str, Any]:
         """Settle the options of fairseq-train: those of the recipe, for as many devices as there are."""
         options = self.settings["train"]
         if "RANK" in os.environ:
             options = options | {
-                "distributed-world-size": self._devices(),
+                "distributed-world-size": count_devices(options),
                 "distributed-rank": os.environ["RANK"],
                 "device-id": os.environ.get("LOCAL_RANK", 0),  # a launcher of one process a machine may not set it
                 "distributed-init-method": "env://",
                 "distributed-no-spawn": True,
             }
         if effective := self.settings["effective_tokens"]:
-            options = options | share_batch(effective, options["max-tokens"], self._devices())
+            options = options | share_batch(effective, options["max-tokens"], count_devices(options))
         if options.get("fp16") and not (options.get("optimizer") in FLAT and torch.cuda.is_available()):
             options = options | {"fp16-no-flatten-grads": True}
         return dict(options)
