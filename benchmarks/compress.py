@@ -31,9 +31,10 @@ from measure import in_turns, options, save, set_up
 from resmlp_core import ChannelMLP, CrossPositionLinear, PackedLinear, fold
 from resmlp_core.inspect.plots import save as save_figure
 from resmlp_mt import ResMLPModel
-from resmlp_mt.score import read_lines, score
-from resmlp_vision.data.datasets import count_classes, open_dataset
+from resmlp_mt.data.text_lines import read_lines
+from resmlp_mt.metrics import score
 from resmlp_vision.data.loaders import settings_for, validation_loader
+from resmlp_vision.data.opening import count_classes, open_dataset
 from resmlp_vision.evaluation import evaluate
 from resmlp_vision.models.loading import load_trained
 

@@ -26,9 +26,9 @@ from torch.utils.data import default_collate
 
 from measure import options, save, summarise
 from resmlp_vision.config import Config
-from resmlp_vision.data.datasets import open_dataset
 from resmlp_vision.data.image_io import read_image
 from resmlp_vision.data.loaders import training_loader
+from resmlp_vision.data.opening import open_dataset
 from resmlp_vision.distributed import join_processes, leave_processes
 
 PEER = "timm's"

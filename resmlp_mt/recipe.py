@@ -19,10 +19,9 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 
 import resmlp_mt.plugin
-from resmlp_core.common.arguments import add_rehearsal_options, refuse_without_rehearsal
+from resmlp_core.common.arguments import MINUTES, add_rehearsal_options, refuse_without_rehearsal
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.recipes import find_recipe
-from resmlp_core.common.rehearsal import MINUTES
 from resmlp_core.common.settings import reading_settings
 from resmlp_core.inspect.report import SHOWN_POSITIONS
 from resmlp_mt.data.cleaning import Rules

@@ -16,8 +16,8 @@ from resmlp_core import fold
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import write_json
 from resmlp_vision.config import CHOICES, LIMITS, OF_A_MACHINE
-from resmlp_vision.data.datasets import count_classes, open_dataset
 from resmlp_vision.data.loaders import settings_for, validation_loader
+from resmlp_vision.data.opening import count_classes, open_dataset
 from resmlp_vision.distributed import agree, agree_on_data, join_processes, leave_processes, rank, use_precision
 from resmlp_vision.evaluation.accuracy import evaluate, real_labels
 from resmlp_vision.evaluation.knn import knn, refuse_neighbours

@@ -42,7 +42,7 @@ SLOW = (  # files and folders whose tests start programs, or train
     ),
     *("test_processes", "test_train", "test_dino", "test_evaluate", "test_scripts", "test_deployment", "test_library"),
     *("test_bad_settings", "test_classify", "test_patches", "test_prepare", "test_inspection", "vision/test_model"),
-    *("vision/test_rehearsal", "test_translate_processes", "test_show"),
+    *("vision/test_rehearsal", "vision/test_weights", "test_timms_tools", "test_translate_processes", "test_show"),
 )
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 CORE = ("resmlp_core.layers", "resmlp_core.common", "resmlp_core.inspect")
 MT_ROOMS = ("resmlp_mt.patches", "resmlp_mt.models", "resmlp_mt.data")
 TEXT, PLUGIN, TRANSLATION = "resmlp_mt.text", "resmlp_mt.plugin", "resmlp_mt.translation"
-MT_PARTS = (*MT_ROOMS, TEXT, PLUGIN, TRANSLATION, "resmlp_mt.prepare", "resmlp_mt.average", "resmlp_mt.score")
+MT_PARTS = (*MT_ROOMS, TEXT, PLUGIN, TRANSLATION, "resmlp_mt.prepare", "resmlp_mt.average", "resmlp_mt.metrics")
 MT = (*MT_PARTS, "resmlp_mt.pipeline")
 VISION_ROOMS = ("resmlp_vision.config", "resmlp_vision.distributed", "resmlp_vision.data", "resmlp_vision.models")
 VISION = (*VISION_ROOMS, "resmlp_vision.evaluation", "resmlp_vision.training")
@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "resmlp_mt.prepare": (*CORE, *MT_ROOMS, PLUGIN),
     "resmlp_mt.export": (*CORE, TRANSLATION),
     "resmlp_mt.average": (*CORE, *MT_ROOMS),
-    "resmlp_mt.score": (*CORE, *MT_ROOMS, TEXT),
+    "resmlp_mt.metrics": CORE,
+    "resmlp_mt.score": (*CORE, *MT_ROOMS, "resmlp_mt.metrics"),
     "resmlp_mt.pipeline": (*CORE, *MT_PARTS),
     "resmlp_mt.recipe": (*CORE, *MT),
     "resmlp_mt.translate": (*CORE, *MT),

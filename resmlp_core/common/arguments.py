@@ -3,7 +3,7 @@
 import math
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
-from resmlp_core.common.rehearsal import MINUTES
+MINUTES = 5.0  # that a rehearsal takes
 
 
 def add_rehearsal_options(parser: ArgumentParser) -> None:

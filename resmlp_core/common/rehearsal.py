@@ -1,22 +1,15 @@
-"""What a rehearsal found of a run: its table, its verdict, what to change, and whether the run can start."""
+"""What a rehearsal found of a run: whether it can start, why not, what became of it, and what to change."""
 
 import math
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from statistics import median
 
 import torch
 
 from resmlp_core.common.devices import Device, gigabytes
-from resmlp_core.common.errors import UserError
-from resmlp_core.common.figures import as_json, duration, parts, row, span
-from resmlp_core.common.files import alone_in, remove, write_json
+from resmlp_core.common.figures import row
 
-MINUTES = 5.0
-REPORT = "rehearsal.json"
 PHASES = ("data", "forward", "backward", "communication", "optimiser")
 SAME_LOSS = 2e-3  # relative; the sums of a GPU differ by less from run to run, other batches by more
 WAITING = 0.1  # of a step: a run that waits longer for its data has too few workers
@@ -179,92 +172,5 @@ class Rehearsal:
             lines.append(f"{changes.batch(self.largest_batch)}  fits too, and needs fewer steps an update")
         return lines[:MOST_ADVICE]
 
-    def rows(self) -> Iterator[tuple[str, str]]:
-        """Yield the table: what was measured, and its value."""
-        for device in dict.fromkeys(self.devices):
-            number = self.devices.count(device)
-            yield "device", (f"{number} × " if number > 1 else "") + str(device)
-        if self.interconnect:
-            yield "between GPUs", f"{self.interconnect:.0f} GB/s"
-        yield "parameters", f"{self.parameters:,}"
-        if self.fits is not None:
-            yield "largest batch", f"{self.batch:,} {self.unit}: {self._peak() if self.fits else 'does not fit'}"
-        if self.largest_batch:
-            beyond = "more does not" if self.larger_fails else "more was not tried"
-            yield "fits, a tenth to spare", f"{self.largest_batch:,} {self.unit}; {beyond}"
-        if self.speed:
-            yield "speed", f"{self.speed:,.0f} {self.unit}/s; data can be loaded at {self.loader_speed:,.0f}"
-            yield "an update", parts({name: f"{ms:,.0f}" for name, ms in self.milliseconds.items()}) + " ms"
-        if self.resumes is not None:
-            told = "the same losses" if self.resumes else f"{row(self.resumed)}, before the kill {row(self.lost)}"
-            yield "killed and resumed", told
-        if self.losses:
-            first, last, most = self.losses[0], self.losses[-1], max(self.losses)
-            yield "loss", f"{first:.2f} to {last:.2f} in {len(self.losses)} updates, {most:.4g} at most"
-            norms, tops = span(self.gradient_norms[-self.ramp or 0 :]), span(self.activations)
-            yield f"at a rate of {self.rate:.3g}", f"{self.verdict}; gradient norm {norms}, largest activation {tops}"
-        if self.hours:
-            whole = parts({name: duration(hours) for name, hours in self.hours.items()})
-            yield "the whole run", f"{self.steps:,} updates, {duration(sum(self.hours.values()))}: {whole}"
-            if self.price is not None:
-                yield "cost", f"{self.price * sum(self.hours.values()):,.2f} at {self.price:g} an hour"
-        if self.disk:
-            whole = parts({name: gigabytes(size) for name, size in self.disk.items()})
-            yield "disk", f"{gigabytes(sum(self.disk.values()))}: {whole}; {gigabytes(self.disk_free)} are free"
-        yield "the rehearsal", f"{self.minutes:.1f} minutes"
-
-    def conclude(self, folder: Path, changes: Changes) -> int:
-        """Write rehearsal.json, print the table and what follows from it.
-
-        Returns:
-            The exit status: 0 if the run can start, else 1.
-        """
-        reasons, advice = self.reasons(), self.advice(changes)
-        sums = {"verdict": self.verdict, "resumes": self.resumes, "can_start": not reasons}
-        found = asdict(self) | sums | {"reasons": reasons, "advice": advice}
-        print()
-        for reason in reasons:
-            print(f"cannot start: {reason}")
-        for name, value in self.rows():
-            print(f"{name:>24}  {value}")
-        for note in self.notes:
-            print(f"{'note':>24}  {note}")
-        for line in advice:
-            print(f"{'change':>24}  {line}")
-        if not reasons:
-            print(f"{'start':>24}  {self.command}")
-        print(f"Everything is in {folder}", flush=True)
-        write_json(folder / REPORT, as_json(found))
-        return 1 if reasons else 0
-
     def _memory(self) -> str:
         return f"into {gigabytes(min(device.memory for device in self.devices))}" if self.devices else ""
-
-    def _peak(self) -> str:
-        most = min((device.memory for device in self.devices), default=0)
-        share = f", {100 * self.peak_memory / most:.0f} % of what there is" if most else ""
-        return f"{gigabytes(self.peak_memory)} at its peak{share}"
-
-
-def folder_of(out: Path) -> Path:
-    """Return the folder of a run's rehearsal, beside the run's own."""
-    return Path(os.path.abspath(out) + ".rehearsal")  # whole, as the name of "." is empty
-
-
-@contextmanager
-def rehearsing(out: Path) -> Iterator[Path]:
-    """Make the folder of a rehearsal, ``OUT.rehearsal`` beside the run's, anew, and hold it while the block runs.
-
-    Raises:
-        UserError: there is such a folder, and no rehearsal made it; or another rehearsal is at work there.
-    """
-    folder = folder_of(out)
-    if folder.exists() and any(folder.iterdir()) and not (folder / REPORT).exists():
-        raise UserError(f"{folder} was not made by a rehearsal, which would replace it: move it away")
-    folder.mkdir(parents=True, exist_ok=True)
-    with alone_in(folder):
-        write_json(folder / REPORT, {"can_start": None, "reasons": ["the rehearsal has not ended"]})
-        for earlier in folder.iterdir():
-            if earlier.name != REPORT:
-                remove(earlier)
-        yield folder

@@ -1,6 +1,5 @@
 """The last stage of ``resmlp_mt.prepare``: the text in the vocabulary's ids, as fairseq reads it."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +12,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.common.files import remove, replacing
 from resmlp_mt.data.binarized import write_dataset
-from resmlp_mt.data.prepared import BAR, SPECIAL, SPLITS, Settings, create_text, open_text
+from resmlp_mt.data.prepared import BAR, SPECIAL, SPLITS, Settings, create_text, open_text, read_report
 from resmlp_mt.data.vocabulary_stage import pieces_of
 
 BATCH = 10_000  # sentences encoded at a time
@@ -57,7 +56,7 @@ def replace_train_targets(prepared: Path, targets: Sequence[str], out: Path) -> 
         out: the folder to make; what is there and whole is kept.
     """
     if not (out / "data-bin").exists():
-        report = json.loads((prepared / "prepare.json").read_text(encoding="utf-8"))
+        report = read_report(prepared)
         settings = Settings(**report["settings"])
         remove(out / "text")
         shutil.copytree(prepared / "text", out / "text")

@@ -1,5 +1,6 @@
-"""The folder that ``resmlp_mt.prepare`` makes: the settings that decide its content, and how its text is opened."""
+"""The folder that ``resmlp_mt.prepare`` makes: the settings that decide its content, its report, and its text."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,6 +23,12 @@ class Settings(Rules):
     vocab_size: int
     seed: int = 1
     normalization: str = NORMALIZATIONS[0]
+
+
+def read_report(prepared: Path) -> dict[str, Any]:
+    """Read what ``resmlp_mt.prepare.prepare`` reported of a folder that it has made."""
+    report: dict[str, Any] = json.loads((prepared / "prepare.json").read_text(encoding="utf-8"))
+    return report
 
 
 def open_text(path: Path) -> TextIO:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resmlp_core.common.errors import UserError
+from resmlp_mt.text import one_line
 
 LOOK = 1 << 16  # bytes of a file by which to tell how its lines end
 BINARY = 10  # one byte of so many is zero in what is no text, though it be UTF-8
@@ -33,6 +34,15 @@ def lines_of(path: Path, errors: str = "strict") -> Iterator[str]:
             yield from lines_in(file, str(path), errors)
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise UserError(f"{path}: not a complete gzip file") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read raw text as ``prepare`` does, a sentence a line, also in gzip; what it wrote itself stays as it is.
+
+    Raises:
+        UserError: it is not UTF-8, or its lines end otherwise than in LF.
+    """
+    return [one_line(line) for line in lines_of(path)]
 
 
 def lines_in(file: Any, name: str, errors: str = "strict") -> Iterator[str]:

@@ -108,6 +108,21 @@ def run_fairseq_generate(data_bin: Path, model: Path, output: Path, subset: str,
         run_fairseq("generate", line, follow)
 
 
+def count_devices(options: Mapping[str, Any]) -> int:
+    """Return how many devices train: those of torchrun, which fairseq would not count, or this machine's.
+
+    Args:
+        options: of fairseq-train.
+    """
+    asked = os.environ.get("WORLD_SIZE") or options.get("distributed-world-size")
+    return int(asked or count_gpus(options) or 1)
+
+
+def count_gpus(options: Mapping[str, Any]) -> int:
+    """Return how many GPUs of this machine training may use: none where it is told to use the CPU."""
+    return 0 if options.get("cpu") else torch.cuda.device_count()
+
+
 def share_batch(effective_tokens: int, max_tokens: int, devices: int) -> dict[str, int]:
     """Share one batch of target tokens among devices, each in as few steps as its memory allows.
 

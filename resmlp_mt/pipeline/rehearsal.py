@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from resmlp_core.common.errors import UserError
-from resmlp_core.common.rehearsal import Rehearsal, folder_of, rehearsing
+from resmlp_core.common.rehearsal import Rehearsal
+from resmlp_core.common.rehearsal_report import conclude, folder_of, rehearsing
 from resmlp_mt.data.sample import Sample, write_sample
+from resmlp_mt.pipeline.distillation import find_teacher
 from resmlp_mt.pipeline.rehearsal_findings import changes_of, project, tell_training
 from resmlp_mt.pipeline.rehearsed_run import RehearsedRun
-from resmlp_mt.pipeline.run import find_teacher
 
 PAIRS, HELD_OUT = 8000, 20  # for each minute that it may take
 SHARES = {"read": 0.1, "first": 0.2, "usual": 0.2, "ramp": 0.1, "search": 0.1}  # of its time; the stages take the rest
@@ -68,7 +69,7 @@ def rehearse(
             found.failures.append(f"{rehearsal.stage}: {where}{error.strerror or error}")
         found.disk_free = shutil.disk_usage(folder).free
         found.minutes = (time.perf_counter() - started) / 60
-        return found.conclude(folder, changes_of(settings, found))
+        return conclude(found, folder, changes_of(settings, found))
 
 
 def start_command() -> str:

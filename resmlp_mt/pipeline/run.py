@@ -4,61 +4,44 @@ Each is skipped when its output is complete. After an interruption training goes
 translation begins anew.
 """
 
-import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-import resmlp_mt.plugin
 from resmlp_core.common.checkpoint import count_parameters, read_checkpoint, write_checkpoint
 from resmlp_core.common.errors import UserError
-from resmlp_core.common.files import alone_in, digest, remove, write_json
-from resmlp_core.common.settings import changed
+from resmlp_core.common.files import alone_in, remove, write_json
 from resmlp_core.inspect.matrices import read_model
 from resmlp_core.inspect.plots import draw_matrices
 from resmlp_mt.average import average_checkpoints
 from resmlp_mt.data.binarized import sentence_lengths
-from resmlp_mt.data.binary_stage import replace_train_targets
 from resmlp_mt.data.cleaning import Rules
+from resmlp_mt.data.generate_output import read_hypotheses
+from resmlp_mt.data.prepared import read_report
+from resmlp_mt.data.text_lines import read_lines
+from resmlp_mt.metrics import bleu_of, moses_tokenizer, other_form, score, score_tokenized
 from resmlp_mt.patches.unsupported import FLAT
-from resmlp_mt.pipeline.checkpoints import is_trained, mend_checkpoints, newest_checkpoints, whole_checkpoints
-from resmlp_mt.pipeline.fairseq_commands import run_fairseq_generate, run_fairseq_train, share_batch
+from resmlp_mt.pipeline.checkpoints import is_trained, mend_checkpoints, newest_checkpoints
+from resmlp_mt.pipeline.checks import length_limits, refuse_long_sentences, refuse_other_data, refuse_other_devices
+from resmlp_mt.pipeline.distillation import distil, distilled_data, made_by
+from resmlp_mt.pipeline.fairseq_commands import (
+    count_devices,
+    count_gpus,
+    run_fairseq_generate,
+    run_fairseq_train,
+    share_batch,
+)
 from resmlp_mt.pipeline.kept_settings import keep_settings
 from resmlp_mt.pipeline.learning_curve import draw_learning_curve, read_curve
 from resmlp_mt.pipeline.provenance import provenance
-from resmlp_mt.prepare import prepare, same_data_or
-from resmlp_mt.score import (
-    best_hypotheses,
-    bleu_of,
-    moses_tokenizer,
-    other_form,
-    read_hypotheses,
-    read_lines,
-    score,
-    score_tokenized,
-)
+from resmlp_mt.prepare import prepare
 
 STAGES = ("prepare", "train", "average", "generate", "score")
-
-
-def find_teacher(out: Path, teacher: str) -> Path:
-    """Return the model of a finished run in a recipe's folder.
-
-    Raises:
-        UserError: there is none.
-    """
-    model = out / teacher / "model.pt"
-    if not model.with_name("average.json").exists():  # until then model.pt is the best candidate so far
-        raise UserError(f"--teacher {teacher}: there is no finished {model}; train it first, with the same --out")
-    return model
 
 
 class Run:
@@ -97,14 +80,16 @@ class Run:
             return
         if not (self.data_bin / f"dict.{self.source}.txt").exists():
             raise UserError(f"there is no {self.data_bin}: run the stage prepare first")
-        self._refuse_other_data()
-        self._refuse_long_sentences()
+        refuse_other_data(self.settings, self.out)
+        refuse_long_sentences(self.settings, self._lengths)
         bleu_of(self.target)  # that a tokeniser is not installed, or not for this language, is to be found now too
         if self.settings["tokenized_bleu"]:
             moses_tokenizer(self.target, "tokenized_bleu")
         self.folder.mkdir(exist_ok=True)
         with alone_in(self.folder):
-            keep_settings(self.folder, {**self.settings, **self._taught_by()})
+            teacher = self.settings.get("teacher")
+            taught_by = {"taught_by": made_by(self.out, teacher)} if teacher else {}
+            keep_settings(self.folder, {**self.settings, **taught_by})
             for stage in later:
                 getattr(self, stage)()
 
@@ -116,51 +101,20 @@ class Run:
             rules=rules,
             normalization=self.settings["normalization"],
         )
-        if self.settings.get("teacher"):
-            self._distil()
-
-    def _distil(self) -> None:
-        """Let a trained model translate the training set: sequence-level knowledge distillation (Kim and Rush, 2016).
-
-        Its translations become the targets to train on, but for pairs that are too long for it, or of which it says
-        nothing; the true ones stay to validate on. They are made once, and anew where the teacher is another; a student
-        that is later decoded by another beam search keeps them.
-        """
-        teacher = self.settings["teacher"]
-        folder, model = self.out / teacher, find_teacher(self.out, teacher)
-        output, distilled, made = folder / "generate-train.txt", folder / "distilled", folder / "distilled.json"
-        options = self.settings["generate"] | {"skip-invalid-size-inputs-valid-test": True}  # longer than A
-        made_from = {"model_sha256": digest([model]), "generate": self.settings["generate"]}
-        with alone_in(folder):
-            before = json.loads(made.read_text(encoding="utf-8")) if made.exists() else {}
-            if before.get("model_sha256") != made_from["model_sha256"] or not output.exists():
-                remove(output)
-                remove(distilled)
-                write_json(made, made_from)
-            references = read_lines(self.out / "text" / f"train.{self.target}")
-            run_fairseq_generate(self.data_bin, model, output, "train", options)
-            best = best_hypotheses(output)
-            replace_train_targets(self.out, [best.get(i) or text for i, text in enumerate(references)], distilled)
-
-    def _taught_by(self) -> dict[str, Any]:
-        """Return what made the targets that are trained on, where a teacher did."""
-        if not self.settings.get("teacher"):
-            return {}
-        if not self._train_data().exists():
-            raise UserError(f"there is no {self._train_data()}: run the stage prepare first")
-        return {"taught_by": json.loads((self.out / self.settings["teacher"] / "distilled.json").read_text("utf-8"))}
+        if teacher := self.settings.get("teacher"):
+            distil(self.out, teacher, self.target, self.settings["generate"])
 
     def _train_data(self) -> Path:
         """Return the binary data that are trained on: the recipe's, or a teacher's translations of them."""
         teacher = self.settings.get("teacher")
-        return self.out / teacher / "distilled" / "data-bin" if teacher else self.data_bin
+        return distilled_data(self.out, teacher) if teacher else self.data_bin
 
     def train(self) -> None:
         """Train with fairseq-train, from the last checkpoint if there is one; train.log has all it says."""
         if is_trained(self.folder, self.settings["train"].get("max-update")):
             print("training: done before")
         else:
-            self._refuse_other_devices()
+            refuse_other_devices(self.settings, self.folder / "checkpoints")
             if left_out := self._left_out():
                 print(f"{left_out:,} training pairs are longer than max-source-positions or max-target-positions allow")
             self._train()
@@ -170,44 +124,22 @@ class Run:
     def _train(self) -> None:
         run_fairseq_train(self._train_data(), self.folder, self.train_options(), self.settings["matmul_precision"])
 
-    def _devices(self) -> int:
-        """Return how many devices train: those of torchrun, which fairseq would not count, or this machine's."""
-        asked = os.environ.get("WORLD_SIZE") or self.settings["train"].get("distributed-world-size")
-        return int(asked or self._gpus() or 1)
-
-    def _gpus(self) -> int:
-        """Return how many GPUs of this machine training may use: none where it is told to use the CPU."""
-        return 0 if self.settings["train"].get("cpu") else torch.cuda.device_count()
-
-    def _refuse_other_devices(self) -> None:
-        """Find that a run was stopped within an epoch on another number of devices, which part an epoch otherwise."""
-        whole = whole_checkpoints(self.folder / "checkpoints")
-        if not whole:
-            return
-        state = read_checkpoint(whole[-1])
-        before, now = state["cfg"]["distributed_training"]["distributed_world_size"], self._devices()
-        if before != now and state["extra_state"]["train_iterator"]["iterations_in_epoch"]:
-            raise UserError(
-                f"{whole[-1]} was written within an epoch, on {before} devices, not {now}: go on with as many, or from "
-                "the last whole epoch, by removing what is newer than its checkpoint"
-            )
-
     def train_options(self) -> dict[str, Any]:
         """Settle the options of fairseq-train: those of the recipe, for as many devices as there are."""
         options = self.settings["train"]
         if "RANK" in os.environ:
             options = options | {
-                "distributed-world-size": self._devices(),
+                "distributed-world-size": count_devices(options),
                 "distributed-rank": os.environ["RANK"],
                 "device-id": os.environ.get("LOCAL_RANK", 0),  # a launcher of one process a machine may not set it
                 "distributed-init-method": "env://",
                 "distributed-no-spawn": True,
             }
         elif options.get("cpu"):
-            options = options | {"distributed-world-size": self._devices()}  # by default as many as there are GPUs
+            options = options | {"distributed-world-size": count_devices(options)}  # by default as many as there are GPUs
         if effective := self.settings["effective_tokens"]:
-            options = options | share_batch(effective, options["max-tokens"], self._devices())
-        if options.get("fp16") and not (options.get("optimizer") in FLAT and self._gpus()):
+            options = options | share_batch(effective, options["max-tokens"], count_devices(options))
+        if options.get("fp16") and not (options.get("optimizer") in FLAT and count_gpus(options)):
             options = options | {"fp16-no-flatten-grads": True}
         return dict(options)
 
@@ -259,7 +191,7 @@ class Run:
         if tokenized := self.settings["tokenized_bleu"]:
             scores |= score_tokenized(hypotheses, references, self.target, tokenized == "split compounds")
         outcome = self.describe() | scores | {"train_pairs_too_long": self._left_out()}
-        write_json(self.folder / "results.json", outcome | provenance(self.settings, self._prepared()))
+        write_json(self.folder / "results.json", outcome | provenance(self.settings, read_report(self.out)))
         show_translations(sources, references, hypotheses)
         if warning := other_form(hypotheses, references, self.target):
             print(f"\n{warning}")
@@ -282,53 +214,10 @@ class Run:
             "best_valid_loss": min(valid_loss.values()),
         } | json.loads((self.folder / "average.json").read_text(encoding="utf-8"))
 
-    def _prepared(self) -> dict[str, Any]:
-        """Return the report of what the stage prepare has made."""
-        report: dict[str, Any] = json.loads((self.out / "prepare.json").read_text(encoding="utf-8"))
-        return report
-
-    def _refuse_other_data(self) -> None:
-        """Find that the data were prepared otherwise, where the stage prepare, which would tell, is not run."""
-        prepared = self._prepared()["settings"]
-        now = {key: self.settings[key] for key in ("vocab_size", "normalization")}
-        now |= {"source_lang": self.source, "target_lang": self.target}
-        now |= asdict(Rules(**self.settings["clean"]))
-        data = self.settings["data"]  # prepare keeps whole paths
-        now["data"] = prepared["data"] if prepared["data"] == str(Path(data).resolve()) else data
-        for key, was, value in changed({key: prepared[key] for key in now}, now):
-            or_else = f"give {same_data_or(key)}another --out"
-            raise UserError(f"{self.out} was prepared with {key}={was}, not {value}; {or_else}")
-
-    def _refuse_long_sentences(self) -> None:
-        """Find before training, not after, that a sentence to translate does not fit into A."""
-        for lang, (option, limit) in self._length_limits().items():
-            for split in ("valid", "test"):
-                longest = int(np.max(self._lengths(split, lang)))
-                if longest > limit:
-                    raise UserError(
-                        f"a {split} sentence has {longest} tokens in {lang}, more than train.{option}={limit}; "
-                        f"give train.{option}={longest}"
-                    )
-
     def _left_out(self) -> int:
         """Count the training pairs that fairseq leaves out, since they do not fit into A."""
-        limits = self._length_limits().items()
+        limits = length_limits(self.settings).items()
         return int(np.any([self._lengths("train", lang) > limit for lang, (_, limit) in limits], axis=0).sum())
-
-    def _length_limits(self) -> dict[str, tuple[str, float]]:
-        """Return, by language, the option that limits its sentences, and the most tokens of one."""
-        train, defaults = self.settings["train"], argparse.Namespace()
-        resmlp_mt.plugin.ARCH_CONFIG_REGISTRY[train["arch"]](defaults)
-        limits = {}
-        for lang, side in ((self.source, "source"), (self.target, "target")):
-            option = f"max-{side}-positions"
-            limit = train.get(option)
-            if limit is None:
-                limit = getattr(defaults, option.replace("-", "_"), None)
-            if not (limit is None or str(limit).isdecimal()):
-                raise UserError(f"train.{option}={limit} must be a positive integer")
-            limits[lang] = option, int(limit) if limit else inf
-        return limits
 
     def _lengths(self, split: str, lang: str) -> NDArray[np.int32]:
         """Return the tokens of each sentence of a split, its end included."""

@@ -9,7 +9,8 @@ import datasets
 import pyarrow.parquet as parquet  # type: ignore[import-untyped]
 
 from resmlp_vision.config import RunConfig
-from resmlp_vision.data.datasets import EncodedImages, Images, StreamedImages, open_dataset
+from resmlp_vision.data.datasets import EncodedImages, Images, StreamedImages
+from resmlp_vision.data.opening import open_dataset
 from resmlp_vision.distributed import gather, rank
 
 LARGE = 2e9  # bytes of tables; fewer are prepared as the training itself does

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.common.errors import UserError
-from resmlp_vision.data.datasets import Images, StreamedImages, readable, unreadable_in
+from resmlp_vision.data.datasets import Images, StreamedImages
 from resmlp_vision.data.loaders import loader_for
+from resmlp_vision.data.unreadable import readable, unreadable_in
 from resmlp_vision.distributed import rank, total, world_size
 
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from resmlp_core.common.errors import UserError
-from resmlp_vision.data.datasets import unreadable_in
 from resmlp_vision.data.loaders import loader_for
+from resmlp_vision.data.unreadable import unreadable_in
 from resmlp_vision.distributed import join_rows, total
 from resmlp_vision.evaluation.accuracy import apply_to_images, device_of
 

@@ -10,9 +10,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from resmlp_core.common.arguments import add_rehearsal_options, refuse_without_rehearsal
+from resmlp_core.common.arguments import MINUTES, add_rehearsal_options, refuse_without_rehearsal
 from resmlp_core.common.recipes import find_recipe
-from resmlp_core.common.rehearsal import MINUTES
 from resmlp_vision.config import RunConfig, Settings, read_config
 from resmlp_vision.distributed import leave_processes
 from resmlp_vision.training.rehearsal import rehearse

@@ -5,7 +5,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from resmlp_core.common.rehearsal import Rehearsal, folder_of, rehearsing
+from resmlp_core.common.rehearsal import Rehearsal
+from resmlp_core.common.rehearsal_report import conclude, folder_of, rehearsing
 from resmlp_vision.config import OF_A_MACHINE, Settings
 from resmlp_vision.distributed import agree, gather, join_processes, rank, use_precision
 from resmlp_vision.training.rehearsal_parts import Parts
@@ -59,5 +60,5 @@ def rehearse(
             if failed:
                 time.sleep(10)  # the first process says why, before torchrun ends it
             return int(failed or gather(0)[0])
-        status = found.conclude(folder, parts.changes())
+        status = conclude(found, folder, parts.changes())
         return status if failed else int(gather(status)[0])

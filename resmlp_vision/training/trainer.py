@@ -18,8 +18,9 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.common.errors import UserError
 from resmlp_vision.config import RunConfig, Settings
-from resmlp_vision.data.datasets import Images, StreamedImages, count_classes, open_dataset
+from resmlp_vision.data.datasets import Images, StreamedImages
 from resmlp_vision.data.loaders import validation_loader
+from resmlp_vision.data.opening import count_classes, open_dataset
 from resmlp_vision.distributed import agree_on_data
 from resmlp_vision.training.loader_watch import LoaderWatch
 

@@ -4,13 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
 
 from resmlp_core.common.devices import Device
 from resmlp_core.common.errors import UserError
-from resmlp_core.common.measuring import search_largest, watching_activations
-from resmlp_core.common.rehearsal import Changes, Rehearsal, rehearsing
+from resmlp_core.common.rehearsal import Changes, Rehearsal
+from resmlp_core.common.rehearsal_report import conclude, rehearsing
 
 CHANGES = Changes(
     batch=lambda tokens: f"tokens={tokens}",
@@ -31,13 +29,13 @@ def passed(**found):
     return Rehearsal("demo", "python start", "tokens", **steady | memory | whole | lost | times | found)
 
 
-def conclude(found, folder, capsys):
-    status = found.conclude(folder, CHANGES)
+def report_of(found, folder, capsys):
+    status = conclude(found, folder, CHANGES)
     return status, capsys.readouterr().out, json.loads((folder / "rehearsal.json").read_text())
 
 
 def test_a_run_that_passes_is_told_how_to_start_and_what_it_costs(tmp_path, capsys):
-    status, table, report = conclude(passed(), tmp_path, capsys)
+    status, table, report = report_of(passed(), tmp_path, capsys)
     assert status == 0
     assert "start  python start" in table
     assert "6.00 at 2 an hour" in table
@@ -59,7 +57,7 @@ def test_a_run_that_passes_is_told_how_to_start_and_what_it_costs(tmp_path, caps
     ],
 )
 def test_a_run_that_cannot_start_says_why_first(found, reason, change, tmp_path, capsys):
-    status, table, report = conclude(passed(**found), tmp_path, capsys)
+    status, table, report = report_of(passed(**found), tmp_path, capsys)
     assert status == 1
     assert table.strip().startswith(f"cannot start: {reason}")
     assert "python start" not in table
@@ -83,27 +81,6 @@ def test_gradients_that_double_at_a_steady_rate_grow_and_the_run_may_start():
 def test_a_run_that_waits_for_its_data_is_told_how_many_workers_would_do():
     slow = passed(milliseconds={"data": 50.0, "forward": 50.0}, speed=500.0, loader_speed=600.0, workers=1)
     assert slow.advice(CHANGES)[0].startswith("workers=2")  # 1,000 tokens a second are wanted, and a fifth to spare
-
-
-@pytest.mark.parametrize(("most", "largest"), [(30000, 28672), (4096, 4096), (1000, 896), (0, 0)])
-def test_the_largest_batch_is_tried_to_an_eighth(most, largest):
-    assert search_largest(lambda size: size <= most, 4096, lambda: 60.0) == (largest, True)
-
-
-def test_no_batch_is_tried_that_would_take_longer_than_there_is_time():
-    clock = iter([10.0, 6.0, 6.0])  # the first takes four seconds, so the second would take eight
-    assert search_largest(lambda size: True, 1000, lambda: next(clock)) == (1000, False)
-
-
-def test_the_largest_activation_is_seen_where_it_is_not_finite():
-    layer = nn.Linear(1, 1)
-    with watching_activations(nn.Sequential(layer, nn.ReLU())) as largest:
-        nn.init.constant_(layer.weight, -3.0)
-        nn.init.zeros_(layer.bias)
-        layer(torch.ones(1, 1))
-        assert largest() == 3.0
-        layer(torch.full((1, 1), float("nan")))
-        assert largest() != largest()
 
 
 def test_a_rehearsal_replaces_an_earlier_one_and_nothing_else(tmp_path):

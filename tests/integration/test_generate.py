@@ -12,7 +12,7 @@ from fairseq import options as fairseq_options
 from fairseq.sequence_generator import SequenceGenerator
 
 from resmlp_core.common.errors import UserError
-from resmlp_mt.score import best_hypotheses
+from resmlp_mt.data.generate_output import best_hypotheses
 
 from .commands import PLUGIN, TRAINING, in_this_process, printed, run, texts
 

@@ -1,19 +1,10 @@
-"""A recipe from text to BLEU by its real command line, cut off and repeated."""
+"""A recipe from text to BLEU by its real command line, and again."""
 
-import io
 import json
-import multiprocessing
-import os
-import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import time
-from argparse import Namespace
-from contextlib import redirect_stdout
 from hashlib import sha256
 from pathlib import Path
 from unittest import mock
@@ -21,46 +12,17 @@ from unittest import mock
 import pytest
 import sentencepiece
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from sacrebleu.metrics.bleu import BLEU
-from tqdm import tqdm
 
-import resmlp_mt.plugin  # noqa: F401  lets the options in checkpoints load
 from resmlp_core.common import files
-from resmlp_core.common.errors import UserError
 from resmlp_core.common.files import alone_in, remove
 from resmlp_mt.average import average_checkpoints
+from resmlp_mt.data.generate_output import read_hypotheses
 from resmlp_mt.pipeline import run as stages
-from resmlp_mt.pipeline.checkpoints import updates_of
-from resmlp_mt.pipeline.fairseq_commands import share_batch
 from resmlp_mt.pipeline.run import Run
-from resmlp_mt.recipe import choose_data, main, read_recipe
-from resmlp_mt.score import read_hypotheses
+from resmlp_mt.recipe import main
 
-ROOT = Path(__file__).parents[2]
-
-
-def command(*arguments):
-    return [sys.executable, "-m", "resmlp_mt.recipe", *map(str, arguments)]
-
-
-def environment():
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
-def run(*arguments, status=0):
-    """Run the command in this process, without the seconds that a new one takes to import it."""
-    printed, told = io.StringIO(), None
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
-        patch.setattr(sys, "argv", ["recipe", *map(str, arguments)])
-        patch.setenv("PYTHONPATH", str(ROOT))
-        try:
-            main()
-        except SystemExit as stopped:
-            told = stopped.code
-    assert (told is not None) == bool(status), f"{printed.getvalue()}{told}"
-    return Namespace(stdout=printed.getvalue(), stderr=told)
+from .recipe_runs import ROOT, command, environment, run
 
 
 @pytest.fixture(scope="module")
@@ -194,97 +156,12 @@ def test_a_stage_alone_takes_nothing_that_is_out_of_date(recipe, out):
     assert f"there is no {folder / 'trained'}: run the stage train first" in done.stderr
 
 
-def test_options_of_the_command_line_win_over_those_of_the_architecture(recipe):
-    settings = read_recipe(recipe, ["train.encoder-layers=2", "train.lr=0.5"], "transformer")
-    train = settings["train"]
-    assert (train["arch"], train["encoder-layers"], train["decoder-layers"], train["lr"]) == ("transformer", 2, 1, 0.5)
-
-
 def test_a_second_run_in_the_same_folder_is_refused(recipe, unbroken, monkeypatch):
     out, _ = unbroken
     monkeypatch.setattr(sys, "argv", ["recipe", str(recipe), "--out", str(out)])
     monkeypatch.setattr(files, "PATIENCE", 0.2)
     with alone_in(out / "resmlp_tiny"), pytest.raises(SystemExit, match="another process is at work in this folder"):
         main()
-
-
-STOPPED_AS_WMT14 = (
-    *("train.max-epoch=0", "train.max-update=100", "train.save-interval-updates=7", "train.keep-interval-updates=1"),
-    *("train.keep-last-epochs=3", "train.log-interval=1", "average=[1,2]"),
-)
-KILLS = (  # after preparation: in the stage that makes this, once the run has printed this, and up to so long after
-    *[("resmlp_tiny/trained", rf"(^epoch .*\n){{{lines}}}", 0.1) for lines in (10, 15)],
-    ("resmlp_tiny/trained", r"update +100 .*\n.* validation loss", 0.1),
-    ("resmlp_tiny/average.json", r"fairseq-generate .* valid ", 4),
-    ("resmlp_tiny/average.json", r"^averaged ", 4),
-    ("resmlp_tiny/generate.txt", r"fairseq-generate .* test ", 4),
-    ("resmlp_tiny/results.json", r"^scoring ", 0),
-)
-
-
-def run_main(arguments, output):
-    """What the command does."""
-    os.environ.update(environment())
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system's, which a kill leaves behind
-    with open(output, "w", buffering=1) as file, redirect_stdout(file):
-        sys.argv = ["recipe", *arguments]
-        main()
-
-
-def start(recipe, out):
-    """Start the command in a fork of a process that has imported it; what it prints goes to a file beside ``out``."""
-    forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["hypothesis", "pytest", "resmlp_mt.recipe"])
-    arguments = [str(recipe), "--out", str(out), *STOPPED_AS_WMT14]
-    out.with_suffix(".txt").unlink(missing_ok=True)
-    process = forks.Process(target=run_main, args=(arguments, out.with_suffix(".txt")), daemon=True)
-    process.start()
-    return process
-
-
-def kill(recipe, out, stage_makes, moment, delay):
-    """Run the command and kill it; tell whether it was alive until then and in that stage."""
-    printed = out.with_suffix(".txt")
-    process = start(recipe, out)
-    deadline = time.monotonic() + 120
-    while process.is_alive():
-        assert time.monotonic() < deadline
-        if printed.exists() and re.search(moment, printed.read_text(), flags=re.M):
-            break
-        time.sleep(0.001)
-    process.join(delay)
-    alive = process.is_alive()
-    process.kill()
-    process.join()
-    return alive and process.exitcode == -signal.SIGKILL and not (out / stage_makes).exists()
-
-
-def test_killed_in_every_stage_it_ends_where_the_unbroken_run_does(recipe):
-    whole, out, draw = recipe.with_name("whole"), recipe.with_name("killed"), random.Random(1)
-    unbroken = start(recipe, whole)
-    for number, (stage_makes, moment, delay) in enumerate(KILLS):
-        for _ in range(3):  # a kill that came too late is one of another stage, and is tried again
-            if kill(recipe, out, stage_makes, moment, delay * draw.random()):
-                break
-            remove(out / stage_makes)
-        else:
-            pytest.fail(f"no kill came before {stage_makes} was made")
-        if number in (0, 2):  # as at the worst moment: when fairseq copies the last checkpoint
-            last = out / "resmlp_tiny" / "checkpoints" / "checkpoint_last.pt"
-            last.write_bytes(last.read_bytes()[:1000])
-
-    run(recipe, "--out", out, *STOPPED_AS_WMT14)
-    unbroken.join(300)
-    assert unbroken.exitcode == 0
-    for path in sorted((whole / "data-bin").iterdir()):
-        assert (out / "data-bin" / path.name).read_bytes() == path.read_bytes()
-    name = Path("resmlp_tiny", "checkpoints", "checkpoint_last.pt")
-    resumed, smooth = (torch.load(folder / name, weights_only=True)["model"] for folder in (out, whole))
-    torch.testing.assert_close(resumed, smooth, rtol=0, atol=0)
-    killed, smooth = (json.loads((folder / "resmlp_tiny" / "results.json").read_text()) for folder in (out, whole))
-    assert smooth["updates"] == 100
-    for key in ("updates", "valid_loss", "best_valid_loss", "averaged", "valid_bleu", "bleu", "chrf"):
-        assert killed[key] == smooth[key], key
 
 
 def test_the_number_of_epochs_averaged_is_chosen_on_the_validation_set(recipe, out):
@@ -358,61 +235,6 @@ def test_a_stage_on_data_that_were_prepared_otherwise_is_refused(recipe, unbroke
     for changed in ("vocab_size=200", "normalization=identity", "clean.max_words=9"):
         done = run(recipe, "--out", out, "--stage", "train", changed, status=1)
         assert f"was prepared with {changed.split('=')[0].removeprefix('clean.')}=" in done.stderr
-
-
-def test_two_processes_share_the_effective_batch_of_one(recipe):
-    """Each under torchrun, which on several machines would be started on each."""
-    out = recipe.parent / "shared"
-    run(recipe, "--out", out, "--stage", "prepare")
-    line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "resmlp_mt.recipe", recipe]
-    line += ["--out", out, "--stage", "train", "effective_tokens=600", "train.max-epoch=1"]
-    done = subprocess.run(list(map(str, line)), env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    log = (out / "resmlp_tiny" / "train.log").read_text()
-    assert "--max-tokens 300" in done.stdout and "--update-freq 1" in done.stdout
-    assert "distributed_world_size': 2" in log
-    tokens = [float(words) for words in re.findall(r'"wpb": "([\d.]+)"', log)]
-    assert tokens and 300 < max(tokens) <= 600  # of both
-    again = subprocess.run(list(map(str, line)), env=environment(), capture_output=True, text=True, timeout=120)
-    assert again.returncode == 0 and "training: done before" in again.stdout
-    after = run(recipe, "--out", out, "effective_tokens=600", "train.max-epoch=1")
-    assert "training: done before" in after.stdout and "BLEU" in after.stdout
-
-
-def test_a_run_stopped_within_an_epoch_resumes_on_as_many_devices_alone(recipe):
-    out = recipe.parent / "devices"
-    stopped = ("--out", out, "--stage", "train", "effective_tokens=600", "train.max-update=5")
-    run(recipe, "--out", out, "--stage", "prepare")
-    run(recipe, *stopped)
-    folder = out / "resmlp_tiny"
-    (folder / "trained").unlink()
-    kept = json.loads((folder / "settings.json").read_text())
-    kept["train"]["max-update"] = 7  # as if a kill, not the budget, had stopped it
-    (folder / "settings.json").write_text(json.dumps(kept))
-    more = (*stopped[:-1], "train.max-update=7")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WORLD_SIZE", "2")
-        refused = run(recipe, *more, status=1)
-    assert "within an epoch, on 1 devices, not 2: go on with as many" in refused.stderr
-    run(recipe, *more)
-    assert updates_of(folder / "checkpoints" / "checkpoint_last.pt") == 7
-
-
-@given(effective=st.integers(1, 10**6), most=st.integers(1, 10**5), devices=st.integers(1, 512))
-def test_a_batch_is_shared_exactly_and_fits(effective, most, devices):
-    shared = share_batch(effective, most, devices)
-    assert shared["max-tokens"] <= most
-    total = shared["max-tokens"] * shared["update-freq"] * devices
-    assert abs(total - effective) <= shared["update-freq"] * devices / 2  # to the token that each step is rounded by
-
-
-def test_the_two_wmt14_recipes_differ_in_what_the_paper_has_them_differ():
-    german, french = (
-        read_recipe(ROOT / "recipes" / f"wmt14_en_{lang}" / "recipe.yaml", [], None) for lang in ("de", "fr")
-    )
-    assert {key for key in german if german[key] != french[key]} == {"pair", "name", "train", "tokenized_bleu"}
-    differing = {key for key in german["train"] if german["train"][key] != french["train"][key]}
-    assert differing == {"arch", "dropout", "max-update"}
 
 
 def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
@@ -502,62 +324,6 @@ def test_a_tokeniser_that_is_missing_is_told_before_training(recipe, unbroken, m
     monkeypatch.setattr(sys, "argv", ["recipe", *options])
     with pytest.raises(SystemExit, match=r"^recipe: tokenized_bleu: .*sacremoses"):
         main()
-
-
-def test_a_recipe_has_data_by_pair():
-    settings = read_recipe(ROOT / "recipes" / "multi30k" / "recipe.yaml", [], None)
-    with pytest.raises(UserError, match="--pair en-cs has no data in the recipe, which names en-de, en-fr"):
-        choose_data(dict(settings), "en-cs", None)
-    choose_data(settings, "en-fr", None)
-    assert (settings["pair"], settings["data"]) == ("en-fr", "romrawinjp/multi30k")
-
-
-def test_a_recipe_may_leave_its_data_to_the_command_line(recipe, tmp_path):
-    path = tmp_path / "recipe.yaml"
-    path.write_text(re.sub("(?m)^data:.*\n", "", recipe.read_text()))
-    settings = read_recipe(path, [], None)
-    choose_data(settings, None, "my")
-    assert settings["data"] == "my"
-
-
-def test_a_program_of_fairseqs_ends_with_who_started_it(tmp_path):
-    (tmp_path / "fairseq_cli").mkdir()
-    (tmp_path / "fairseq_cli" / "__init__.py").touch()
-    hold = "import fcntl, os, time\nfcntl.flock(os.open({!r}, os.O_RDONLY), fcntl.LOCK_EX)\n"
-    hold += "print('holds', flush=True)\ntime.sleep(60)\n"
-    (tmp_path / "fairseq_cli" / "wait.py").write_text(hold.format(str(tmp_path)))
-    line = "from resmlp_mt.pipeline.fairseq_process import run_fairseq; "
-    line += "run_fairseq('wait', [], lambda text: print(text, flush=True))"
-    found_first = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    with subprocess.Popen([sys.executable, "-c", line], env=found_first, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout.readline() == "holds\n"
-        parent.kill()
-    with alone_in(tmp_path):  # refused after six seconds where the program still holds it
-        pass
-
-
-def test_under_torchrun_the_stage_must_be_named(recipe, monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(sys, "argv", ["recipe", str(recipe)])
-    with pytest.raises(SystemExit):
-        main()
-    assert "under torchrun give --stage train" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("replaced", "content", "message"),
-    [
-        (rb"(?s).+", b"pair: caf\xe9", "is not YAML"),
-        (rb"(?s).+", b"pair: en-de", "lacks archs, average, generate"),
-        (rb"archs:\n(  .*\n)+", b"archs: {}\n", "archs must have a name for each architecture"),
-        (rb"archs:\n(  .*\n)+", b"archs: {resmlp_tiny: big}\n", "archs must have a name for each architecture"),
-    ],
-)
-def test_a_malformed_recipe_is_one_line_that_names_it(recipe, tmp_path, replaced, content, message):
-    path = tmp_path / "recipe.yaml"
-    path.write_bytes(re.sub(replaced, content, recipe.read_bytes()))
-    with pytest.raises(UserError, match=rf"^{path}.*{message}"):
-        read_recipe(path, [], None)
 
 
 def test_a_run_of_another_program_that_fails_is_told(recipe):

@@ -2,9 +2,12 @@
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from warm_python import started_warm
+
+from .runs import write_images
 
 try:
     import torchvision  # noqa: F401
@@ -20,3 +23,9 @@ def warm() -> Iterator[None]:
         "timm", "torchvision", "lightly.loss", "lightly.utils.scheduler", "datasets", "matplotlib.pyplot"
     ):
         yield
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of images of two classes; tests only read it."""
+    return write_images(tmp_path_factory.mktemp("images"))

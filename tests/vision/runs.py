@@ -14,7 +14,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from resmlp_core.common.checkpoint import read_checkpoint
 
 TINY = (
     "model_args={depth: 2, embed_dim: 16, patch_size: 4}",
@@ -61,6 +64,16 @@ def run(main: Callable[[], None], *arguments: object) -> str:
 def read_log(out: Path) -> list[dict[str, Any]]:
     """Read what a training run logged, an entry an epoch."""
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    """Return the weights that a training run ended with."""
+    return read_checkpoint(out / "last.pth.tar")["state_dict"]
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Whether two models have the same weights, to the bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def fail(main: Callable[[], None], *arguments: object) -> str:

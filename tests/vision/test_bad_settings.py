@@ -15,15 +15,11 @@ from PIL import Image
 
 from resmlp_core.common.errors import UserError
 from resmlp_vision.config import LIMITS, Config, DINOConfig, read_config
-from resmlp_vision.data.datasets import Images, read_folder
+from resmlp_vision.data.datasets import Images
+from resmlp_vision.data.opening import read_folder
 from resmlp_vision.train import main
 
 from .runs import TINY, fail, read_log, run, write_images
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from resmlp_vision.models.loading import load_trained
 from resmlp_vision.models.weights import crop_positions
 from resmlp_vision.training.dino import DINOTrainer, MultiCrop
 
-from .runs import TINY, fail, read_log, run, write_images
+from .runs import TINY, fail, read_log, run, same, write_images
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "dino"
 MODEL = ("model_args={depth: 2, embed_dim: 16, patch_size: 4}", "img_size=16", "local_size=8", "local_views=2")
@@ -63,10 +63,6 @@ def random_model(img_size=16):
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
     return model.eval()
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize(("img_size", "grid"), [(16, (2, 2)), (20, (3, 2)), (16, (4, 4))])

@@ -16,8 +16,10 @@ from timm.data import RealLabelsImagenet, create_transform
 from resmlp_core.common.errors import UserError
 from resmlp_vision import create_model, evaluate, train
 from resmlp_vision.config import Config
-from resmlp_vision.data.datasets import UNREADABLE, Images, StreamedImages, Unreadable, count_classes, open_dataset
+from resmlp_vision.data.datasets import Images, StreamedImages
 from resmlp_vision.data.image_io import open_rgb
+from resmlp_vision.data.opening import count_classes, open_dataset
+from resmlp_vision.data.unreadable import UNREADABLE, Unreadable
 from resmlp_vision.distributed import join_processes
 from resmlp_vision.evaluation import accuracy
 from resmlp_vision.models.loading import load_trained

@@ -13,12 +13,7 @@ from resmlp_vision.distributed import join_processes, leave_processes
 from resmlp_vision.train import main
 from resmlp_vision.training.supervised import SupervisedTrainer
 
-from .runs import TINY, run, write_images
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("images"))
+from .runs import TINY, run
 
 
 @pytest.mark.gpu

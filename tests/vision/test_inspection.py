@@ -15,7 +15,7 @@ from resmlp_vision import create_model
 from resmlp_vision.train import main
 
 from .runs import PLAIN, TINY, run, write_images
-from .test_model import randomise, to_release
+from .small_models import randomise, to_release
 
 
 def same_layers(model, checkpoint):

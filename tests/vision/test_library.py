@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 
 import resmlp_vision
 from resmlp_vision.config import RunConfig
-from resmlp_vision.data.datasets import open_dataset
+from resmlp_vision.data.opening import open_dataset
 from resmlp_vision.distributed import join_processes, leave_processes
 from resmlp_vision.evaluation import evaluate, knn
 from resmlp_vision.models.loading import load_trained

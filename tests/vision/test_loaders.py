@@ -1,4 +1,4 @@
-"""The training loader gives timm's images, faster: each image is read once for its copies, and cropped by PyTorch."""
+"""The training loader: timm's images, each read once for its copies and cropped by PyTorch, augmented as asked."""
 
 import random
 
@@ -7,16 +7,18 @@ import pytest
 import torch
 from PIL import Image
 from timm.data import create_transform
+from timm.data.auto_augment import AugmentOp, RandAugment
 from timm.data.distributed_sampler import RepeatAugSampler
 
-from resmlp_vision.config import Config
+from resmlp_vision.config import Config, read_config
 from resmlp_vision.data.crops import RandomCrop
-from resmlp_vision.data.datasets import open_dataset
 from resmlp_vision.data.loaders import training_loader
+from resmlp_vision.data.opening import open_dataset
 from resmlp_vision.data.repeats import CopiesTogether
 from resmlp_vision.distributed import join_processes, leave_processes
+from resmlp_vision.training.supervised import SupervisedTrainer
 
-from .runs import write_images
+from .runs import TINY, write_images
 
 
 def seed():
@@ -96,3 +98,43 @@ def test_an_image_that_cannot_be_read_is_replaced_in_all_its_copies_and_counted_
     assert [np.array_equal(items[i][0], dataset[3][0]) for i in range(3)] == [True] * 3
     assert len(items) == 4 and np.array_equal(items[3][0], dataset[5][0])
     assert dataset.unreadable.finish() == 1
+
+
+def test_the_papers_augmentation_takes_every_strength_that_it_draws():
+    """Pillow refuses to posterise to 0 bits, which rand-m9-mstd0.5-inc1 draws for one image in a thousand."""
+    operation = AugmentOp("PosterizeIncreasing", prob=1, magnitude=10)
+    image = Image.effect_noise((8, 8), 50).convert("RGB")
+    assert operation(image).getextrema() == ((0, 0),) * 3
+    kept = AugmentOp("PosterizeIncreasing", prob=1, magnitude=5)(image)  # 4 - 2 bits
+    assert {value % 64 for value in kept.tobytes()} == {0} and kept != image
+
+
+def test_images_are_augmented_as_the_settings_say(alone, images, tmp_path):
+    asked = ("auto_augment=rand-m7-n3", "reprob=0.3", "mixup=0.7", "cutmix=0.4", "smoothing=0.2", "repeated_aug=2")
+    settings = read_config(None, [*TINY, f"data={images}", f"out={tmp_path}", *asked], Config)
+    trainer = SupervisedTrainer(settings, torch.device("cpu"))
+    (policy,) = (step for step in trainer.loader.dataset.transform.transforms if isinstance(step, RandAugment))
+    assert policy.num_layers == 3 and {operation.magnitude for operation in policy.ops} == {7}
+    assert trainer.loader.random_erasing.probability == 0.3
+    mixup = trainer.mixup
+    assert (mixup.mixup_alpha, mixup.cutmix_alpha, mixup.label_smoothing) == (0.7, 0.4, 0.2)
+    assert trainer.loader.sampler.num_repeats == 2
+
+
+def test_an_augmentation_that_fails_is_not_taken_for_a_broken_image(images):
+    dataset = open_dataset(Config(data=str(images)), "train", training=True)
+
+    def fail(image):
+        raise ValueError("bits must be in the range 1 to 8")
+
+    dataset.transform = fail
+    with pytest.raises(ValueError, match="bits must be"):
+        dataset[0]
+
+
+def test_the_loader_has_as_many_processes_as_the_cores_that_the_training_can_have(alone, images, tmp_path, monkeypatch):
+    monkeypatch.setattr("resmlp_vision.data.loaders.available_cores", lambda: 3)
+    for workers, processes in (("null", 3), (1, 1), (0, 0)):
+        settings = read_config(None, [*TINY, f"data={images}", f"out={tmp_path}", f"workers={workers}"], Config)
+        trainer = SupervisedTrainer(settings, torch.device("cpu"))
+        assert trainer.loader.loader.num_workers == trainer.val_loader.loader.num_workers == processes

@@ -1,5 +1,6 @@
-"""Processes that train together: killed, they resume; unlike, they are refused; and the cores that each has."""
+"""Processes that train as one does: killed, they resume; unlike, they are refused; and the cores that each has."""
 
+import json
 import math
 import os
 import shutil
@@ -15,21 +16,17 @@ import torch.distributed as dist
 from resmlp_core.common.checkpoint import read_checkpoint
 from resmlp_core.common.errors import UserError
 from resmlp_vision import distributed as processes
+from resmlp_vision import evaluate
 from resmlp_vision.distributed import available_cores, granted_cores, join_processes, leave_processes, use_precision
 from resmlp_vision.train import main
 
-from .runs import TINY, finish, read_log, run, start_two, torchrun, write_images
+from .runs import PLAIN, TINY, finish, read_log, run, start_two, torchrun, weights
 
 DINO = (
     *("model_args={depth: 2, embed_dim: 16, patch_size: 4}", "img_size=16", "local_size=8", "local_views=2"),
     *("out_dim=32", "hidden_dim=16", "bottleneck_dim=8", "epochs=4", "batch_size=8", "lr=0.001", "warmup_epochs=1"),
     *("workers=0", "val_every=2", "device=cpu"),
 )
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("images"))
 
 
 def equal(first, second):
@@ -68,6 +65,31 @@ def test_two_processes_that_are_killed_resume_to_what_an_unbroken_run_ends_with(
         for path in (out, tmp_path / "whole")
     ]
     assert logs[0] == logs[1]
+
+
+def test_a_batch_in_parts_and_on_two_processes_trains_like_a_batch_in_one(images, tmp_path):
+    settings = (*TINY, *PLAIN, f"data={images}", "batch_size=8", "opt=sgd", "lr=0.05", "smoothing=0")
+    run(main, *settings, f"out={tmp_path / 'one'}")
+    run(main, *settings, f"out={tmp_path / 'parts'}", "accumulate=2")
+    finish(torchrun("resmlp_vision.train", *settings, f"out={tmp_path / 'two'}"))
+    one = read_log(tmp_path / "one")
+    for name in ("parts", "two"):
+        other = read_log(tmp_path / name)
+        for key in ("train_loss", "val_loss", "top1"):
+            assert [record[key] for record in other] == pytest.approx([record[key] for record in one], rel=1e-4)
+        for key, value in weights(tmp_path / "one").items():
+            torch.testing.assert_close(weights(tmp_path / name)[key], value, rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_measure_the_average_that_they_save(images, tmp_path):
+    """Each sees other images, and so has other statistics in the model's batch normalisation."""
+    model = ("model=resnet10t", "img_size=32", "ema_decay=0.9")
+    finish(torchrun("resmlp_vision.train", *TINY[1:], f"data={images}", f"out={tmp_path}", *model, "epochs=1"))
+    logged = json.loads((tmp_path / "log.jsonl").read_text())
+    checkpoint = ("--checkpoint", tmp_path / "last.pth.tar", "--data", images, "--split", "val")
+    run(evaluate.main, *checkpoint, "--device", "cpu", "--out", tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert logged["ema_val_loss"] == pytest.approx(found["loss"], rel=1e-5)
 
 
 def ended(group):

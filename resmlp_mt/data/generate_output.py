@@ -1,0 +1,54 @@
+"""The hypotheses in what fairseq-generate printed."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from resmlp_core.common.errors import UserError
+
+
+def best_hypotheses(path: Path) -> dict[int, str]:
+    """Read the best detokenised hypothesis of each sentence from fairseq-generate's output, by number in the corpus.
+
+    Raises:
+        UserError: the hypotheses are in pieces, or a sentence is there again after others.
+    """
+    best: dict[int, str] = {}
+    newest = None
+    for line in iterate_lines(path):
+        if match := re.match(r"D-(\d+)\t[^\t]*\t(.*)", line):
+            if int(match[1]) in best and newest != match[1]:
+                raise UserError(
+                    f"{path} has sentence {match[1]} twice: it is of several outputs, of the same sentences"
+                )
+            best.setdefault(int(match[1]), match[2])  # with --nbest the first is the best
+            newest = match[1]
+    if any("▁" in text for text in best.values()):
+        raise UserError(f"{path} holds pieces, not words: give fairseq-generate --remove-bpe sentencepiece")
+    return best
+
+
+def read_hypotheses(path: Path) -> list[str]:
+    """Read the best detokenised hypotheses from fairseq-generate's output, in the corpus's order.
+
+    Raises:
+        UserError: the file holds no hypotheses, or some sentence has none, or they are in pieces.
+    """
+    best = best_hypotheses(path)
+    if not best or set(best) != set(range(len(best))):
+        raise UserError(f"{path} is not a complete output of fairseq-generate: {len(best)} sentences have a D- line")
+    return [best[i] for i in range(len(best))]
+
+
+def iterate_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file, one sentence each, without their ends.
+
+    Raises:
+        UserError: it is not UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:  # a lone \r ends no line for ``prepare`` either
+            for line in file:
+                yield line.removesuffix("\n")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8") from None

@@ -1,0 +1,97 @@
+"""What is refused before a run trains, and not hours later: other data or devices than before, and long sentences."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import resmlp_mt.plugin
+from resmlp_core.common.checkpoint import read_checkpoint
+from resmlp_core.common.errors import UserError
+from resmlp_core.common.settings import changed
+from resmlp_mt.data.cleaning import Rules
+from resmlp_mt.data.prepared import read_report
+from resmlp_mt.pipeline.checkpoints import whole_checkpoints
+from resmlp_mt.pipeline.fairseq_commands import count_devices
+from resmlp_mt.prepare import same_data_or
+
+
+def refuse_other_data(settings: Mapping[str, Any], out: Path) -> None:
+    """Find that the data were prepared otherwise, where the stage prepare, which would tell, is not run.
+
+    Raises:
+        UserError: a setting of a recipe is not the one that its folder ``out`` was prepared with.
+    """
+    prepared = read_report(out)["settings"]
+    source, _, target = settings["pair"].partition("-")
+    now = {key: settings[key] for key in ("vocab_size", "normalization")}
+    now |= {"source_lang": source, "target_lang": target}
+    now |= asdict(Rules(**settings["clean"]))
+    data = settings["data"]  # prepare keeps whole paths
+    now["data"] = prepared["data"] if prepared["data"] == str(Path(data).resolve()) else data
+    for key, was, value in changed({key: prepared[key] for key in now}, now):
+        raise UserError(f"{out} was prepared with {key}={was}, not {value}; give {same_data_or(key)}another --out")
+
+
+def refuse_other_devices(settings: Mapping[str, Any], checkpoints: Path) -> None:
+    """Find that a run was stopped within an epoch on another number of devices, which part an epoch otherwise.
+
+    Raises:
+        UserError: the newest checkpoint of the folder says so.
+    """
+    whole = whole_checkpoints(checkpoints)
+    if not whole:
+        return
+    state = read_checkpoint(whole[-1])
+    before, now = state["cfg"]["distributed_training"]["distributed_world_size"], count_devices(settings["train"])
+    if before != now and state["extra_state"]["train_iterator"]["iterations_in_epoch"]:
+        raise UserError(
+            f"{whole[-1]} was written within an epoch, on {before} devices, not {now}: go on with as many, or from "
+            "the last whole epoch, by removing what is newer than its checkpoint"
+        )
+
+
+def refuse_long_sentences(settings: Mapping[str, Any], lengths: Callable[[str, str], NDArray[np.int32]]) -> None:
+    """Find before training, not after, that a sentence to translate does not fit into A.
+
+    Args:
+        settings: of the run.
+        lengths: gives the tokens of each sentence of a split, in a language.
+
+    Raises:
+        UserError: a sentence is too long, or the limit is no number.
+    """
+    for lang, (option, limit) in length_limits(settings).items():
+        for split in ("valid", "test"):
+            longest = int(np.max(lengths(split, lang)))
+            if longest > limit:
+                raise UserError(
+                    f"a {split} sentence has {longest} tokens in {lang}, more than train.{option}={limit}; "
+                    f"give train.{option}={longest}"
+                )
+
+
+def length_limits(settings: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
+    """Return, by language, the option that limits its sentences, and the most tokens of one.
+
+    Raises:
+        UserError: the limit is no number.
+    """
+    train, defaults = settings["train"], argparse.Namespace()
+    resmlp_mt.plugin.ARCH_CONFIG_REGISTRY[train["arch"]](defaults)
+    source, _, target = settings["pair"].partition("-")
+    limits = {}
+    for lang, side in ((source, "source"), (target, "target")):
+        option = f"max-{side}-positions"
+        limit = train.get(option)
+        if limit is None:
+            limit = getattr(defaults, option.replace("-", "_"), None)
+        if not (limit is None or str(limit).isdecimal()):
+            raise UserError(f"train.{option}={limit} must be a positive integer")
+        limits[lang] = option, int(limit) if limit else inf
+    return limits

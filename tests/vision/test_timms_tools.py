@@ -1,0 +1,87 @@
+"""What timm's tools ask of a model."""
+
+import pytest
+import timm
+import torch
+
+import resmlp_vision  # noqa: F401  makes its models known to timm
+
+from .small_models import TINY, randomise
+
+
+def make(**more):
+    torch.manual_seed(0)
+    return randomise(timm.create_model("resmlp_s12", **TINY | more))
+
+
+def test_features_and_head_make_the_logits():
+    model, images = make(), torch.randn(2, 3, 32, 32)
+    features = model.forward_features(images)
+    assert features.shape == (2, 16, 16)
+    torch.testing.assert_close(model.forward_head(features), model(images))
+    assert model.forward_head(features, pre_logits=True).shape == (2, 16)
+
+
+@pytest.mark.parametrize("output_fmt", ["NCHW", "NLC"])
+def test_intermediates_end_in_the_features(output_fmt):
+    model, images = make(), torch.randn(2, 3, 32, 32)
+    final, outputs = model.forward_intermediates(images, norm=True, output_fmt=output_fmt)
+    last = outputs[-1].flatten(2).transpose(1, 2) if output_fmt == "NCHW" else outputs[-1]
+    torch.testing.assert_close(last, final)
+    torch.testing.assert_close(final, model.forward_features(images))
+    (only,) = model.forward_intermediates(images, 1, norm=True, stop_early=True, intermediates_only=True)
+    assert only.shape == (2, 16, 4, 4)
+
+
+def test_pruned_it_still_gives_the_features_of_the_layers_that_are_left():
+    model, images = make(depth=3), torch.randn(2, 3, 32, 32)
+    expected = model.forward_intermediates(images, [1], intermediates_only=True)
+    model.prune_intermediate_layers([1])
+    assert len(model.layers) == 2
+    torch.testing.assert_close(model.forward_intermediates(images, [1], intermediates_only=True), expected)
+
+
+def test_feature_extraction_by_timms_wrapper():
+    model = timm.create_model("resmlp_s12", features_only=True, out_indices=(0, 1), **TINY)
+    assert model.feature_info.channels() == [16, 16]
+    assert [tuple(x.shape) for x in model(torch.randn(2, 3, 32, 32))] == [(2, 16, 4, 4)] * 2
+
+
+@pytest.mark.parametrize("classes", [0, 9])
+def test_released_weights_serve_any_number_of_classes_and_channels(tmp_path, classes):
+    source, small = make(), {**TINY, "num_classes": classes}
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    released = {"file": str(tmp_path / "weights.pth"), "num_classes": 5}
+    model = timm.create_model("resmlp_s12", pretrained=True, pretrained_cfg_overlay=released, **small).eval()
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(model.forward_features(images), source.forward_features(images))
+    assert model(images).shape == (2, classes or 16)
+    grey = timm.create_model("resmlp_s12", pretrained=True, pretrained_cfg_overlay=released, in_chans=1, **small)
+    assert grey.eval()(torch.randn(2, 1, 32, 32)).shape == (2, classes or 16)
+
+
+@pytest.mark.parametrize("classes", [0, 9])
+def test_the_classifier_is_made_anew(classes):
+    model = make()
+    model.reset_classifier(classes)
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, classes or 16)
+
+
+def test_without_pooling_every_position_is_classified():
+    model = make(global_pool="")
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 16, 5)
+
+
+def test_gradient_checkpointing_gives_the_same_gradients():
+    images, gradients = torch.randn(2, 3, 32, 32), []
+    for enable in (False, True):
+        model = make().train()
+        model.set_grad_checkpointing(enable)
+        model(images).square().sum().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    torch.testing.assert_close(*gradients)
+
+
+def test_it_exports():
+    model, images = make(), torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(torch.export.export(model, (images,)).module()(images), model(images))
