@@ -231,9 +231,9 @@ class Rehearsal:
             print(f"{'note':>24}  {note}")
         for line in advice:
             print(f"{'change':>24}  {line}")
-        if not reasons:
-            print(f"{'start':>24}  {self.command}")
         print(f"Everything is in {folder}", flush=True)
+        if not reasons:
+            print(f"To start it:\n{self.command}", flush=True)
         write_json(folder / REPORT, as_json(found))
         return 1 if reasons else 0
 
