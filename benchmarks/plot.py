@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Benchmark:
 BENCHMARKS = {
     "mt_train": Benchmark(
         "Training a translator, beside fairseq's Transformer",
-        "{size}, {words:,} words a batch",
+        "{dtype}, {size}, {words:,} words a batch",
         ("fairseq's Transformer, by oneDNN",),
     ),
     "mt_decode": Benchmark(
@@ -59,7 +60,7 @@ def draw(axes: Axes, benchmark: Benchmark, rows: Sequence[Mapping[str, Any]]) ->
     ratios = [row["ratio"] for row in bars.values()]
     spread = [[abs(row["ratio"] - row["ratio_range"][i]) for row in bars.values()] for i in (0, 1)]
     axes.barh(list(bars), ratios, xerr=spread, color="tab:blue", ecolor="gray", label=benchmark.ours)
-    for other, marker in zip(benchmark.others, "os", strict=False):
+    for other, marker in zip(benchmark.others, cycle("osD^"), strict=False):
         if found := benchmark.of(other, rows):
             ratios = [row["ratio"] for row in found.values()]
             axes.plot(ratios, list(found), marker, color="tab:orange", markeredgecolor="black", label=other)

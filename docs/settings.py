@@ -62,8 +62,8 @@ ARGUMENT = re.compile(r"        (?P<name>\w+): (?P<text>.*(?:\n {12}.*)*)")
 def meanings(kind: type) -> dict[str, tuple[str, str]]:
     """Return by field, in the order of the source, the heading it stands under, and what it means.
 
-    A field's meaning is the comment behind it or right above it, or its entry in the docstring. A comment after an
-    empty line is the heading of the fields that follow.
+    A field's meaning is the comment behind it or the lines of comments right above it, or its entry in the docstring.
+    A line of comment after an empty line is the heading of the fields that follow.
     """
     found: dict[str, tuple[str, str]] = {}
     heading = above = ""
@@ -71,7 +71,7 @@ def meanings(kind: type) -> dict[str, tuple[str, str]]:
     for line in inspect.getsource(kind).splitlines():
         if match := SECTION.fullmatch(line):
             if previous:
-                above = match["comment"]
+                above = f"{above} {match['comment']}".strip()
             else:
                 heading, above = match["comment"], ""
         elif match := FIELD.fullmatch(line):

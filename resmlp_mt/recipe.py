@@ -46,8 +46,8 @@ class Recipe:
 
     Args:
         pair: the languages, such as ``en-de``.
-        data: a folder or a data set of the hub, as for ``resmlp_mt.data.corpus.read_pairs``; or a mapping from pairs to
-            these; None leaves it to ``--data``.
+        data: a folder of text or parquet files, or a data set of the hub; or a mapping from pairs to these; null leaves
+            it to ``--data``.
         vocab_size: entries of the joint vocabulary.
         average: how many of the last checkpoints to average; of several numbers validation BLEU picks one.
         train: options of fairseq-train.
@@ -55,8 +55,9 @@ class Recipe:
         generate: options of fairseq-generate.
         shown_positions: how many positions of A are drawn.
         clean: which training pairs to leave out.
-        normalization: how sentencepiece normalises characters, as for ``resmlp_mt.prepare.prepare``.
-        effective_tokens: the most target tokens of an update, over all devices; None leaves it to ``train``.
+        normalization: how sentencepiece normalises characters: ``nmt_nfkc`` writes … as three points and full-width
+            punctuation as ASCII's, ``identity`` keeps all.
+        effective_tokens: the most target tokens of an update, over all devices; null leaves it to ``train``.
         tokenized_bleu: a BLEU to report beside sacreBLEU's: on Moses's tokens (``moses``), or on these with German
             compounds split (``split compounds``).
         data_script: a script beside the recipe that writes ``data``, given it as its argument, where it is not there.
@@ -218,7 +219,9 @@ def write_data(script: Path, data: Path) -> None:
 @reporting("recipe")
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m resmlp_mt.recipe", description="Run a recipe, from text to BLEU.")
+    about = "Run a recipe, from text to BLEU."
+    # without abbreviations, as a rehearsal takes its own options out of the command line to tell what starts the run
+    parser = argparse.ArgumentParser("python -m resmlp_mt.recipe", description=about, allow_abbrev=False)
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or a recipe of this project by name: multi30k")
     parser.add_argument("--data", help="a folder of text or parquet files, or a hub data set (default: the recipe's)")
     parser.add_argument("--pair", help="languages, such as en-fr (default: the recipe's)")
@@ -232,7 +235,7 @@ def main() -> None:
     refuse_without_rehearsal(parser, args)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.stage != "train" and not args.rehearse:
         parser.error("under torchrun give --stage train; the other stages are for one process, before and after it")
-    recipe = find_recipe(args.recipe)
+    recipe = find_recipe(args.recipe, Recipe)
     settings = read_recipe(recipe, args.overrides, args.arch)
     script = settings.pop("data_script")
     choose_data(settings, args.pair, args.data)

@@ -50,7 +50,7 @@ class RunConfig:
     decay_rate: float = 0.1  # of sched: step, every decay_epochs
     decay_epochs: float = 30
     dtype: str = "float32"  # bfloat16 or float16: automatic mixed precision
-    # Of float32 products on a GPU, as torch.set_float32_matmul_precision takes it. high: TF32, which rounds what enters
+    # of float32 products on a GPU, as torch.set_float32_matmul_precision takes it. high: TF32, which rounds what enters
     # a product to 10 bits and adds in float32; highest: float32 throughout, at a fraction of the speed
     matmul_precision: str = "high"
 
@@ -72,13 +72,12 @@ class Config(RunConfig):
     """What ``python -m resmlp_vision.train`` reads from a YAML file and from ``key=value`` on its command line."""
 
     freeze_backbone: bool = False  # train the classifier alone, from its start: a linear probe
-    # Also keep and validate an exponential moving average of the weights: what is used of a checkpoint then
+    # also keep and validate an exponential moving average of the weights: what is used of a checkpoint then
     ema_decay: float | None = None
 
     # Hard-label distillation: half of the loss is cross-entropy with the teacher's most likely class
-    teacher: str | None = (
-        None  # a model of timm's, with weights that it downloads, or a training run's checkpoint, a file or URL
-    )
+    # a model of timm's, with weights that it downloads, or a training run's checkpoint, a file or URL
+    teacher: str | None = None
 
     # Augmentation and regularisation
     smoothing: float = 0.1
@@ -199,7 +198,8 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
         kind: which settings there are.
 
     Raises:
-        UserError: no such file, an unknown key (the nearest is named), a value of another type, or one that is missing.
+        UserError: no such file, an unknown key (with one that is near it), a value of another type, or one that is
+            missing.
     """
     with reading_settings(source, overrides):
         recipe: Any = OmegaConf.load(source) if isinstance(source, Path) else OmegaConf.create(dict(source or {}))
@@ -254,8 +254,8 @@ def check_numbers(settings: Mapping[str, Any], limits: Mapping[str, tuple[float,
 
 
 def check_key(key: str, kind: type[RunConfig]) -> None:
-    """Raise a UserError for a key that ``kind`` does not have, with the nearest that it has."""
+    """Raise a UserError for a key that ``kind`` does not have, and name one that is near it."""
     known = kind.__dataclass_fields__
     if key not in known:
-        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
-        raise UserError(f"unknown key {key!r}; did you mean {nearest!r}?")
+        nearest = difflib.get_close_matches(key, known, n=1)
+        raise UserError(f"unknown key {key!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else ""))

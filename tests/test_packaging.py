@@ -14,6 +14,8 @@ import pytest
 from resmlp_core import __version__
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.recipes import find_recipe
+from resmlp_mt.recipe import Recipe
+from resmlp_vision.config import Config
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -50,7 +52,9 @@ def test_the_demo_runs_by_its_name_where_the_wheel_is_installed(wheel, tmp_path)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-deps"]
     subprocess.run([*pip, "--target", site, wheel], check=True)
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    corpus = "from resmlp_core.common.recipes import find_recipe; print(find_recipe('demo').parent / 'grammar.py')"
+    corpus = (
+        "from resmlp_mt.recipe import Recipe, find_recipe; print(find_recipe('demo', Recipe).parent / 'grammar.py')"
+    )
     grammar = subprocess.run(
         [sys.executable, "-c", corpus], cwd=work, env=environment, capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -65,10 +69,17 @@ def test_the_demo_runs_by_its_name_where_the_wheel_is_installed(wheel, tmp_path)
 
 
 def test_a_recipe_that_is_not_there_is_refused_by_name():
-    assert find_recipe("imagenet/distillation") == ROOT / "recipes" / "imagenet" / "distillation.yaml"
-    assert find_recipe("multi30k").name == "recipe.yaml"
-    with pytest.raises(UserError, match=r"no recipe nowhere: .*multi30k"):
-        find_recipe("nowhere")
+    assert find_recipe("imagenet/distillation", Config) == ROOT / "recipes" / "imagenet" / "distillation.yaml"
+    assert find_recipe("multi30k", Recipe).name == "recipe.yaml"
+    with pytest.raises(UserError) as missing:
+        find_recipe("imagenet", Config)
+    assert str(missing.value) == (
+        "no recipe imagenet: give a YAML file, or one of cifar10/ablations, cifar10/finetune, cifar10, "
+        "cifar10/teacher, digits, imagenet/distillation, imagenet/finetune, imagenet/old_fashioned, "
+        "imagenet/pretrain_21k, imagenet/resmlp_s12"
+    )
+    with pytest.raises(UserError, match=r"no recipe cifar10: .* demo, multi30k, software, wmt14_en_de, wmt14_en_fr$"):
+        find_recipe("cifar10", Recipe)
 
 
 def test_every_command_has_a_console_script():

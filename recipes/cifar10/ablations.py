@@ -59,5 +59,5 @@ def run_ablations(out: Path, overrides: list[str]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train every ablation and print their table.")
     parser.add_argument("out", type=Path)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as data=FOLDER image_key=image")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as data=FOLDER")
     run_ablations(**vars(parser.parse_args()))

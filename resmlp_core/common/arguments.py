@@ -1,6 +1,7 @@
-"""The options of a rehearsal, which the commands that train have alike."""
+"""The options of a rehearsal, which the commands that train have alike, and how it says to start them."""
 
 import math
+import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 MINUTES = 5.0  # that a rehearsal takes
@@ -27,3 +28,17 @@ def refuse_without_rehearsal(parser: ArgumentParser, args: Namespace) -> None:
     """End with a message where the options of a rehearsal are given and none is asked for."""
     if not args.rehearse and (args.rehearse_minutes, args.price) != (None, None):
         parser.error("--rehearse-minutes and --price are for --rehearse")
+
+
+def starter() -> str:
+    """Return the program that runs a module as this process was: Python, or torchrun with as many processes.
+
+    On several machines torchrun finds the others at the first process's, on its own default port.
+    """
+    here, everywhere = (int(os.environ.get(key, 1)) for key in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    if everywhere == 1:
+        return "python "
+    machines = ""
+    if everywhere > here:
+        machines = f"--nnodes {everywhere // here} --rdzv-backend c10d --rdzv-endpoint {os.environ['MASTER_ADDR']} "
+    return f"torchrun {machines}--nproc-per-node {here} "

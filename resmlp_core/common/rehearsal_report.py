@@ -57,9 +57,9 @@ def conclude(found: Rehearsal, folder: Path, changes: Changes) -> int:
         print(f"{'note':>24}  {note}")
     for line in advice:
         print(f"{'change':>24}  {line}")
-    if not reasons:
-        print(f"{'start':>24}  {found.command}")
     print(f"Everything is in {folder}", flush=True)
+    if not reasons:
+        print(f"To start it:\n{found.command}", flush=True)
     write_json(folder / REPORT, as_json(report))
     return 1 if reasons else 0
 

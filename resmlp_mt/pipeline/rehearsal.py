@@ -12,6 +12,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from resmlp_core.common.arguments import starter
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.rehearsal import Rehearsal
 from resmlp_core.common.rehearsal_report import conclude, folder_of, rehearsing
@@ -73,11 +74,16 @@ def rehearse(
 
 
 def start_command() -> str:
-    """Return the command that this process was started by, less what asks for a rehearsal."""
+    """Return the command that this process was started by, less what asks for a rehearsal.
+
+    Under torchrun, which is only for the stage train, it is three lines: that stage's, and before and after it those
+    of the other stages.
+    """
     line = re.sub(r"^-u | --(rehearse-minutes|price)[ =]\S+| --rehearse\b", "", shlex.join(sys.orig_argv[1:]))
-    if "RANK" in os.environ:
-        return f"torchrun ... {line}" + ("" if "--stage" in line else " --stage train, after --stage prepare")
-    return f"python {line}"
+    started = starter() + line
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "--stage" in line:
+        return started
+    return f"python {line} --stage prepare\n{started} --stage train\npython {line}"
 
 
 def shares_of(seconds: float) -> dict[str, float]:

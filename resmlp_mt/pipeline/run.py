@@ -136,7 +136,7 @@ class Run:
                 "distributed-no-spawn": True,
             }
         elif options.get("cpu"):
-            options = options | {"distributed-world-size": count_devices(options)}  # by default as many as there are GPUs
+            options = options | {"distributed-world-size": count_devices(options)}  # else as many as GPUs
         if effective := self.settings["effective_tokens"]:
             options = options | share_batch(effective, options["max-tokens"], count_devices(options))
         if options.get("fp16") and not (options.get("optimizer") in FLAT and count_gpus(options)):

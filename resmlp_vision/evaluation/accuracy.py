@@ -1,7 +1,7 @@
 """Top-1 and top-5 accuracy of a classifier, on a data set's labels and on ImageNet-ReaL's."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -26,7 +26,8 @@ def evaluate(
 
     Args:
         model: maps images ``(B, 3, height, width)`` to logits ``(B, classes)``.
-        images: a data set, or a loader of batches; a data set as ``loader_for`` takes it.
+        images: a data set, or a loader of batches; a data set as ``loader_for`` takes it. Where the model has
+            ``classes`` and the data set names some of them, classes are matched by name.
         device: of the model; by default that of its parameters.
         real: collects the logits of ImageNet's validation set, in its order; for one process.
 
@@ -35,16 +36,18 @@ def evaluate(
         ``images``, that of the others.
 
     Raises:
-        UserError: more images than the data set's limit cannot be read, or none can.
+        UserError: more images than the data set's limit cannot be read, or none can; or of the data set's classes the
+            model has some and lacks others.
     """
     device = device or device_of(model)
+    renumbered = renumbering({name: i for i, name in enumerate(getattr(model, "classes", ()))}, images)
     loader = loader_for(model, images, device)
     evaluator = ClassificationEvaluator(device)
     model.eval()
     for logits, labels in apply_to_images(model, loader, "validation", device):
         if real is not None:
             real.add_result(logits)
-        evaluator.update(logits, labels)
+        evaluator.update(logits, renumbered(labels))
     count = int(total(evaluator.counts[0]))
     if not count:
         raise UserError("none of the images can be read")
@@ -83,6 +86,39 @@ def apply_to_images(
             outputs, labels = outputs[known], labels[known]
         yield outputs, labels
     unreadable.refuse_more()
+
+
+def renumbering(known: Mapping[str, int], images: Any) -> Callable[[Tensor], Tensor]:
+    """Return what turns a data set's labels into the known numbers of the classes of the same names.
+
+    Training orders folders by their numbers, 2 before 10, and torchvision's ``ImageFolder`` by their characters.
+
+    Args:
+        known: the numbers by name.
+        images: a data set or a loader. Labels stay as they are where it does not name its classes, has a
+            ``target_transform``, or has none of the known names.
+
+    Raises:
+        UserError: some of its classes are known and others are not.
+    """
+    own = numbers_of(images)
+    if not own.keys() & known.keys() or own.items() <= known.items():
+        return lambda labels: labels
+    if unknown := [name for name in own if name not in known]:
+        raise UserError(f"the data set has the class {unknown[0]!r}, which is none of the {len(known)} known ones")
+    numbers = torch.zeros(max(own.values()) + 1, dtype=torch.long)
+    for name, number in own.items():
+        numbers[number] = known[name]
+    return lambda labels: numbers.to(labels.device)[labels]
+
+
+def numbers_of(images: Any) -> Mapping[str, int]:
+    """Return the numbers that a data set, or a loader's, gives its classes by name; none where it does not say."""
+    while images is not None and getattr(images, "target_transform", None) is None:
+        if hasattr(images, "class_to_idx"):
+            return dict(images.class_to_idx)
+        images = getattr(images, "dataset", getattr(images, "reader", None))
+    return {}
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -14,7 +14,7 @@ from resmlp_core.common.errors import UserError
 from resmlp_vision.data.loaders import loader_for
 from resmlp_vision.data.unreadable import unreadable_in
 from resmlp_vision.distributed import join_rows, total
-from resmlp_vision.evaluation.accuracy import apply_to_images, device_of
+from resmlp_vision.evaluation.accuracy import apply_to_images, device_of, numbers_of, renumbering
 
 TEMPERATURE = 0.07  # of the votes of the nearest images
 CHUNK = 256  # images whose neighbours are searched at once
@@ -28,7 +28,7 @@ def knn(
     Args:
         model: its ``forward_features`` and ``forward_head`` give what enters a classifier.
         training: the images that vote: a data set, or a loader of batches, as ``evaluate`` takes them.
-        validation: the images that are classified, likewise.
+        validation: the images that are classified, likewise; of classes of the same names, if both name them.
         k: how many of the nearest vote, or several such numbers.
         device: of the model; by default that of its parameters.
 
@@ -38,12 +38,16 @@ def knn(
 
     Raises:
         UserError: more images than a data set's limit cannot be read; k is below 1, or there are fewer than k training
-            images, or none to classify.
+            images, or none to classify; or some of the classes to classify have training images and others have none.
     """
     device = device or device_of(model)
+    renumbered = renumbering(numbers_of(training), validation)
     bank = extract_features(model, loader_for(model, training, device), "training images", device)
-    queries = extract_features(model, loader_for(model, validation, device), "validation", device, gather=False)
-    asked = int(total(torch.tensor(len(queries[1]), device=device)))
+    features, labels = extract_features(
+        model, loader_for(model, validation, device), "validation", device, gather=False
+    )
+    queries = features, renumbered(labels)
+    asked = int(total(torch.tensor(len(labels), device=device)))
     figures: dict[str, float] = {"images": asked, "training_images": len(bank[1])}
     for number in (k,) if isinstance(k, int) else k:
         figures[f"knn{number}_top1"] = measure_knn(bank, queries, number)
@@ -119,4 +123,4 @@ def measure_knn(bank: tuple[Tensor, Tensor], queries: tuple[Tensor, Tensor], k: 
 def refuse_neighbours(k: int, images: int) -> None:
     """Raise a UserError if k is no number of neighbours, or there are not so many training images."""
     if not 1 <= k <= images:
-        raise UserError(f"--k {k} is not between 1 and {images}, the number of training images")
+        raise UserError(f"k={k} is not between 1 and {images}, the number of training images")

@@ -3,14 +3,13 @@
 import argparse
 import dataclasses
 import logging
-import os
 import shlex
 import sys
 from typing import Any
 
 from omegaconf import MISSING
 
-from resmlp_core.common.arguments import MINUTES, add_rehearsal_options, refuse_without_rehearsal
+from resmlp_core.common.arguments import MINUTES, add_rehearsal_options, refuse_without_rehearsal, starter
 from resmlp_core.common.recipes import find_recipe
 from resmlp_vision.config import RunConfig, Settings, read_config
 from resmlp_vision.distributed import leave_processes
@@ -47,7 +46,7 @@ def run_command(name: str, description: str, kind: type[Settings], trainer_type:
     add_rehearsal_options(parser)
     args = parser.parse_intermixed_args()
     refuse_without_rehearsal(parser, args)
-    config = read_config(find_recipe(args.config) if args.config else None, args.overrides, kind)
+    config = read_config(find_recipe(args.config, kind) if args.config else None, args.overrides, kind)
     logging.getLogger("timm").setLevel(logging.WARNING)
     status = 0
     try:
@@ -62,11 +61,3 @@ def run_command(name: str, description: str, kind: type[Settings], trainer_type:
         leave_processes()
     if status:
         sys.exit(status)
-
-
-def starter() -> str:
-    """Return the program that runs a module as this process was: Python, or torchrun with as many processes."""
-    here, everywhere = (int(os.environ.get(key, 1)) for key in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
-    if everywhere == 1:
-        return "python "
-    return f"torchrun {f'--nnodes {everywhere // here} ' if everywhere > here else ''}--nproc-per-node {here} "

@@ -162,8 +162,17 @@ class DINOTrainer(Trainer[DINOConfig]):
         return model
 
     def training_loader(self, training: Images | StreamedImages) -> Any:
-        """Make the loader of DINO's views."""
+        """Make the loader of DINO's views.
+
+        Raises:
+            UserError: the batch does not fit the data set, or that has too few images for validation.
+        """
         config = self.config
+        if config.val_split is not None and self.images is not None and self.images < NEIGHBOURS:
+            raise UserError(
+                f"{self.images} training images are fewer than the {NEIGHBOURS} that vote in validation; "
+                "val_split=null trains without it"
+            )
         views = DINOTransform(
             global_crop_size=config.img_size,
             global_crop_scale=config.global_scale,

@@ -17,6 +17,7 @@ from fairseq.trainer import Trainer
 
 from resmlp_core.common.errors import UserError
 from resmlp_mt.pipeline import longest_batches, rehearsed_run, rehearsed_training
+from resmlp_mt.pipeline.rehearsal import start_command
 from resmlp_mt.recipe import main
 
 from .commands import in_this_process
@@ -69,8 +70,7 @@ def test_every_stage_is_rehearsed_beside_the_runs_folder(rehearsed):
     made = rehearsed.folder / "run" / "resmlp_tiny"
     assert {"model.pt", "generate.txt", "results.json"} <= {path.name for path in made.iterdir()}
     last = rehearsed.printed.strip().splitlines()
-    assert last[-2].split() == [
-        "start",
+    assert last[-1].split() == [
         "python",
         "recipe",
         str(made.parents[2] / "recipe.yaml"),
@@ -199,9 +199,22 @@ def test_a_corpus_that_breaks_off_or_is_missing_fails_before_training(recipe, tm
     assert missing.reason == "prepare: --data ./nowhere: there is no such folder"
 
 
+def test_under_torchrun_each_stages_command_is_told(monkeypatch):
+    line = ["python", "-u", "-m", "resmlp_mt.recipe", "multi30k", "--rehearse", "--rehearse-minutes", "3", "--out", "o"]
+    monkeypatch.setattr(sys, "orig_argv", line)
+    group = {"RANK": "0", "LOCAL_WORLD_SIZE": "8", "WORLD_SIZE": "16", "MASTER_ADDR": "first"}
+    with mock.patch.dict("os.environ", group):
+        prepare, train, rest = start_command().splitlines()
+    machines = "--nnodes 2 --rdzv-backend c10d --rdzv-endpoint first --nproc-per-node 8"
+    assert train == f"torchrun {machines} -m resmlp_mt.recipe multi30k --out o --stage train"
+    assert rest == start_command() == "python -m resmlp_mt.recipe multi30k --out o"
+    assert prepare == f"{rest} --stage prepare"
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (["--rehearse", "--rehearse-m", "5"], "unrecognized arguments: --rehearse-m"),
         (["--price", "2"], "--rehearse-minutes and --price are for --rehearse"),
         (["--rehearse-minutes", "5"], "--rehearse-minutes and --price are for --rehearse"),
         (["--rehearse", "--price", "-1"], "--price: -1 is not a finite number above 0"),

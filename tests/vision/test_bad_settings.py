@@ -37,6 +37,7 @@ from .runs import TINY, fail, read_log, run, write_images
         ("checkpoint=/nowhere.pth", "/nowhere.pth"),
         ("teacher=resnet5", "resnet5"),
         ("learning_rate=3", "unknown key 'learning_rate'"),
+        ("warmup_epoch=3", "unknown key 'warmup_epoch'; did you mean 'warmup_epochs'?"),
         ("epochs=many", "epochs: "),
         ("dtype=int8", "dtype=int8 is none of"),
         ("model=vit_tiny_patch16_224 checkpoint=/nowhere.pth", "/nowhere.pth"),

@@ -276,6 +276,15 @@ def test_a_mistake_is_told_in_one_line(images, tmp_path, override, message):
     assert message in fail(dino.main, *SMALL, f"data={images}", f"out={tmp_path}", *override.split())
 
 
+def test_too_few_images_to_validate_by_are_told_before_the_first_epoch(tmp_path):
+    few = (*SMALL, f"data={write_images(tmp_path / 'images', images=9)}", f"out={tmp_path / 'run'}", "epochs=1")
+    message = fail(dino.main, *few)
+    assert message.endswith(
+        "18 training images are fewer than the 20 that vote in validation; val_split=null trains without it"
+    )
+    run(dino.main, *few, "val_split=null", "epochs=1")
+
+
 def test_what_may_change_while_it_waits_and_what_may_not(checkpoint, images):
     settings = (*SMALL, f"data={images}", f"out={checkpoint.parent}")
     assert "accumulate=1, not 2" in fail(dino.main, *settings, "accumulate=2")
@@ -301,7 +310,7 @@ def test_mistakes_of_probing_are_told_in_one_line(checkpoint, images, tmp_path):
     data = ("--data", images, "--device", "cpu", "--workers", 0)
     probe = ("--checkpoint", checkpoint, *data, "--probe", "knn")
     for k in (0, 37):
-        assert f"--k {k} is not between 1 and 36" in fail(evaluate.main, *probe, "--k", k)
+        assert f"k={k} is not between 1 and 36" in fail(evaluate.main, *probe, "--k", k)
     assert "no folder" in fail(evaluate.main, *probe, "--train-split", "training")
     assert "has no classifier; evaluate --probe" in fail(evaluate.main, "--checkpoint", checkpoint, *data)
     photo = next((images / "val").rglob("*.png"))

@@ -8,10 +8,11 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from timm.data import create_transform
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 
 import resmlp_vision
+from resmlp_core.common.errors import UserError
 from resmlp_vision.config import RunConfig
 from resmlp_vision.data.opening import open_dataset
 from resmlp_vision.distributed import join_processes, leave_processes
@@ -82,6 +83,26 @@ def test_neighbours_are_those_of_a_loop(alone, model, images):
     assert found["knn1_top1"] == pytest.approx(expected)
     assert found.keys() == {"images", "training_images", "knn1_top1", "knn5_top1"}
     assert knn(model, bank, queries, 5)["knn5_top1"] == found["knn5_top1"]
+
+
+def test_classes_are_matched_by_name_where_torchvision_orders_them_otherwise(alone, tmp_path):
+    folder = write_images(tmp_path / "images", classes=11)  # "class10" follows "class9" here, and "class1" there
+    run(main, *TINY, f"data={folder}", f"out={tmp_path / 'run'}")
+    model = load_trained(tmp_path / "run" / "last.pth.tar")
+    splits = [open_dataset(RunConfig(data=str(folder)), split, training=False) for split in ("train", "val")]
+    expected = evaluate(model, splits[1])
+    theirs = ImageFolder(folder / "val")
+    assert list(theirs.class_to_idx) != model.classes
+    ready = ImageFolder(folder / "val", create_transform((3, 8, 8), interpolation="bicubic", crop_pct=0.9))
+    for held in (theirs, Subset(ready, range(len(ready))), DataLoader(ready, batch_size=50)):
+        assert evaluate(model, held) == pytest.approx(expected, rel=1e-4)
+    assert knn(model, splits[0], theirs, 5) == knn(model, *splits, 5)
+    by_number = [model.classes.index(name) for name in theirs.classes]
+    mapped = ImageFolder(folder / "val", target_transform=by_number.__getitem__)
+    assert evaluate(model, mapped) == pytest.approx(expected, rel=1e-4)
+    (folder / "val" / "class3").rename(folder / "val" / "others")
+    with pytest.raises(UserError, match="has the class 'others', which is none of the 11 known ones"):
+        evaluate(model, ImageFolder(folder / "val"))
 
 
 def test_images_that_cannot_be_read_are_left_out(alone, model, tmp_path):
