@@ -22,7 +22,9 @@ import matplotlib.pyplot as plt
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import write_json
 from resmlp_core.inspect.plots import save
-from resmlp_mt.score import bleu_of, read_hypotheses, read_lines
+from resmlp_mt.data.generate_output import read_hypotheses
+from resmlp_mt.data.text_lines import read_lines
+from resmlp_mt.metrics import bleu_of
 
 
 def words(path: Path) -> NDArray[np.int64]:
