@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
+
 from resmlp_core.common.checkpoint import read_checkpoint
 from resmlp_vision.config import Config, read_config
 from resmlp_vision.data.loaders import settings_for
+from resmlp_vision.distributed import leave_processes
 from resmlp_vision.models.loading import load, options_in
 from resmlp_vision.training.run import train
 from resmlp_vision.training.supervised import SupervisedTrainer
@@ -38,6 +41,8 @@ def linear_probe(
 ) -> dict[str, Any]:
     """Train a linear classifier on a model's frozen features, in the processes that torchrun started or in this one.
 
+    A process group is joined where there is none, and left in the end.
+
     Args:
         name: the model, as ``load`` takes it.
         checkpoint: its weights, as ``load`` takes them.
@@ -61,4 +66,9 @@ def linear_probe(
         trained = options_in(read_checkpoint(checkpoint)) or {"model": name.split(".")[0]}
         probe |= {key: trained[key] for key in ("model", "model_args") if key in trained}
         probe["checkpoint"] = str(checkpoint)
-    return train(read_config(probe, overrides, Config), SupervisedTrainer)
+    had_group = dist.is_initialized()
+    try:
+        return train(read_config(probe, overrides, Config), SupervisedTrainer)
+    finally:
+        if not had_group:
+            leave_processes()

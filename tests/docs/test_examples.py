@@ -26,4 +26,5 @@ def test_examples_print_what_they_say(page, tmp_path):
         line, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.splitlines() == promised
+    printed = iter(done.stdout.splitlines())
+    assert all(line in printed for line in promised), done.stdout  # in this order; a training prints more
