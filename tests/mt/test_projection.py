@@ -3,10 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from resmlp_core.common.rehearsal import Rehearsal
 from resmlp_mt.data.sample import Sample, write_sample
-from resmlp_mt.pipeline import run
 from resmlp_mt.pipeline.projection import Length, hours_of, length_of
 from resmlp_mt.pipeline.rehearsal_findings import changes_of, project
 
@@ -91,7 +91,7 @@ def test_of_two_averages_that_were_tried_each_took_its_half(tmp_path):
 def test_a_larger_batch_is_free_where_an_update_has_several(tokens, free, monkeypatch):
     """Two devices take 2,000 tokens at once."""
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    monkeypatch.setattr(run.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     settings = {"name": "demo", "pair": "en-de", "train": {"max-tokens": 2000, "lr": 0.1}, "average": [1]}
     changes = changes_of(settings | {"effective_tokens": tokens}, Rehearsal("demo", "start", "tokens"))
     assert changes.free_batch is free
