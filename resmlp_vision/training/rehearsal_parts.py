@@ -119,6 +119,7 @@ class Parts:
             rounded = images // 256 * 256 if getattr(self.config, "repeated_aug", 0) else images  # as timm does
             updates = rounded // self.config.batch_size
         self.found.steps = self.config.epochs * updates
+        self.found.warmup = int(self.config.warmup_epochs * updates)
         self.starting = time.monotonic() - start
 
     def try_batches(self) -> None:
@@ -133,7 +134,6 @@ class Parts:
         found.larger_fails = trial.search(found.batch, TRYING * self.seconds)
         found.largest_batch = trial.largest
         found.fits = trial.holds(found.batch)
-        found.larger_fails |= found.fits is False
         found.peak_memory = int(trial.peaks.get(found.batch) or trial.predict(trial.peaks, found.batch))
         if found.fits is None:
             found.notes.append(f"a batch of {found.batch:,} images would take too long to be tried")

@@ -71,6 +71,14 @@ def test_a_loss_that_jumps_and_comes_back_is_no_steady_run():
     assert not found.reasons()
 
 
+def test_a_ramp_that_is_steeper_than_the_warm_up_does_not_tell_of_a_divergence():
+    steep = passed(losses=[9.0] * 15 + [20.0] * 5, warmup=2000)
+    assert steep.verdict == "growing" and not steep.reasons()
+    assert steep.advice(CHANGES)[0].startswith("more --rehearse-minutes  ") and "2,000" in steep.advice(CHANGES)[0]
+    assert passed(losses=[9.0] * 15 + [20.0] * 5, warmup=80).verdict == "diverged"
+    assert passed(losses=[9.0] * 15 + [float("inf")] * 5, warmup=2000).verdict == "diverged"
+
+
 def test_gradients_that_double_at_a_steady_rate_grow_and_the_run_may_start():
     found = passed(gradient_norms=[1.0] * 16 + [3.0] * 4)
     assert found.verdict == "growing"
