@@ -160,7 +160,7 @@ class Rehearsal:
     def advice(self, changes: Changes) -> list[str]:
         """Say in at most five lines what to change, each ``key=value`` and why."""
         lines = []
-        if self.largest_batch and self.largest_batch < self.batch:
+        if self.fits is not None and 0 < self.largest_batch < self.batch:
             lines.append(f"{changes.batch(self.largest_batch)}  leaves a tenth of the memory to spare")
         if self.verdict == "growing" and self.steep:
             lines.append(

@@ -80,7 +80,8 @@ def rows(found: Rehearsal) -> Iterator[tuple[str, str]]:
         beyond = "more does not" if found.larger_fails else "more was not tried"
         yield "fits, a tenth to spare", f"{found.largest_batch:,} {found.unit}; {beyond}"
     if found.speed:
-        yield "speed", f"{found.speed:,.0f} {found.unit}/s; data can be loaded at {found.loader_speed:,.0f}"
+        speed = f"{found.speed:,.{0 if found.speed >= 10 else 1}f}"
+        yield "speed", f"{speed} {found.unit}/s; data can be loaded at {found.loader_speed:,.0f}"
         yield "an update", parts({name: f"{ms:,.0f}" for name, ms in found.milliseconds.items()}) + " ms"
     if found.resumes is not None:
         told = "the same losses" if found.resumes else f"{row(found.resumed)}, before the kill {row(found.lost)}"

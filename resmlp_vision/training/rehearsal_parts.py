@@ -136,7 +136,8 @@ class Parts:
         found.fits = trial.holds(found.batch)
         found.peak_memory = int(trial.peaks.get(found.batch) or trial.predict(trial.peaks, found.batch))
         if found.fits is None:
-            found.notes.append(f"a batch of {found.batch:,} images would take too long to be tried")
+            foretold = f"; {gigabytes(found.peak_memory)} are foretold for it" if self.device.type == "cpu" else ""
+            found.notes.append(f"a batch of {found.batch:,} images would take too long to be tried{foretold}")
         if not found.largest_batch:
             raise UserError("out of memory: not even a few images fit")
         if found.fits is False:
@@ -154,7 +155,7 @@ class Parts:
         if rehearsed.batch_size < config.batch_size:
             self.found.notes.append(
                 f"an update of {config.batch_size:,} images takes {self.image * config.batch_size / world_size():.0f} "
-                f"seconds: updates of {rehearsed.batch_size:,} were rehearsed"
+                f"s: updates of {rehearsed.batch_size:,} were rehearsed"
             )
         return rehearsed
 

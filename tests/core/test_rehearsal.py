@@ -71,6 +71,15 @@ def test_a_loss_that_jumps_and_comes_back_is_no_steady_run():
     assert not found.reasons()
 
 
+def test_a_batch_that_there_was_no_time_to_try_need_not_be_smaller():
+    assert passed(fits=None, largest_batch=16).advice(CHANGES) == []
+
+
+def test_a_slow_machine_reads_its_speed_in_tenths_and_its_time_in_years(tmp_path, capsys):
+    _, table, _ = report_of(passed(speed=1.52, hours={"training": 10.8 * 8766}), tmp_path, capsys)
+    assert "1.5 tokens/s" in table and "100 updates, 10.8 years: training 10.8 years" in table
+
+
 def test_a_ramp_that_is_steeper_than_the_warm_up_does_not_tell_of_a_divergence():
     steep = passed(losses=[9.0] * 15 + [20.0] * 5, warmup=2000)
     assert steep.verdict == "growing" and not steep.reasons()
