@@ -25,7 +25,7 @@ class Changes:
 
     Args:
         batch: the setting for the most that a device takes at once, given that number.
-        workers: the setting for as many processes that load data.
+        workers: the setting for as many processes that load data; None where all cores load already.
         rate: the setting for a learning rate of this fraction of the recipe's.
         precision: the setting for half precision; None where the run has it, or the device has it not.
         disk: a setting by which the run needs less disk; None where there is none.
@@ -33,7 +33,7 @@ class Changes:
     """
 
     batch: Callable[[int], str]
-    workers: Callable[[int], str]
+    workers: Callable[[int], str] | None
     rate: Callable[[float], str]
     precision: str | None = None
     disk: str | None = None
@@ -172,7 +172,8 @@ class Rehearsal:
         if self.disk_free < sum(self.disk.values()):
             lines.append(f"{changes.disk}  needs less disk" if changes.disk else "--out on a larger disk")
         step = sum(self.milliseconds.values())
-        if step and self.milliseconds.get("data", 0.0) > WAITING * step and self.loader_speed:
+        waits = self.milliseconds.get("data", 0.0) > WAITING * step
+        if changes.workers and step and waits and self.loader_speed:
             share = self.milliseconds["data"] / step
             device_speed = self.speed / (1 - share)  # what the devices would do if no data were awaited
             wanted = math.ceil(1.2 * device_speed * max(1, self.workers) / self.loader_speed)

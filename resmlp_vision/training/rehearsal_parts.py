@@ -231,7 +231,7 @@ class Parts:
         half = self.device.type == "cuda" and recipe.dtype == "float32" and self.found.devices[0].bf16
         return Changes(
             batch=lambda size: f"accumulate={parts_that_fit(recipe, size)}",
-            workers=lambda number: f"workers={number}",
+            workers=None if self.found.workers >= available_cores() else lambda number: f"workers={number}",
             rate=lambda share: f"lr={share * recipe.lr:.3g}",
             precision="dtype=bfloat16" if half else None,
             free_batch=isinstance(recipe, Config) and parts > 1,

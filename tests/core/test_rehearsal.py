@@ -1,6 +1,7 @@
 """What is made of the findings of a rehearsal: whether the run can start, why not, and what to change."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,11 @@ def test_gradients_that_double_at_a_steady_rate_grow_and_the_run_may_start():
 def test_a_run_that_waits_for_its_data_is_told_how_many_workers_would_do():
     slow = passed(milliseconds={"data": 50.0, "forward": 50.0}, speed=500.0, loader_speed=600.0, workers=1)
     assert slow.advice(CHANGES)[0].startswith("workers=2")  # 1,000 tokens a second are wanted, and a fifth to spare
+
+
+def test_where_all_cores_load_data_no_more_workers_are_advised():
+    slow = passed(milliseconds={"data": 50.0, "forward": 50.0}, speed=500.0, loader_speed=600.0, workers=1)
+    assert slow.advice(replace(CHANGES, workers=None)) == []
 
 
 def test_a_rehearsal_replaces_an_earlier_one_and_nothing_else(tmp_path):
