@@ -52,7 +52,8 @@ def find_devices(cuda: bool) -> list[Device]:
         return [_gpu(i) for i in range(torch.cuda.device_count())]
     info = _read("/proc/cpuinfo")
     name = re.search(r"model name\s*:\s*(.+)", info)
-    cores = f"{torch.get_num_threads()} threads of {name[1] if name else platform.processor() or 'a CPU'}"
+    threads = torch.get_num_threads()
+    cores = f"{threads} thread{'s' * (threads > 1)} of {name[1] if name else platform.processor() or 'a CPU'}"
     return [Device(cores, available_memory(), False, bool(re.search(r"amx_bf16|avx512_bf16", info)))]
 
 

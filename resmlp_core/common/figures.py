@@ -17,7 +17,7 @@ def span(values: Sequence[float]) -> str:
 
 def duration(hours: float) -> str:
     """Write a time in the unit that one would say it in."""
-    for size, least, name in ((24.0, 2, "days"), (1.0, 1, "h"), (1 / 60, 1, "min")):
+    for size, least, name in ((8766.0, 2, "years"), (24.0, 2, "days"), (1.0, 1, "h"), (1 / 60, 1, "min")):
         if hours >= least * size:
             return f"{hours / size:.1f} {name}"
     return f"{3600 * hours:.0f} s"

@@ -14,6 +14,7 @@ PHASES = ("data", "forward", "backward", "communication", "optimiser")
 SAME_LOSS = 2e-3  # relative; the sums of a GPU differ by less from run to run, other batches by more
 WAITING = 0.1  # of a step: a run that waits longer for its data has too few workers
 WORSE = 1.5  # times the first loss
+STEEP = 20  # updates: one that rises in fewer, and in a tenth of the warm-up's, is too steep to tell of a divergence
 GROWTH = 2.0  # in a quarter of the ramp's updates, while the rate stays where it is
 MOST_ADVICE = 5
 
@@ -24,7 +25,7 @@ class Changes:
 
     Args:
         batch: the setting for the most that a device takes at once, given that number.
-        workers: the setting for as many processes that load data.
+        workers: the setting for as many processes that load data; None where all cores load already.
         rate: the setting for a learning rate of this fraction of the recipe's.
         precision: the setting for half precision; None where the run has it, or the device has it not.
         disk: a setting by which the run needs less disk; None where there is none.
@@ -32,7 +33,7 @@ class Changes:
     """
 
     batch: Callable[[int], str]
-    workers: Callable[[int], str]
+    workers: Callable[[int], str] | None
     rate: Callable[[float], str]
     precision: str | None = None
     disk: str | None = None
@@ -69,6 +70,7 @@ class Rehearsal:
         ignorance: the loss of a model that tells nothing apart, where the loss may rise to it, as DINO's does.
         activations: the largest activation in each update of the ramp.
         ramp: how many of the last updates were the ramp to ``rate`` and, for its second half, at that rate.
+        warmup: updates in which the run itself comes to its highest rate.
         rate: the highest learning rate that was tried.
         lost: losses of the updates that the kill undid.
         resumed: losses of the same updates after resuming.
@@ -102,6 +104,7 @@ class Rehearsal:
     ignorance: float = 0.0
     activations: list[float] = field(default_factory=list)
     ramp: int = 0
+    warmup: int = 0
     rate: float = 0.0
     lost: list[float] = field(default_factory=list)
     resumed: list[float] = field(default_factory=list)
@@ -117,13 +120,18 @@ class Rehearsal:
         losses, quarter = self.losses[-self.ramp :] if self.ramp else [], max(1, self.ramp // 4)
         worst = WORSE * max(self.losses[0], self.ignorance) if losses else math.inf
         if losses and median(losses[-quarter:]) > worst:
-            return "diverged"
+            return "growing" if self.steep else "diverged"
         if losses and max(losses) > worst:  # and it came back
             return "growing"
         for values in (self.gradient_norms[-self.ramp :], self.activations) if self.ramp >= 8 else ():
             if median(values[-quarter:]) > GROWTH * median(values[-2 * quarter : -quarter]):
                 return "growing"
         return "finite"
+
+    @property
+    def steep(self) -> bool:
+        """Whether the ramp rose so much faster than the run's warm-up that a loss which rises tells little."""
+        return self.ramp // 2 < min(STEEP, self.warmup / 10)
 
     @property
     def resumes(self) -> bool | None:
@@ -152,14 +160,20 @@ class Rehearsal:
     def advice(self, changes: Changes) -> list[str]:
         """Say in at most five lines what to change, each ``key=value`` and why."""
         lines = []
-        if self.largest_batch and self.largest_batch < self.batch:
+        if self.fits is not None and 0 < self.largest_batch < self.batch:
             lines.append(f"{changes.batch(self.largest_batch)}  leaves a tenth of the memory to spare")
-        if self.verdict != "finite":
+        if self.verdict == "growing" and self.steep:
+            lines.append(
+                f"more --rehearse-minutes  it is growing, but the ramp to {self.rate:.3g} rose in {self.ramp // 2} "
+                f"updates, the warm-up has {self.warmup:,}"
+            )
+        elif self.verdict != "finite":
             lines.append(f"{changes.rate(0.5)}  half the learning rate: it is {self.verdict} at {self.rate:.3g}")
         if self.disk_free < sum(self.disk.values()):
             lines.append(f"{changes.disk}  needs less disk" if changes.disk else "--out on a larger disk")
         step = sum(self.milliseconds.values())
-        if step and self.milliseconds.get("data", 0.0) > WAITING * step and self.loader_speed:
+        waits = self.milliseconds.get("data", 0.0) > WAITING * step
+        if changes.workers and step and waits and self.loader_speed:
             share = self.milliseconds["data"] / step
             device_speed = self.speed / (1 - share)  # what the devices would do if no data were awaited
             wanted = math.ceil(1.2 * device_speed * max(1, self.workers) / self.loader_speed)

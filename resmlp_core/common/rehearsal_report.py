@@ -71,7 +71,8 @@ def rows(found: Rehearsal) -> Iterator[tuple[str, str]]:
         yield "device", (f"{number} × " if number > 1 else "") + str(device)
     if found.interconnect:
         yield "between GPUs", f"{found.interconnect:.0f} GB/s"
-    yield "parameters", f"{found.parameters:,}"
+    if found.parameters:
+        yield "parameters", f"{found.parameters:,}"
     if found.fits is not None:
         takes = memory_at_peak(found) if found.fits else "does not fit"
         yield "largest batch", f"{found.batch:,} {found.unit}: {takes}"
@@ -79,14 +80,16 @@ def rows(found: Rehearsal) -> Iterator[tuple[str, str]]:
         beyond = "more does not" if found.larger_fails else "more was not tried"
         yield "fits, a tenth to spare", f"{found.largest_batch:,} {found.unit}; {beyond}"
     if found.speed:
-        yield "speed", f"{found.speed:,.0f} {found.unit}/s; data can be loaded at {found.loader_speed:,.0f}"
+        speed = f"{found.speed:,.{0 if found.speed >= 10 else 1}f}"
+        yield "speed", f"{speed} {found.unit}/s; data can be loaded at {found.loader_speed:,.0f}"
         yield "an update", parts({name: f"{ms:,.0f}" for name, ms in found.milliseconds.items()}) + " ms"
     if found.resumes is not None:
         told = "the same losses" if found.resumes else f"{row(found.resumed)}, before the kill {row(found.lost)}"
         yield "killed and resumed", told
     if found.losses:
         first, last, most = found.losses[0], found.losses[-1], max(found.losses)
-        yield "loss", f"{first:.2f} to {last:.2f} in {len(found.losses)} updates, {most:.4g} at most"
+        peak = f", {most:.4g} at most" if most > max(first, last) else ""
+        yield "loss", f"{first:.2f} to {last:.2f} in {len(found.losses)} updates{peak}"
         norms, tops = span(found.gradient_norms[-found.ramp or 0 :]), span(found.activations)
         yield f"at a rate of {found.rate:.3g}", f"{found.verdict}; gradient norm {norms}, largest activation {tops}"
     if found.hours:

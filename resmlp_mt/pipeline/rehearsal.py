@@ -110,7 +110,7 @@ class RecipeRehearsal:
     def announcement(self) -> str:
         """Say what the rehearsal will do."""
         return (
-            f"Rehearsing in {self.folder} for about {self.seconds / 60:g} minutes; the run's own folder is not touched."
+            f"Rehearsing in {self.folder} for about {self.seconds / 60:g} min; the run's own folder is not touched."
             f"\nIt reads up to {self.pairs:,} training pairs, learns the vocabulary, trains the model at its full size "
             "on the longest batches and on usual ones, is killed and resumes, raises the learning rate to the "
             "schedule's highest, looks for the largest batch that fits, averages, translates and scores."

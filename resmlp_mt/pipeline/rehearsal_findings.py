@@ -30,6 +30,7 @@ def tell_training(found: Rehearsal, run: RehearsedRun) -> None:
     found.parameters, found.batch, found.fits = first.get("parameters", 0), first.get("batch", 0), first.get("fits")
     found.peak_memory, found.workers = first.get("peak_memory", 0), run.settings["train"].get("num-workers", 1)
     found.rate = largest(run.settings["train"]["lr"])
+    found.warmup = int(run.settings["train"].get("warmup-updates") or 0)
     tried = first.get("search", []) + resumed.get("search", [])
     found.largest_batch = max([size for size, fits in tried if fits] + [found.batch] * run.roomy, default=0)
     found.larger_fails = any(not fits for _, fits in tried)

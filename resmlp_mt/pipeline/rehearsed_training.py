@@ -21,6 +21,7 @@ import fairseq_cli.train
 from fairseq import checkpoint_utils
 from omegaconf import open_dict
 
+import resmlp_mt.plugin  # noqa: F401  this package is loaded before fairseq, which then finds --user-dir done
 from resmlp_core.common.devices import find_devices, interconnect_speed, is_out_of_memory, limit_memory, peak_memory
 from resmlp_core.common.files import write_json
 from resmlp_core.common.measuring import watching_activations

@@ -73,7 +73,8 @@ def open_dataset(
         cause = error.__cause__ or error  # datasets' own error says only that another was raised
         if isinstance(cause, OSError) and cause.errno in DISK_FULL:
             raise cause from None
-        raise UserError(f"data={config.data}, split {split!r}: {' '.join(str(cause).split())}") from None
+        remedy = "; data=FOLDER takes images that are here" if kind != "folder" and isinstance(cause, OSError) else ""
+        raise UserError(f"data={config.data}, split {split!r}: {' '.join(str(cause).split())}{remedy}") from None
 
 
 def read_folder(folder: Path, split: str, classes: Mapping[str, int] | None) -> Any:

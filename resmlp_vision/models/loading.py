@@ -9,7 +9,7 @@ from typing import Any
 import timm
 
 from resmlp_core.common.checkpoint import STEMS, read_checkpoint, some_of, weights_in
-from resmlp_core.common.errors import UserError
+from resmlp_core.common.errors import DISK_FULL, UserError
 from resmlp_vision.config import RunConfig
 from resmlp_vision.models.registry import RELEASED, VARIANTS, check_known, create_model
 from resmlp_vision.models.weights import load_weights
@@ -36,7 +36,11 @@ def build(config: RunConfig, num_classes: int) -> Any:
         trained = options_in(state).get("num_classes", num_classes)
         if timm.get_pretrained_cfg_value(config.model, "fixed_input_size"):
             options["img_size"] = config.img_size
-        model = timm.create_model(config.model, config.pretrained, num_classes=trained, **options)
+        if config.pretrained and not state:
+            remedy = "checkpoint=FILE takes weights that are here, pretrained=false none"
+            model = download(config.model, f"model={config.model}", remedy, num_classes=trained, **options)
+        else:
+            model = timm.create_model(config.model, num_classes=trained, **options)
         if state:
             load_weights(model, state, str(config.checkpoint))
         if trained != num_classes:
@@ -68,7 +72,7 @@ def load(name: str, checkpoint: str | Path | None, classifier: bool = True) -> A
             if name not in RELEASED and f"{name}.fb_in1k" not in RELEASED:
                 known = ", ".join(RELEASED)
                 raise UserError(f"no weights of {name!r} were released; give --checkpoint, or one of {known}")
-            model = timm.create_model(name, pretrained=True)
+            model = download(name, f"--model {name}", "--checkpoint FILE takes weights that are here")
         elif options_in(state := read_checkpoint(checkpoint)):
             model = load_run(state, checkpoint)
         else:
@@ -88,6 +92,28 @@ def load(name: str, checkpoint: str | Path | None, classifier: bool = True) -> A
     if classifier and not (model and model.num_classes):
         raise UserError(f"{checkpoint or name} has no classifier; evaluate --probe measures its features")
     return model.eval()
+
+
+def download(name: str, asked: str, remedy: str, **options: Any) -> Any:
+    """Make a model with the weights that timm downloads for it.
+
+    Args:
+        name: of the model.
+        asked: the setting that asks for it.
+        remedy: what can be asked for in its place.
+        options: of the model.
+
+    Raises:
+        UserError: the weights cannot be downloaded.
+    """
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else each retry is a line of its own
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        why = " ".join(str(error).split()).partition(". ")[0]
+        raise UserError(f"{asked}: its weights cannot be downloaded ({why}); {remedy}") from None
 
 
 def options_in(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def rehearse(
         if rank() == 0:
             folder = stack.enter_context(rehearsing(Path(config.out)))
             print(
-                f"Rehearsing {name} in {folder}, for about {minutes:g} minutes: the largest batch that fits, the speed "
+                f"Rehearsing {name} in {folder}, for about {minutes:g} min: the largest batch that fits, the speed "
                 "of the loader and of each part of an update, a training up to the highest rate that is validated, "
                 "saved, killed and resumed. Nothing is written elsewhere.",
                 flush=True,

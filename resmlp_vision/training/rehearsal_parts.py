@@ -119,6 +119,7 @@ class Parts:
             rounded = images // 256 * 256 if getattr(self.config, "repeated_aug", 0) else images  # as timm does
             updates = rounded // self.config.batch_size
         self.found.steps = self.config.epochs * updates
+        self.found.warmup = int(self.config.warmup_epochs * updates)
         self.starting = time.monotonic() - start
 
     def try_batches(self) -> None:
@@ -133,10 +134,10 @@ class Parts:
         found.larger_fails = trial.search(found.batch, TRYING * self.seconds)
         found.largest_batch = trial.largest
         found.fits = trial.holds(found.batch)
-        found.larger_fails |= found.fits is False
         found.peak_memory = int(trial.peaks.get(found.batch) or trial.predict(trial.peaks, found.batch))
         if found.fits is None:
-            found.notes.append(f"a batch of {found.batch:,} images would take too long to be tried")
+            foretold = f"; {gigabytes(found.peak_memory)} are foretold for it" if self.device.type == "cpu" else ""
+            found.notes.append(f"a batch of {found.batch:,} images would take too long to be tried{foretold}")
         if not found.largest_batch:
             raise UserError("out of memory: not even a few images fit")
         if found.fits is False:
@@ -154,7 +155,7 @@ class Parts:
         if rehearsed.batch_size < config.batch_size:
             self.found.notes.append(
                 f"an update of {config.batch_size:,} images takes {self.image * config.batch_size / world_size():.0f} "
-                f"seconds: updates of {rehearsed.batch_size:,} were rehearsed"
+                f"s: updates of {rehearsed.batch_size:,} were rehearsed"
             )
         return rehearsed
 
@@ -230,7 +231,7 @@ class Parts:
         half = self.device.type == "cuda" and recipe.dtype == "float32" and self.found.devices[0].bf16
         return Changes(
             batch=lambda size: f"accumulate={parts_that_fit(recipe, size)}",
-            workers=lambda number: f"workers={number}",
+            workers=None if self.found.workers >= available_cores() else lambda number: f"workers={number}",
             rate=lambda share: f"lr={share * recipe.lr:.3g}",
             precision="dtype=bfloat16" if half else None,
             free_batch=isinstance(recipe, Config) and parts > 1,

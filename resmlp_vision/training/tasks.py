@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from timm.task import ClassificationTask, LogitDistillationTask, TrainingTask
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from resmlp_core.common.errors import UserError
 from resmlp_vision.config import Config
-from resmlp_vision.models.loading import load_trained
+from resmlp_vision.models.loading import download, load_trained
 
 
 class HardDistillationTask(LogitDistillationTask):
@@ -61,11 +60,11 @@ def create_task(model: nn.Module, config: Config, device: torch.device, classes:
         path, url = Path(config.teacher), "://" in config.teacher
         if path.suffix in (".tar", ".pth", ".pt") and not (url or path.is_file()):
             raise UserError(f"teacher={path}: there is no such file")
-        teacher = (
-            load_trained(config.teacher)
-            if url or path.is_file()
-            else timm.create_model(config.teacher, pretrained=True)
-        )
+        if url or path.is_file():
+            teacher = load_trained(config.teacher)
+        else:
+            remedy = "teacher=FILE takes the checkpoint of a training run"
+            teacher = download(config.teacher, f"teacher={config.teacher}", remedy)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         raise UserError(f"teacher={config.teacher}: {' '.join(str(error).split())}") from None
     if teacher.num_classes != model.num_classes:

@@ -1,6 +1,7 @@
 """What is made of the findings of a rehearsal: whether the run can start, why not, and what to change."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,23 @@ def test_a_loss_that_jumps_and_comes_back_is_no_steady_run():
     assert not found.reasons()
 
 
+def test_a_batch_that_there_was_no_time_to_try_need_not_be_smaller():
+    assert passed(fits=None, largest_batch=16).advice(CHANGES) == []
+
+
+def test_a_slow_machine_reads_its_speed_in_tenths_and_its_time_in_years(tmp_path, capsys):
+    _, table, _ = report_of(passed(speed=1.52, hours={"training": 10.8 * 8766}), tmp_path, capsys)
+    assert "1.5 tokens/s" in table and "100 updates, 10.8 years: training 10.8 years" in table
+
+
+def test_a_ramp_that_is_steeper_than_the_warm_up_does_not_tell_of_a_divergence():
+    steep = passed(losses=[9.0] * 15 + [20.0] * 5, warmup=2000)
+    assert steep.verdict == "growing" and not steep.reasons()
+    assert steep.advice(CHANGES)[0].startswith("more --rehearse-minutes  ") and "2,000" in steep.advice(CHANGES)[0]
+    assert passed(losses=[9.0] * 15 + [20.0] * 5, warmup=80).verdict == "diverged"
+    assert passed(losses=[9.0] * 15 + [float("inf")] * 5, warmup=2000).verdict == "diverged"
+
+
 def test_gradients_that_double_at_a_steady_rate_grow_and_the_run_may_start():
     found = passed(gradient_norms=[1.0] * 16 + [3.0] * 4)
     assert found.verdict == "growing"
@@ -81,6 +99,11 @@ def test_gradients_that_double_at_a_steady_rate_grow_and_the_run_may_start():
 def test_a_run_that_waits_for_its_data_is_told_how_many_workers_would_do():
     slow = passed(milliseconds={"data": 50.0, "forward": 50.0}, speed=500.0, loader_speed=600.0, workers=1)
     assert slow.advice(CHANGES)[0].startswith("workers=2")  # 1,000 tokens a second are wanted, and a fifth to spare
+
+
+def test_where_all_cores_load_data_no_more_workers_are_advised():
+    slow = passed(milliseconds={"data": 50.0, "forward": 50.0}, speed=500.0, loader_speed=600.0, workers=1)
+    assert slow.advice(replace(CHANGES, workers=None)) == []
 
 
 def test_a_rehearsal_replaces_an_earlier_one_and_nothing_else(tmp_path):

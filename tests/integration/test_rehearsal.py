@@ -13,10 +13,12 @@ from unittest import mock
 import fairseq_cli.train
 import pytest
 import torch
+import warm_python
 from fairseq.trainer import Trainer
 
 from resmlp_core.common.errors import UserError
 from resmlp_mt.pipeline import longest_batches, rehearsed_run, rehearsed_training
+from resmlp_mt.pipeline.fairseq_process import run_fairseq
 from resmlp_mt.pipeline.rehearsal import start_command
 from resmlp_mt.recipe import main
 
@@ -77,6 +79,16 @@ def test_every_stage_is_rehearsed_beside_the_runs_folder(rehearsed):
         "--out",
         str(made.parents[2] / "out"),
     ]
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_knows_the_plugin(monkeypatch):
+    """Python is new here: the other tests' processes are forks of one that has loaded fairseq already."""
+    monkeypatch.setattr("subprocess.Popen", warm_python.COLD)
+    printed = []
+    line = ("corpus", "--user-dir", ROOT / "resmlp_mt", "--arch", "resmlp_tiny", "--optimizer", "muon", "--help")
+    run_fairseq("train", [*map(str, line)], printed.append, module=rehearsed_run.OBSERVED)
+    assert any("--optimizer" in said and "muon" in said for said in printed)
 
 
 @pytest.mark.slow

@@ -148,6 +148,15 @@ def test_too_large_a_batch_is_an_answer_and_the_rest_is_rehearsed(images, tmp_pa
     assert found.speed > 0 and found.losses
 
 
+def test_what_there_was_no_time_to_try_is_not_said_to_fail(images, tmp_path, monkeypatch):
+    """A batch of 8 images fits, and the memory of 32 is foretold."""
+    monkeypatch.setattr(batch_trial.BatchTrial, "search", lambda trial, batch, seconds: not trial.fits(8))
+    monkeypatch.setattr(batch_trial.BatchTrial, "holds", lambda trial, batch: batch <= 8)
+    monkeypatch.setattr(rehearsal.Parts, "time", lambda parts: 1 / 0)  # ends it soon
+    found = rehearse(train.main, tmp_path / "run", *TINY, f"data={images}", "batch_size=32")
+    assert found.fits is False and found.largest_batch == 8 and not found.larger_fails
+
+
 def test_a_batch_that_cannot_fit_is_not_tried_on_a_cpu(images, tmp_path, monkeypatch):
     tried = []
     trial = batch_trial.BatchTrial(SimpleNamespace(device=torch.device("cpu"), mixup=None), None, memory=1000)

@@ -17,11 +17,12 @@ from resmlp_vision.training.tasks import HardDistillationTask
 
 from .runs import TINY, fail, run, weights, write_images
 
+ANY_MODEL = [setting for setting in TINY if not setting.startswith("model_args")]
+
 
 def test_a_model_of_timms_goes_on_from_a_checkpoints_url_with_other_classes(images, tmp_path, caplog, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # where what is downloaded lies
-    sizes = [setting for setting in TINY if not setting.startswith("model_args")]
-    line = (*sizes, "model=resnet10t", "drop_path=0", "epochs=1")
+    line = (*ANY_MODEL, "model=resnet10t", "drop_path=0", "epochs=1")
     run(main, *line, f"data={images}", f"out={tmp_path / 'two'}")
     three = write_images(tmp_path / "three", classes=3)
     checkpoint = tmp_path / "two" / "last.pth.tar"
@@ -30,6 +31,33 @@ def test_a_model_of_timms_goes_on_from_a_checkpoints_url_with_other_classes(imag
     before, after = (read_checkpoint(path)["state_dict"] for path in (checkpoint, tmp_path / "three" / "last.pth.tar"))
     assert "the classifier is re-initialised" in caplog.text and after["fc.weight"].shape == (3, 512)
     assert torch.equal(before["conv1.0.weight"], after["conv1.0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "remedy"),
+    [
+        (("model=resmlp_s12.fb_in1k", "pretrained=true"), "checkpoint=FILE takes weights that are here"),
+        (("model=resnet10t", "pretrained=true"), "checkpoint=FILE takes weights that are here"),
+        (("teacher=regnety_160.deit_in1k",), "teacher=FILE takes the checkpoint of a training run"),
+    ],
+)
+def test_weights_out_of_reach_are_told_with_what_takes_their_place(images, tmp_path, monkeypatch, asked, remedy):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    said = fail(main, *ANY_MODEL, *asked, "img_size=16", f"data={images}", f"out={tmp_path / 'out'}")
+    assert said.startswith(f"train: {asked[0]}: its weights cannot be downloaded (") and f"; {remedy}" in said
+
+
+def test_a_model_of_timms_with_a_checkpoint_downloads_nothing(images, tmp_path, monkeypatch):
+    line = (*ANY_MODEL, "model=resnet10t", "drop_path=0", "epochs=1", f"data={images}")
+    run(main, *line, f"out={tmp_path / 'first'}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    checkpoint = tmp_path / "first" / "last.pth.tar"
+    run(main, *line, f"out={tmp_path / 'second'}", f"checkpoint={checkpoint}", "pretrained=true", "lr=0",
+        "min_lr=0", "warmup_lr=0", "weight_decay=0")  # fmt: skip
+    before, after = (weights(tmp_path / name)["conv1.0.weight"] for name in ("first", "second"))
+    assert torch.equal(before, after)
 
 
 def test_distillation_halves_the_loss_between_the_label_and_the_teachers_decision():
