@@ -307,6 +307,15 @@ def test_narrow_products_are_near_those_of_float32(folder, dtype, recwarn):
     assert narrow.translate("a red dog") and narrow.translate("") == ""
 
 
+@pytest.mark.skipif(not PRODUCTS["int8"][1](), reason="no instructions for int8")
+def test_an_int8_product_is_not_onednns_reference_which_is_a_thousand_times_slower(capfd):
+    product = Int8Linear(torch.nn.Linear(16, 32))
+    with torch.inference_mode(), torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+        product(torch.randn(4, 16))
+    shown = capfd.readouterr().out
+    assert ",matmul," in shown and "ref_int8" not in shown
+
+
 def test_a_processor_without_the_instructions_computes_in_float32_and_says_so(folder, monkeypatch):
     monkeypatch.setitem(PRODUCTS, "int8", (Int8Linear, lambda: False))
     with pytest.warns(UserWarning, match="no instructions for int8: computing in float32"):
