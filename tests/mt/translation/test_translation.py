@@ -29,7 +29,7 @@ from resmlp_mt.translation.products import PRODUCTS, Int8Linear
 from resmlp_mt.translation.search import SearchOptions, run, search
 from resmlp_mt.translation.translator import pad
 
-from ..conftest import SMALL, collate, every_variant, make_dictionary, make_model, small_model, variant
+from ..conftest import SMALL, collate, every_variant, largest_file, make_dictionary, make_model, small_model, variant
 
 DICTIONARY = make_dictionary()
 EOS, PAD = DICTIONARY.eos(), DICTIONARY.pad()
@@ -293,6 +293,15 @@ def test_an_exported_folder_needs_no_fairseq(folder, tmp_path, monkeypatch, caps
     done = subprocess.run([sys.executable, "-c", line], check=True, capture_output=True, encoding="utf-8")
     translator = load_translator(checkpoint, sentencepiece=near[1], dictionaries=near[3])
     assert done.stdout.strip() == translator.translate("a red dog")
+
+
+def test_an_exported_folder_can_be_read_by_others_and_a_full_disk_leaves_nothing(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["export", str(folder), "-o", str(tmp_path / "out")])
+    with largest_file(20_000), pytest.raises(SystemExit, match=f"^export: {tmp_path}/out: the disk is full: File too"):
+        export.main()
+    assert not list(tmp_path.iterdir())
+    export.main()
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
