@@ -47,6 +47,13 @@ def test_a_full_disk_is_told_and_what_was_written_is_gone_on_with(model, source,
     assert output.read_text(encoding="utf-8") == expected
 
 
+def test_a_disk_that_is_full_at_the_very_end_is_told_and_nothing_is_left(model, source, tmp_path):
+    output = tmp_path / "output"
+    with largest_file(700):  # which a buffer is larger than
+        assert refused(model, source, "-o", output) == f"translate: {output}: the disk is full: File too large"
+    assert list(tmp_path.iterdir()) == [source]
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
