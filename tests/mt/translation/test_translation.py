@@ -379,6 +379,28 @@ def test_onnx_runtime_finds_the_same_hypotheses(tmp_path, name):
     assert_same([[(h.tokens, h.score) for h in one] for one in found], ours(name, sentences, 3))
 
 
+def test_what_is_no_sentence_no_prefix_or_no_power_is_refused(folder):
+    translator = load_translator(folder)
+    for wrong in (None, 1.5, b"a dog"):
+        with pytest.raises(TypeError, match=re.escape(f"a sentence must be a string: {wrong!r}")):
+            translator.translate(["a dog", wrong])
+    with pytest.raises(ValueError, match="prefix has fewer entries than there are sentences"):
+        translator.translate(["a dog", "a cat"], prefix=["a"])
+    with pytest.raises(ValueError, match="lenpen=nan must be from -10 to 10"):
+        translator.translate("a dog", lenpen=float("nan"))
+
+
+def test_one_string_streams_as_one_sentence(folder):
+    translator = load_translator(folder)
+    ((best, *_),) = translator.stream("a red dog")
+    assert best.text == translator.translate("a red dog")
+
+
+def test_a_limit_beyond_all_numbers_is_no_limit(folder):
+    translator = load_translator(folder)
+    assert translator.translate("a red dog", max_len_a=1e30) == translator.translate("a red dog") != ""
+
+
 def test_half_a_surrogate_pair_counts_as_a_question_mark(folder):
     translator = load_translator(folder)
     assert translator.translate("\ud800 A dog.") == translator.translate("? A dog.")
