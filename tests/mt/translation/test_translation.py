@@ -274,6 +274,11 @@ def test_what_cannot_be_loaded_is_named(folder, tmp_path, break_it, message):
     assert re.search(message, str(error.value)) and "\n" not in str(error.value)
 
 
+def test_a_folder_of_models_names_those_in_it(folder):
+    with pytest.raises(UserError, match=f"no {folder.parent}/model.pt: name {folder}$"):
+        load_translator(folder.parent)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_an_exported_folder_needs_no_fairseq(folder, tmp_path, monkeypatch, capsys, tied):
     """It is read in a process of its own, where importing fairseq and what else may not be needed fails."""
