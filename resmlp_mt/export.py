@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import replacing, write_json
@@ -36,7 +36,7 @@ def export(trained: Trained, out: Path, onnx: bool = False) -> None:
     sides = (("source_lang", vocabulary.source), ("target_lang", vocabulary.target))
     with replacing(out) as partial:
         partial.mkdir(parents=True)
-        save_file(weights, partial / WEIGHTS)
+        (partial / WEIGHTS).write_bytes(save(weights))  # save_file hides a full disk, and the file from other users
         write_json(partial / SETTINGS, dict(trained.settings))
         (partial / "sentencepiece.model").write_bytes(vocabulary.model)
         if onnx:

@@ -21,7 +21,7 @@ from resmlp_mt.translation.formats import Record, plain, records_of, refuse_form
 from resmlp_mt.translation.input_text import STANDARD_INPUT, as_they_come, lines_from, refuse_unreadable
 from resmlp_mt.translation.output_file import OutputFile, refuse_output
 from resmlp_mt.translation.show import MOST, write_show
-from resmlp_mt.translation.translator import Translator, load_translator
+from resmlp_mt.translation.translator import MOST_LENPEN, Translator, load_translator
 
 SEARCH = ("beam", "lenpen", "nbest", "prefix", "sampling", "seed", "alignments")  # options that change a translation
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} lines [{elapsed}, {remaining} left{postfix}]"
@@ -104,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = Rows(args.nbest, args.scores, args.alignments)
     if args.nbest > args.beam:
         parser.error(f"--nbest {args.nbest} needs as large a --beam, and has {args.beam}")
+    if not abs(args.lenpen) <= MOST_LENPEN:
+        parser.error(f"--lenpen {args.lenpen} must be from -{MOST_LENPEN} to {MOST_LENPEN}")
     special = args.document or args.column or args.field
     if rows and special:
         parser.error("--nbest, --scores and --alignments are for lines: leave --document, --column and --field out")
@@ -202,7 +204,8 @@ def records_from(args: argparse.Namespace, translator: Translator, detailed: boo
     """Read the inputs, one after another."""
     for name in args.inputs:
         text = paragraphs if args.document else None
-        records = records_of(name, lines_from(name), args.column, args.field, text, detailed)
+        shown = "standard input" if name == STANDARD_INPUT else name
+        records = records_of(shown, lines_from(name), args.column, args.field, text, detailed)
         if args.document:
             records = (by_sentence(record, translator.languages[0]) for record in records)
         yield from records

@@ -103,7 +103,7 @@ def refuse_format(name: str, column: str | None, field: str | None, detailed: bo
 
 def suffix_of(name: str) -> str:
     """The suffix that tells a file's format, beneath that of gzip."""
-    return Path(name.removesuffix(".gz")).suffix
+    return Path(name.lower().removesuffix(".gz")).suffix
 
 
 def plain(line: str) -> Record:
@@ -142,7 +142,7 @@ def json_lines(name: str, lines: Iterable[str], field: str) -> Iterator[Record]:
         try:
             row = json.loads(line)
             text = row.get(field)
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             raise UserError(f"{name}, line {number}: no JSON object") from None
         if text is None:
             if number == 1 and field not in row:

@@ -54,8 +54,9 @@ def read_trained(
     else:
         checkpoint = model / "model.pt" if model.is_dir() else model
         if not checkpoint.is_file():
-            hint = ": run the recipe first (make demo), or name a checkpoint" if model.is_dir() else ""
-            raise UserError(f"no {checkpoint}{hint}")
+            within = " or ".join(str(path.parent) for path in sorted(model.glob("*/model.pt")))
+            advice = f"name {within}" if within else "run the recipe first (make demo), or name a checkpoint"
+            raise UserError(f"no {checkpoint}: {advice}" if model.is_dir() else f"no {checkpoint}")
         state = _read_weights(checkpoint)
         weights, settings = state.get("model", {}), _settings_of(state, checkpoint)
     near = [checkpoint.resolve().parent, *checkpoint.resolve().parents[1 : NEAR + 1]]
@@ -114,7 +115,8 @@ def _read_settings(path: Path) -> dict[str, Any]:
 def _settings_of(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Take from a checkpoint's options what its weights do not tell."""
     configuration = state.get("cfg") or {"model": state.get("args"), "task": state.get("args")}
-    options, task = ({**vars(part)} if isinstance(part, Namespace) else part for part in _parts(configuration))
+    parts = configuration.get("model"), configuration.get("task")
+    options, task = ({**vars(part)} if isinstance(part, Namespace) else part for part in parts)
     if not options or not task or "model" not in state:
         raise UserError(f"{path} is not a checkpoint of fairseq's")
     name = options.get("_name") or options.get("arch") or "of another kind"
@@ -127,7 +129,3 @@ def _settings_of(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
         "source_lang": task["source_lang"],
         "target_lang": task["target_lang"],
     }
-
-
-def _parts(configuration: Any) -> tuple[Any, Any]:
-    return configuration.get("model"), configuration.get("task")

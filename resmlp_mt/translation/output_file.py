@@ -141,9 +141,17 @@ class OutputFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if error is None:
-            self._finish()
+        if error is not None:
+            self._keep(error)
             return
+        try:
+            self._finish()
+        except OSError as failed:
+            self._keep(failed)
+            raise OSError(failed.errno, failed.strerror, str(self.path)) from failed
+
+    def _keep(self, error: BaseException) -> None:
+        """Leave what the next run can go on with, if there is any, and nothing else."""
         if self._goes_on and not (isinstance(error, OSError) and error.errno in DISK_FULL):
             with suppress(OSError):
                 self._take_note()
@@ -155,12 +163,7 @@ class OutputFile:
             print(f"{self._partial} is kept: the same command goes on with it", file=sys.stderr)
 
     def _finish(self) -> None:
-        try:
-            self._file.flush()
-            self._partial.replace(self.path)
-            remove(self._note)
-            self._file.close()  # and with it the lock
-        except OSError as error:
-            with suppress(OSError):
-                self._file.close()
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        self._file.flush()
+        self._partial.replace(self.path)
+        remove(self._note)
+        self._file.close()  # and with it the lock

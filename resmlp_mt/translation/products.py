@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+ZERO = 128  # what stands for 0 among the bytes from 0 to 255
+
 
 class Float32Linear(nn.Module):
     """W x + b, with W laid out as oneDNN reads it fastest, but for one row of x, for which PyTorch's own product is.
@@ -58,26 +60,28 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight = linear.weight.detach()
-        self.scale, whole = to_int8(weight)
-        self.scale = self.scale.flatten()
-        self.packed = torch.ops.onednn.qlinear_prepack(whole, None)
+        scale, whole = scaled(weight)
+        self.scale = scale.flatten()
+        self.packed = torch.ops.onednn.qlinear_prepack(whole.to(torch.int8), None)
         self.zero_points = torch.zeros(len(weight), dtype=torch.int64)
         self.bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float32, ``(..., in_features)``, to float32, ``(..., out_features)``."""
-        scale, whole = to_int8(x)
+        scale, whole = scaled(x)
+        shifted = whole.add_(ZERO).to(torch.uint8)  # signed by signed is in few processors' instructions
         product = torch.ops.onednn.qlinear_pointwise(
-            *(whole, 1.0, 0, self.packed, self.scale, self.zero_points, None, 1.0, 0, torch.float32, "none", [], "")
+            *(shifted, 1.0, ZERO, self.packed, self.scale, self.zero_points, None, 1.0, 0, torch.float32),
+            *("none", [], ""),
         )
         return torch.addcmul(self.bias, product, scale)
 
 
-def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+def scaled(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the scale of each row of ``x``, and the row divided by it as whole numbers from -127 to 127."""
     # 0 where x is 0: the product is 0 times whatever the division gives
     scale = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True).div_(127)
-    return scale, (x / scale).round_().to(torch.int8)
+    return scale, (x / scale).round_()
 
 
 # By dtype: the layer, and whether this processor has what makes it the faster one.

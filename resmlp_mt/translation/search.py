@@ -85,7 +85,7 @@ def _hypotheses(
     beam = min(options.beam, decoding.vocabulary - 1)
     lengths = sources.ne(PAD).sum(1)
     room = places if options.max_len_b is None else options.max_len_b
-    longest = (lengths * options.max_len_a + room).long().clamp(0, places)
+    longest = (lengths * options.max_len_a + room).clamp(0, places).long()
     forced = _forced(prefixes, device)
     uniform = _draw(sources, options, int(longest.max()), beam) if options.sampling else None
     going = list(range(len(sources)))  # the sentences of the batch that are not finished

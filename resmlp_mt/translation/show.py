@@ -9,7 +9,8 @@ from torch import Tensor
 
 from resmlp_core.inspect.html import Section, write_page
 from resmlp_mt.translation.attention import cross_attention
-from resmlp_mt.translation.translator import Translator, pad
+from resmlp_mt.translation.batches import pad
+from resmlp_mt.translation.translator import Translator
 
 MOST = 20  # sentences; a page of 20 with 6 layers of 8 heads comes to a few megabytes
 TEXT = (

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, islice, repeat
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal, overload
 
 import torch
@@ -23,6 +24,7 @@ from resmlp_mt.translation.search import Found, SearchOptions, search
 from resmlp_mt.translation.vocabulary import UNK, Vocabulary, text_of
 
 WINDOW = 1024  # sentences read ahead, to be sorted by length
+MOST_LENPEN = 10  # the power of a translation's length is a number then
 
 
 def load_translator(
@@ -136,9 +138,9 @@ class Translator:
         is longer than A is translated in pieces.
 
         Args:
-            sentences: raw text; a line break within one counts as a space.
+            sentences: raw text; a line break within one counts as a space. One string is one sentence.
             beam: hypotheses kept; 1 is greedy search.
-            lenpen: above 1 favours longer translations, below 1 shorter ones.
+            lenpen: above 1 favours longer translations, below 1 shorter ones; from -10 to 10.
             nbest: hypotheses returned for each sentence, at most ``beam``.
             min_len: tokens of a translation at least.
             max_len_a: tokens of a translation at most are ``max_len_a`` times its source's plus ``max_len_b``.
@@ -151,18 +153,23 @@ class Translator:
             alignments: fill in the hypotheses' ``alignment``.
 
         Raises:
-            ValueError: an option is out of its range.
-            UserError: ``prefix`` has what the target's vocabulary lacks.
+            TypeError: a sentence is no string.
+            ValueError: an option is out of its range, or there are fewer prefixes than sentences.
+            UserError: ``prefix`` has what the target's vocabulary lacks, or more tokens than the decoder's A has rows.
         """
         if not 1 <= nbest <= beam:
             raise ValueError(f"nbest={nbest} must be 1 or more, and at most beam={beam}")
+        if not abs(lenpen) <= MOST_LENPEN:
+            raise ValueError(f"lenpen={lenpen} must be from -{MOST_LENPEN} to {MOST_LENPEN}")
         if max_tokens < 1 or (batch_size is not None and batch_size < 1):
             raise ValueError(f"max_tokens={max_tokens} and batch_size={batch_size} must be 1 or more")
         options = SearchOptions(beam, lenpen, min_len, max_len_a, max_len_b, sampling, seed)
-        lines = iter(sentences)
+        lines = iter([sentences] if isinstance(sentences, str) else sentences)
         prefixes = repeat(prefix or "") if prefix is None or isinstance(prefix, str) else iter(prefix)
         while window := list(islice(lines, WINDOW)):
             begins = list(islice(prefixes, len(window)))
+            if len(begins) < len(window):
+                raise ValueError("prefix has fewer entries than there are sentences")
             pieces = [self.split(sentence) for sentence in window]
             flat = [piece for parts in pieces for piece in parts]
             starts = accumulate((len(parts) for parts in pieces), initial=0)
@@ -198,6 +205,9 @@ class Translator:
         ids = self.vocabulary.encode_prefix(prefix)
         if UNK in ids:
             raise UserError(f"the prefix {prefix!r} has what the model's vocabulary lacks")
+        if len(ids) >= (positions := self.network.decoder.positions):
+            room = f"has {len(ids)} tokens, and a translation at most {positions - 1}"
+            raise UserError(f"the prefix {shorten(prefix, 40, placeholder=' ...')!r} {room}")
         return ids
 
     def _hypothesis(self, found: Found) -> Hypothesis:
@@ -217,6 +227,8 @@ class Translator:
 
     def split(self, sentence: str) -> list[str]:
         """Split a sentence that is longer than A into pieces that fit; one that fits stays whole."""
+        if not isinstance(sentence, str):
+            raise TypeError(f"a sentence must be a string: {sentence!r}")
         line = one_line(sentence)
         if not has_text(line):
             return [""]

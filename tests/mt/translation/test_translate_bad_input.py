@@ -1,5 +1,6 @@
 """resmlp-translate with what is wrong: told in one line, before hours of work and without a loss."""
 
+import re
 import shutil
 import sys
 
@@ -11,7 +12,7 @@ from resmlp_mt.translation import output_file
 from resmlp_mt.translation.translator import Translator
 
 from ..conftest import largest_file
-from .small_translators import SENTENCES, write_translator
+from .small_translators import POSITIONS, SENTENCES, write_translator
 from .translate_runs import LINES, interrupted_after, refused, run, typed
 
 
@@ -45,6 +46,13 @@ def test_a_full_disk_is_told_and_what_was_written_is_gone_on_with(model, source,
         run(model, source, "-o", output)
     assert len(asked) < len(LINES)
     assert output.read_text(encoding="utf-8") == expected
+
+
+def test_a_disk_that_is_full_at_the_very_end_is_told_and_nothing_is_left(model, source, tmp_path):
+    output = tmp_path / "output"
+    with largest_file(700):  # which a buffer is larger than
+        assert refused(model, source, "-o", output) == f"translate: {output}: the disk is full: File too large"
+    assert list(tmp_path.iterdir()) == [source]
 
 
 @pytest.mark.parametrize(
@@ -84,6 +92,7 @@ def test_nothing_to_read_is_nothing_to_write(model, tmp_path, capsys, monkeypatc
     [
         (("--beam", 0), "argument --beam: 0 must be a whole number, 1 or more"),
         (("--beam", 2, "--nbest", 3), "--nbest 3 needs as large a --beam, and has 2"),
+        *((("--lenpen", value), f"--lenpen {value} must be from -10 to 10") for value in ("nan", "1000.0")),
         (("--scores", "tsv", "--document"), "leave --document, --column and --field out"),
         (("--column", 1, "--field", "a"), "argument --field: not allowed with argument --column"),
     ],
@@ -138,9 +147,17 @@ def test_a_gpu_that_stays_full_is_told(model, source, capsys, monkeypatch):
     assert refused(model, source) == told
 
 
-def test_a_prefix_that_the_vocabulary_lacks_is_refused(model, source):
+def test_a_prefix_that_cannot_begin_a_translation_is_refused(model, source):
     told = "translate: the prefix '漢' has what the model's vocabulary lacks"
     assert refused(model, source, "--prefix", "漢") == told
+    long = " ".join(["queen"] * POSITIONS)
+    told = rf"translate: the prefix '(queen )+\.\.\.' has \d+ tokens, and a translation at most {POSITIONS - 1}"
+    assert re.fullmatch(told, refused(model, source, "--prefix", long))
+
+
+def test_standard_input_is_named(model, monkeypatch):
+    typed(monkeypatch, b"[1]\n")
+    assert refused(model, "--field", "a") == "translate: standard input, line 1: no JSON object"
 
 
 def test_a_format_that_does_not_tell_what_to_translate_is_refused_before_any_other_file(model, source, tmp_path):

@@ -29,7 +29,7 @@ from resmlp_mt.translation.products import PRODUCTS, Int8Linear
 from resmlp_mt.translation.search import SearchOptions, run, search
 from resmlp_mt.translation.translator import pad
 
-from ..conftest import SMALL, collate, every_variant, make_dictionary, make_model, small_model, variant
+from ..conftest import SMALL, collate, every_variant, largest_file, make_dictionary, make_model, small_model, variant
 
 DICTIONARY = make_dictionary()
 EOS, PAD = DICTIONARY.eos(), DICTIONARY.pad()
@@ -274,6 +274,11 @@ def test_what_cannot_be_loaded_is_named(folder, tmp_path, break_it, message):
     assert re.search(message, str(error.value)) and "\n" not in str(error.value)
 
 
+def test_a_folder_of_models_names_those_in_it(folder):
+    with pytest.raises(UserError, match=f"no {folder.parent}/model.pt: name {folder}$"):
+        load_translator(folder.parent)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_an_exported_folder_needs_no_fairseq(folder, tmp_path, monkeypatch, capsys, tied):
     """It is read in a process of its own, where importing fairseq and what else may not be needed fails."""
@@ -295,6 +300,15 @@ def test_an_exported_folder_needs_no_fairseq(folder, tmp_path, monkeypatch, caps
     assert done.stdout.strip() == translator.translate("a red dog")
 
 
+def test_an_exported_folder_can_be_read_by_others_and_a_full_disk_leaves_nothing(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["export", str(folder), "-o", str(tmp_path / "out")])
+    with largest_file(20_000), pytest.raises(SystemExit, match=f"^export: {tmp_path}/out: the disk is full: File too"):
+        export.main()
+    assert not list(tmp_path.iterdir())
+    export.main()
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_narrow_products_are_near_those_of_float32(folder, dtype, recwarn):
     exact, narrow = (load_translator(folder, "cpu", dtype) for dtype in ("float32", dtype))
@@ -305,6 +319,15 @@ def test_narrow_products_are_near_those_of_float32(folder, dtype, recwarn):
         expected, found = (one.network.encode(tokens)[0] for one in (exact, narrow))
     assert 1e-5 < (found - expected).norm() / expected.norm() < 0.05
     assert narrow.translate("a red dog") and narrow.translate("") == ""
+
+
+@pytest.mark.skipif(not PRODUCTS["int8"][1](), reason="no instructions for int8")
+def test_an_int8_product_is_not_onednns_reference_which_is_a_thousand_times_slower(capfd):
+    product = Int8Linear(torch.nn.Linear(16, 32))
+    with torch.inference_mode(), torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+        product(torch.randn(4, 16))
+    shown = capfd.readouterr().out
+    assert ",matmul," in shown and "ref_int8" not in shown
 
 
 def test_a_processor_without_the_instructions_computes_in_float32_and_says_so(folder, monkeypatch):
@@ -359,6 +382,28 @@ def test_onnx_runtime_finds_the_same_hypotheses(tmp_path, name):
     decoding = ByOnnxRuntime(tmp_path, pad(sentences), network(name))
     found = run(decoding, pad(sentences), SearchOptions(3))
     assert_same([[(h.tokens, h.score) for h in one] for one in found], ours(name, sentences, 3))
+
+
+def test_what_is_no_sentence_no_prefix_or_no_power_is_refused(folder):
+    translator = load_translator(folder)
+    for wrong in (None, 1.5, b"a dog"):
+        with pytest.raises(TypeError, match=re.escape(f"a sentence must be a string: {wrong!r}")):
+            translator.translate(["a dog", wrong])
+    with pytest.raises(ValueError, match="prefix has fewer entries than there are sentences"):
+        translator.translate(["a dog", "a cat"], prefix=["a"])
+    with pytest.raises(ValueError, match="lenpen=nan must be from -10 to 10"):
+        translator.translate("a dog", lenpen=float("nan"))
+
+
+def test_one_string_streams_as_one_sentence(folder):
+    translator = load_translator(folder)
+    ((best, *_),) = translator.stream("a red dog")
+    assert best.text == translator.translate("a red dog")
+
+
+def test_a_limit_beyond_all_numbers_is_no_limit(folder):
+    translator = load_translator(folder)
+    assert translator.translate("a red dog", max_len_a=1e30) == translator.translate("a red dog") != ""
 
 
 def test_half_a_surrogate_pair_counts_as_a_question_mark(folder):
