@@ -93,6 +93,20 @@ def test_accuracy_is_that_of_one_image_at_a_time_whatever_holds_the_images(check
         assert f"top-1 {expected:.2f}%" in printed
 
 
+def test_a_model_that_timm_squashes_images_for_is_measured_as_its_run_validated(tmp_path):
+    """A run validates on the middle of an image, whatever the model's own weights were made for."""
+    folder = write_images(tmp_path / "images", images=8)
+    for path in folder.rglob("*.png"):
+        Image.effect_noise((24, 12), 90).convert("RGB").save(path)
+    small = "model_args={embed_dim: 16, depth: 1, num_heads: 2, patch_size: 4}"
+    settings = (*TINY, f"data={folder}", f"out={tmp_path / 'run'}", "model=eva_large_patch14_336", small, "epochs=1")
+    run(train.main, *settings)
+    line = arguments(tmp_path / "run" / "last.pth.tar", "--data", folder, "--out", tmp_path / "figures.json")
+    run(evaluate.main, *line)
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["loss"] == pytest.approx(read_log(tmp_path / "run")[0]["val_loss"], rel=1e-4)
+
+
 def test_classes_are_matched_by_name_and_by_order_only_where_all_have_other_names(checkpoint, images, tmp_path, caplog):
     figures = {}
     for name, names in {"same": ("class0", "class1", "class2"), "other": ("a", "b", "c")}.items():
@@ -157,8 +171,8 @@ def test_images_that_cannot_be_read_are_named_and_left_out(checkpoint, images, t
     [
         (("--out", "run"), "--out run is to be a file"),
         (("--out", "nowhere/figures.json"), "--out nowhere/figures.json is to be a file"),
-        (("--k", "5"), "--k is for --probe knn alone"),
-        (("--train-split", "train"), "--train-split is for --probe alone"),
+        (("--k", "5"), "--k is only for --probe knn"),
+        (("--train-split", "train"), "--train-split is only for --probe"),
         (("--crop-pct", "90"), "--crop-pct 90.0 must be from 0.1 to 1"),
     ],
 )

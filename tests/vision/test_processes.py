@@ -106,6 +106,12 @@ def test_processes_with_unequal_settings_are_refused(images, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_processes_that_measure_otherwise_are_refused_by_the_options_name(images, tmp_path):
+    line = ("--checkpoint", tmp_path / "weights.pth", "--data", images, "--device", "cpu")
+    for message in ended(start_two("resmlp_vision.evaluate", line, (*line, "--batch-size", 5))):
+        assert message == "evaluate: --batch-size is 256 in process 0 and 5 in process 1; give all the same"
+
+
 def test_processes_with_unequal_data_are_refused(images, tmp_path):
     """As many images of as many classes, but one of them is another."""
     other = shutil.copytree(images, tmp_path / "other")
