@@ -20,13 +20,7 @@ from resmlp_vision import evaluate
 from resmlp_vision.distributed import available_cores, granted_cores, join_processes, leave_processes, use_precision
 from resmlp_vision.train import main
 
-from .runs import PLAIN, TINY, finish, read_log, run, start_two, torchrun, weights
-
-DINO = (
-    *("model_args={depth: 2, embed_dim: 16, patch_size: 4}", "img_size=16", "local_size=8", "local_views=2"),
-    *("out_dim=32", "hidden_dim=16", "bottleneck_dim=8", "epochs=4", "batch_size=8", "lr=0.001", "warmup_epochs=1"),
-    *("workers=0", "val_every=2", "device=cpu"),
-)
+from .runs import DINO, PLAIN, TINY, finish, read_log, run, start_two, torchrun, weights
 
 
 def equal(first, second):
