@@ -180,5 +180,5 @@ def loading(dataset: Dataset, config: RunConfig, device: torch.device) -> dict[s
         "pin_memory": device.type == "cuda",
         "device": device,
         "worker_seeding": start_worker,
-        "persistent_workers": False,  # each epoch's augmentation follows from its seed alone
+        "persistent_workers": False,  # each epoch's augmentation follows only from its seed
     }

@@ -174,7 +174,7 @@ def to_timm(model: ResMLP) -> dict[str, Tensor]:
         ValueError: the model is one of the paper's ablations, which timm does not have.
     """
     if not isinstance(model.norm, Affine) or not mixes_linearly(model) or model.global_pool != "avg":
-        raise ValueError("timm's resmlp models have Aff, the linear layer over positions and average pooling alone")
+        raise ValueError("timm's resmlp models have only Aff, the linear layer over positions and average pooling")
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     carried = torch.zeros_like(weights["norm.beta"])
     for i in range(len(model.layers)):

@@ -59,7 +59,7 @@ def test_weights_go_back_to_timm_with_every_post_beta_absorbed():
     ],
 )
 def test_an_ablation_does_not_pass_for_timms_model(override):
-    with pytest.raises(ValueError, match="timm's resmlp models have Aff"):
+    with pytest.raises(ValueError, match="timm's resmlp models have only Aff"):
         to_timm(ResMLP(**TINY, **override))
 
 
