@@ -139,14 +139,12 @@ def measure_accuracy(args: argparse.Namespace) -> None:
     agree_on_data(args.split, dataset)
     count_classes(dataset, model.num_classes)
     found = dataset.reader.class_to_idx
-    if found and found != names:
+    if found and not found.keys() & names.keys():  # else evaluate matches them
         if len(found) != model.num_classes:
             raise UserError(
                 f"data={args.data} has {len(found)} classes but the model has {model.num_classes}; "
                 "they cannot be matched"
             )
-        if found.keys() & names.keys():
-            raise UserError(f"data={args.data} has some of the model's classes under other numbers")
         if names and hasattr(dataset.reader, "dataset"):  # of a folder it has been said
             log.warning("the data's classes have other names than the model's: they are taken in their order")
     real = real_labels(dataset) if args.real else None

@@ -46,8 +46,12 @@ def arguments(checkpoint, *more):
 def write_parquet(folder, images, names=("class0", "class1", "class2")):
     """The validation images as the hub has data sets, with a card that tells their number."""
     folder.mkdir()
+    numbers = {name: number for number, name in enumerate(names)}
     rows = [
-        {"picture": {"bytes": path.read_bytes(), "path": path.name}, "kind": int(path.parent.name[-1])}
+        {
+            "picture": {"bytes": path.read_bytes(), "path": path.name},
+            "kind": numbers.get(path.parent.name, int(path.parent.name[-1])),
+        }
         for path in sorted((images / "val").rglob("*.png"))
     ]
     features = {
@@ -108,17 +112,24 @@ def test_a_model_that_timm_squashes_images_for_is_measured_as_its_run_validated(
 
 
 def test_classes_are_matched_by_name_and_by_order_only_where_all_have_other_names(checkpoint, images, tmp_path, caplog):
-    figures = {}
-    for name, names in {"same": ("class0", "class1", "class2"), "other": ("a", "b", "c")}.items():
-        parquet = write_parquet(tmp_path / name, images, names)
-        keys = ("--image-key", "picture", "--label-key", "kind", "--out", tmp_path / f"{name}.json")
-        run(evaluate.main, *arguments(checkpoint, "--data", parquet, *keys))
-        figures[name] = json.loads((tmp_path / f"{name}.json").read_text())["top1"]
-        assert ("in their order" in caplog.text) == (name == "other")
-    assert figures["same"] == figures["other"]
+    keys = ("--image-key", "picture", "--label-key", "kind")
+
+    def measure(*data):
+        run(evaluate.main, *arguments(checkpoint, "--out", tmp_path / "found.json", "--data", *data))
+        found = json.loads((tmp_path / "found.json").read_text())
+        return found["images"], found["top1"], found["loss"]
+
+    expected = measure(images)
+    for names in (("class0", "class1", "class2"), ("class2", "class1", "class0"), ("a", "b", "c")):
+        assert measure(write_parquet(tmp_path / names[0], images, names), *keys) == pytest.approx(expected)
+        assert ("in their order" in caplog.text) == (names[0] == "a")
+    few = shutil.copytree(images, tmp_path / "few")
+    shutil.rmtree(few / "val" / "class1")
+    parquet = write_parquet(tmp_path / "parquet", few, ("class2", "class0"))
+    assert measure(parquet, *keys) == pytest.approx(measure(few)) and measure(few)[0] == 14
     for names, told in {
-        ("class2", "class1", "class0"): "under other numbers",
-        ("a", "b", "c", "d"): "has 4 classes but the model has 3; they cannot be matched",
+        ("class0", "class1", "d"): "has the class 'd', which is none of the 3 known ones",
+        ("a", "b", "c", "e"): "has 4 classes but the model has 3; they cannot be matched",
     }.items():
         parquet = write_parquet(tmp_path / names[-1], images, names)
         assert told in fail(evaluate.main, *arguments(checkpoint, "--data", parquet, *keys))
