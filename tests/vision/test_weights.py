@@ -126,6 +126,12 @@ def test_as_many_patches_in_another_shape_are_told_of_where_the_weights_do_not_t
     )
 
 
+def test_weights_that_do_not_tell_their_grid_and_are_for_no_square_one_are_refused_on_another():
+    wide = ResMLP(**TINY | {"img_size": (16, 48)})
+    with pytest.raises(ValueError, match="it is for 12 patches, which are no square grid to resample A from"):
+        fit_weights(dict(wide.state_dict()), ResMLP(**TINY))
+
+
 def test_an_mlp_over_positions_is_refused_on_another_grid_and_convolutions_serve_any():
     for mixer in ("mlp", "conv3x3"):
         source, model = (ResMLP(**TINY | {"img_size": size}, position_mixer=mixer) for size in (32, (16, 64)))
