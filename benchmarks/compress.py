@@ -90,7 +90,7 @@ def quantize(folded: nn.Module) -> nn.Module:
     """Copy a folded model, with 8-bit integers in all its ``nn.Linear``; A stays as it is."""
     plain = copy.deepcopy(folded)
     for name, module in list(plain.named_modules()):
-        if isinstance(module, PackedLinear):  # PyTorch quantises nn.Linear alone
+        if isinstance(module, PackedLinear):  # PyTorch quantises only nn.Linear
             linear = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
             linear.weight = module.weight
             linear.bias = module.bias
@@ -106,13 +106,13 @@ def megabytes(model: nn.Module) -> float:
 
 
 def load_classifier(args: argparse.Namespace) -> Subject:
-    """Load a classifier: its quality is top-1 accuracy, its work a batch of images of the model alone."""
+    """Load a classifier: its quality is top-1 accuracy, its work the model on a batch of images."""
     model = load_trained(args.classifier)
-    config, norm = settings_for(model, data=args.images, image_key=args.image_key, workers=0)
+    config, wanted = settings_for(model, data=args.images, image_key=args.image_key, workers=0)
     device = torch.device("cpu")
     images = open_dataset(config, args.split, training=False, classes={c: i for i, c in enumerate(model.classes)})
     count_classes(images, model.num_classes)
-    loader = validation_loader(images, config, device, **norm)
+    loader = validation_loader(images, config, device, **wanted)
     batch = torch.randn(32, 3, config.img_size, config.img_size)
     return Subject(
         "classifier",

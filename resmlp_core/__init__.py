@@ -1,4 +1,4 @@
-"""The ResMLP layer of Touvron et al. (arXiv 2105.03404), in PyTorch alone.
+"""The ResMLP layer of Touvron et al. (arXiv 2105.03404), which needs only PyTorch.
 
 Every tensor is position-major, ``(T, B, C)``: positions, batch, channels. One layer serves the translation
 encoder, the translation decoder and the image trunk.

@@ -71,7 +71,7 @@ class RunConfig:
 class Config(RunConfig):
     """What ``python -m resmlp_vision.train`` reads from a YAML file and from ``key=value`` on its command line."""
 
-    freeze_backbone: bool = False  # train the classifier alone, from its start: a linear probe
+    freeze_backbone: bool = False  # train only the classifier, from its start: a linear probe
     # also keep and validate an exponential moving average of the weights: what is used of a checkpoint then
     ema_decay: float | None = None
 

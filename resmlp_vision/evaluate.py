@@ -72,9 +72,9 @@ def parse_arguments() -> argparse.Namespace:
     if args.probe == "linear" and args.out is None:
         parser.error("--probe linear needs --out, the folder of its training")
     if args.probe != "knn" and args.k is not None:
-        parser.error("--k is for --probe knn alone")
+        parser.error("--k is only for --probe knn")
     if args.probe is None and args.train_split is not None:
-        parser.error("--train-split is for --probe alone")
+        parser.error("--train-split is only for --probe")
     if args.probe != "linear" and args.out and (args.out.is_dir() or not args.out.parent.is_dir()):
         parser.error(f"--out {args.out} is to be a file, in a folder that is there")
     args.k, args.train_split = args.k or [10, 20], args.train_split or "train"
@@ -107,7 +107,7 @@ def join_as(args: argparse.Namespace) -> torch.device:
         UserError: there is no such device, or the processes have unequal command lines.
     """
     device = join_processes(args.device)
-    agree({f"--{key}": value for key, value in vars(args).items() if key not in OF_A_MACHINE})
+    agree({f"--{key.replace('_', '-')}": value for key, value in vars(args).items() if key not in OF_A_MACHINE})
     use_precision(args.matmul_precision)
     return device
 
@@ -133,24 +133,22 @@ def measure_accuracy(args: argparse.Namespace) -> None:
     """Measure a classifier as the command line says."""
     device = join_as(args)
     model = fold(load(args.model, args.checkpoint)).to(device)
-    config, norm = settings_for(model, **data_settings(args))
+    config, wanted = settings_for(model, **data_settings(args))
     names = {name: i for i, name in enumerate(getattr(model, "classes", []))}
     dataset = open_dataset(config, args.split, training=False, classes=names)
     agree_on_data(args.split, dataset)
     count_classes(dataset, model.num_classes)
     found = dataset.reader.class_to_idx
-    if found and found != names:
+    if found and not found.keys() & names.keys():  # else evaluate matches them
         if len(found) != model.num_classes:
             raise UserError(
                 f"data={args.data} has {len(found)} classes but the model has {model.num_classes}; "
                 "they cannot be matched"
             )
-        if found.keys() & names.keys():
-            raise UserError(f"data={args.data} has some of the model's classes under other numbers")
         if names and hasattr(dataset.reader, "dataset"):  # of a folder it has been said
             log.warning("the data's classes have other names than the model's: they are taken in their order")
     real = real_labels(dataset) if args.real else None
-    loader = validation_loader(dataset, config, device, **norm)
+    loader = validation_loader(dataset, config, device, **wanted)
     outcome = names_of(args) | evaluate(model, loader, device, real)
     if rank() > 0:
         return
@@ -172,7 +170,7 @@ def measure_neighbours(args: argparse.Namespace) -> None:
     """Measure a model's features by the nearest training images, as the command line says."""
     device = join_as(args)
     model = load(args.model, args.checkpoint, classifier=False).to(device)
-    config, norm = settings_for(model, **data_settings(args))
+    config, wanted = settings_for(model, **data_settings(args))
     training = open_dataset(config, args.train_split, training=False)
     validation = open_dataset(config, args.split, training=False, classes=training.reader.class_to_idx)
     for split, images in ((args.train_split, training), (args.split, validation)):
@@ -180,7 +178,7 @@ def measure_neighbours(args: argparse.Namespace) -> None:
     count_classes(validation, count_classes(training, None))
     for k in args.k:
         refuse_neighbours(k, len(training))
-    bank, queries = (validation_loader(images, config, device, **norm) for images in (training, validation))
+    bank, queries = (validation_loader(images, config, device, **wanted) for images in (training, validation))
     outcome = names_of(args) | knn(model, bank, queries, args.k, device)
     if rank() > 0:
         return

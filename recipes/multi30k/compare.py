@@ -5,7 +5,7 @@
 Each configuration of comparison.yaml that is named is trained once a seed, for a number of updates or, with --minutes,
 for as many as it does in that time: speeds are measured first, in turns, on what should then be a quiet machine. How
 many epochs are averaged is chosen on the validation set, and configurations are to be chosen by their BLEU there: the
-test set is looked at with --test alone. The table goes to OUT/comparison.json, the curves to OUT/comparison.png.
+test set is looked at only with --test. The table goes to OUT/comparison.json, the curves to OUT/comparison.png.
 The same command again resumes where it was interrupted.
 """
 

@@ -1,6 +1,7 @@
 """Checkpoints read without running what they may carry, written whole; parameters under the names others gave them."""
 
 import argparse
+import math
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator, Mapping
@@ -164,6 +165,12 @@ def with_grid(weights: Mapping[str, Tensor], grid: tuple[int, int] | None) -> di
     if grid:
         kept._metadata = OrderedDict({"": {"grid": tuple(grid)}})
     return kept
+
+
+def square_grid(patches: int) -> tuple[int, int] | None:
+    """Return the height and width of the square grid of so many patches, None if there is none."""
+    side = math.isqrt(patches)
+    return (side, side) if side**2 == patches else None
 
 
 def some_of(weights: Mapping[str, Any]) -> str:

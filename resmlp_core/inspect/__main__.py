@@ -31,7 +31,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         from resmlp_core.inspect.report import inspect
-    except ModuleNotFoundError as error:  # `pip install .` alone brings PyTorch alone
+    except ModuleNotFoundError as error:  # `pip install .` brings only PyTorch
         raise UserError(f"{error.name} is not installed; it comes with the extras, [mt] and [vision]") from None
     inspect(args.checkpoint, args.output, args.positions, args.image)
     print(f"Open {args.output / 'index.html'}")

@@ -16,6 +16,7 @@ from resmlp_core.common.checkpoint import (
     grid_of,
     read_checkpoint,
     some_of,
+    square_grid,
     under_our_names,
     weights_in,
 )
@@ -114,12 +115,6 @@ class Model:
         return "trunk" in self.parts
 
 
-def square(positions: int) -> tuple[int, int] | None:
-    """Return the height and width of the square grid of so many positions, None if there is none."""
-    side = math.isqrt(positions)
-    return (side, side) if side**2 == positions else None
-
-
 def spaced(count: int, most: int) -> list[int]:
     """Choose indices below ``count``, evenly spaced from the first to the last: all of them, or ``most``."""
     chosen = min(count, most)
@@ -172,7 +167,7 @@ def read_model(path: str | Path) -> Model:
         architecture=settings.get("arch") or settings.get("model") or settings.get("_name"),
         parameters=count_parameters(weights),
         pre_norm="LayerNorm" if any(name.endswith("cross_position.pre.weight") for name in weights) else "Aff",
-        grid=(grid_of(held) or square(len(parts["trunk"][0].matrices["A"]))) if parts["trunk"] else None,
+        grid=(grid_of(held) or square_grid(len(parts["trunk"][0].matrices["A"]))) if parts["trunk"] else None,
         crop=settings.get("crop_pct") or CROP,
     )
 

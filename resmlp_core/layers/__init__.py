@@ -1,1 +1,1 @@
-"""The paper's layer and its parts, in PyTorch alone."""
+"""The paper's layer and its parts, which need only PyTorch."""

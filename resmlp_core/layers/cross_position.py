@@ -32,7 +32,7 @@ class CrossPositionLinear(PositionMixer):
 
     Args:
         max_positions: N, the side of A and the longest sequence.
-        causal: use the lower triangle alone.
+        causal: use only the lower triangle.
         bias: learn b ∈ R^N, one number a position.
         init_std: standard deviation of A's entries at the start (the released image models use 0.02).
     """

@@ -27,8 +27,9 @@ def fold(model: Model) -> Model:
         model: any that has ``ResMLPLayer`` in it. It stays as it is.
 
     Returns:
-        A model of equal logits, in evaluation mode. What comes before them, such as the encoder's output, lacks the Aff
-        that is absorbed after it, and the parameters are not those of the original by name or value.
+        A model of equal logits, in evaluation mode, whose parameters ask for no gradients. They are not those of the
+        original by name or value. What comes before the logits, such as the encoder's output, lacks the Aff that is
+        absorbed after it.
     """
     folded = copy.deepcopy(model)
     folded.eval()  # in training LayerDrop would hide layers from fold_
@@ -113,7 +114,8 @@ class FoldedCrossPosition(nn.Module):
         else:
             inputs = F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
         mixed = self.mixer(inputs, padding_mask=padding_mask, cache=cache)
-        return mixed.to(x.dtype).add_(x).add_(self.offset[first : first + x.size(0)])
+        mixed = mixed.to(x.dtype).contiguous()  # what is the same for all positions may lie there once
+        return mixed.add_(x).add_(self.offset[first : first + x.size(0)])
 
 
 class FoldedCrossChannel(nn.Module):

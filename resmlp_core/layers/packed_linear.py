@@ -14,7 +14,7 @@ class PackedLinear(nn.Linear):
 
     That serves float32 on a CPU without gradients: a step of decoding above all, whose few positions leave little to do
     but to read W. Elsewhere this computes as ``nn.Linear`` does; PyTorch's dynamic quantisation, which takes
-    ``nn.Linear`` itself alone, passes over it. The second copy of W is made at first use, which is for more than one
+    only ``nn.Linear`` itself, passes over it. The second copy of W is made at first use, which is for more than one
     position, and again after W changed; it is not saved. What PyTorch does not count as a change, such as one of
     ``weight.data``, is not seen.
 

@@ -23,7 +23,7 @@ class PositionMixer(nn.Module):
         """Mix the positions of ``x``.
 
         Args:
-            x: ``(T, B, C)``; with a cache the next position alone, ``(1, B, C)``.
+            x: ``(T, B, C)``; with a cache only the next position, ``(1, B, C)``.
             padding_mask: ``(B, T)``, True at padding, which then contributes exactly zero.
             cache: the earlier positions of a causal mixer; ``x`` is appended to it.
 

@@ -115,27 +115,33 @@ def check_enough(loader: Any, config: RunConfig) -> Any:
     return loader
 
 
-def validation_loader(dataset: Dataset, config: RunConfig, device: torch.device, **norm: Any) -> Any:
-    """Make timm's loader of whole validation images: resized to ``img_size / crop_pct``, the centre cut out."""
+def validation_loader(dataset: Dataset, config: RunConfig, device: torch.device, **wanted: Any) -> Any:
+    """Make timm's loader of whole validation images: resized to ``img_size / crop_pct``, the centre cut out.
+
+    Args:
+        dataset: the validation split.
+        config: sizes.
+        device: where the images go.
+        wanted: what else timm's loader takes, such as the mean and standard deviation of the model's input; it wins.
+    """
     return create_loader(
         dataset,
         batch_size=config.val_batch_size,
         crop_pct=config.crop_pct,
-        **loading(dataset, config, device),
-        **norm,
+        **loading(dataset, config, device) | wanted,
     )
 
 
 def settings_for(model: Any, **settings: Any) -> tuple[RunConfig, dict[str, Any]]:
-    """Return settings of the data as a model wants its images, with the mean and standard deviation of its input.
+    """Return settings of the data as a model wants its images, and what else ``validation_loader`` takes for it.
 
     Args:
         model: one of timm's, or trained here.
         settings: any other of ``RunConfig``, or those that win over the model's.
     """
-    wanted = resolve_model_data_config(model)
-    own = {"img_size": wanted["input_size"][-1]} | {key: wanted[key] for key in ("crop_pct", "interpolation")}
-    return RunConfig(**own | settings), {key: wanted[key] for key in ("mean", "std")}
+    found = resolve_model_data_config(model)
+    own = {"img_size": found["input_size"][-1]} | {key: found[key] for key in ("crop_pct", "interpolation")}
+    return RunConfig(**own | settings), {key: found[key] for key in ("input_size", "mean", "std", "crop_mode")}
 
 
 def loader_for(model: Any, images: Any, device: torch.device) -> Any:
@@ -150,9 +156,9 @@ def loader_for(model: Any, images: Any, device: torch.device) -> Any:
     """
     if not isinstance(images, Dataset):
         return images
-    config, norm = settings_for(model)
+    config, wanted = settings_for(model)
     if getattr(images, "transform", images) is None:
-        return validation_loader(copy(images), config, device, **norm)  # timm sets the transform
+        return validation_loader(copy(images), config, device, **wanted)  # timm sets the transform
     sampler = OrderedDistributedSampler(images) if dist.is_initialized() else None
     return DataLoader(images, config.val_batch_size, sampler=sampler)
 
@@ -174,5 +180,5 @@ def loading(dataset: Dataset, config: RunConfig, device: torch.device) -> dict[s
         "pin_memory": device.type == "cuda",
         "device": device,
         "worker_seeding": start_worker,
-        "persistent_workers": False,  # each epoch's augmentation follows from its seed alone
+        "persistent_workers": False,  # each epoch's augmentation follows only from its seed
     }

@@ -25,9 +25,9 @@ def evaluate(
     """Measure a classifier on all images, over all processes that were joined; those that cannot be read do not count.
 
     Args:
-        model: maps images ``(B, 3, height, width)`` to logits ``(B, classes)``.
-        images: a data set, or a loader of batches; a data set as ``loader_for`` takes it. Where the model has
-            ``classes`` and the data set names some of them, classes are matched by name.
+        model: maps images ``(B, 3, height, width)`` to logits ``(B, classes)``. It is left in evaluation mode.
+        images: a data set as ``loader_for`` takes it, or a loader of batches, which gives each process a share of its
+            own. Where the model has ``classes`` and the data set names some of them, classes are matched by name.
         device: of the model; by default that of its parameters.
         real: collects the logits of ImageNet's validation set, in its order; for one process.
 

@@ -26,7 +26,8 @@ def knn(
     """Classify images by the training images whose features are nearest, over all processes that were joined.
 
     Args:
-        model: its ``forward_features`` and ``forward_head`` give what enters a classifier.
+        model: its ``forward_features`` and ``forward_head`` give what enters a classifier. It is left in evaluation
+            mode.
         training: the images that vote: a data set, or a loader of batches, as ``evaluate`` takes them.
         validation: the images that are classified, likewise; of classes of the same names, if both name them.
         k: how many of the nearest vote, or several such numbers.

@@ -142,8 +142,8 @@ def load_run(state: Mapping[str, Any], checkpoint: str | Path) -> Any:
     model = build(config, args["num_classes"])
     load_weights(model, state, str(checkpoint))
     model.classes = args["classes"]
-    model.pretrained_cfg |= {"crop_pct": config.crop_pct, "interpolation": config.interpolation}
-    model.pretrained_cfg |= {"input_size": (3, config.img_size, config.img_size)}
+    model.pretrained_cfg |= {"input_size": (3, config.img_size, config.img_size), "interpolation": config.interpolation}
+    model.pretrained_cfg |= {"crop_pct": config.crop_pct, "crop_mode": "center"}  # as in the run's validation
     return model.eval()
 
 

@@ -18,7 +18,7 @@ class AveragePooling(nn.Module):
 
 
 class ClassMLPLayer(nn.Module):
-    """Update the class embedding alone: from all positions by one row of weights, then by a channel MLP."""
+    """Update only the class embedding: from all positions by one row of weights, then by a channel MLP."""
 
     def __init__(
         self, positions: int, dim: int, hidden_dim: int, layer_scale: float, norm: Callable[[int], Norm]

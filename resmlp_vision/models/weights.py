@@ -1,7 +1,6 @@
 """Weights under other names: the authors' release and timm's models, in and out, and A for another patch grid."""
 
 import logging
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from resmlp_core.common.checkpoint import (
     read_checkpoint,
     rename,
     some_of,
+    square_grid,
     under_our_names,
     weights_in,
     with_grid,
@@ -61,12 +61,14 @@ def fit_weights(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tenso
     if not all(patches):  # convolutions serve any grid
         return fitted
     if old is None and patches[0] == patches[1]:
-        if new[0] != new[1] and math.isqrt(patches[0]) ** 2 == patches[0]:
+        if square_grid(patches[0]) not in (None, new):
             log.warning(
                 "the checkpoint's %d patches are taken for a grid of %dx%d, as the model's are", patches[0], *new
             )
     elif old != new:
-        old = old or square(patches[0])
+        old = old or square_grid(patches[0])
+        if old is None:
+            raise ValueError(f"it is for {patches[0]} patches, which are no square grid to resample A from")
         log.warning("the checkpoint is for %dx%d patches, the model for %dx%d: A is resampled", *old, *new)
         fitted = resample(fitted, model, old)
     return fitted
@@ -80,18 +82,6 @@ def count_patches(weights: Mapping[str, Tensor]) -> int:
         if is_class_row(name):
             return value.size(1) - 1
     return 0
-
-
-def square(patches: int) -> tuple[int, int]:
-    """Return the square grid of so many patches.
-
-    Raises:
-        ValueError: there is none.
-    """
-    side = math.isqrt(patches)
-    if side**2 != patches:
-        raise ValueError(f"it is for {patches} patches, which are no square grid to resample A from")
-    return side, side
 
 
 def is_class_row(name: str) -> bool:
@@ -174,7 +164,7 @@ def to_timm(model: ResMLP) -> dict[str, Tensor]:
         ValueError: the model is one of the paper's ablations, which timm does not have.
     """
     if not isinstance(model.norm, Affine) or not mixes_linearly(model) or model.global_pool != "avg":
-        raise ValueError("timm's resmlp models have Aff, the linear layer over positions and average pooling alone")
+        raise ValueError("timm's resmlp models have only Aff, the linear layer over positions and average pooling")
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     carried = torch.zeros_like(weights["norm.beta"])
     for i in range(len(model.layers)):

@@ -1,4 +1,4 @@
-"""What is minimised: timm's tasks, against the labels alone or against a teacher's decisions too."""
+"""What is minimised: timm's tasks, against only the labels or against a teacher's decisions too."""
 
 from collections.abc import Sequence
 from pathlib import Path

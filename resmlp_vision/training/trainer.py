@@ -130,7 +130,7 @@ class Trainer(ABC, Generic[Settings]):
         return torch.autocast(self.device.type, getattr(torch, self.config.dtype))
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
-        """Train for one epoch, whose random choices follow from the run's seed and the epoch alone.
+        """Train for one epoch, whose random choices follow only from the run's seed and the epoch.
 
         Returns:
             ``train_loss``, the mean over all images; ``lr`` of the last update; ``images_per_second``, over all
@@ -194,7 +194,7 @@ class Trainer(ABC, Generic[Settings]):
                     self.backward(loss, last)
                 total += loss.detach()
             self.optimizer.zero_grad()
-            self.task.update_ema(update + 1)
+            self.task.update_ema()
             yield total
 
     def backward(self, loss: torch.Tensor, update: bool) -> None:

@@ -72,7 +72,7 @@ def test_a_commands_threads_spin_briefly(command):
     ],
 )
 def test_a_users_own_waiting_wins(own, count):
-    assert spins("-m", "resmlp_core", "--help", **own) == count
+    assert spins("-m", "resmlp_core.inspect", "--help", **own) == count
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from resmlp_core import Affine, ChannelMLP, ConvolvedMixer, CrossPositionLinear, PositionCache, ResMLPLayer, fold
+from resmlp_core import (
+    Affine,
+    ChannelMLP,
+    ConvolvedMixer,
+    CrossPositionLinear,
+    PositionCache,
+    PositionMixer,
+    ResMLPLayer,
+    fold,
+)
 
 from .test_layer import randomise
 
@@ -50,6 +59,22 @@ def test_the_residual_stream_keeps_its_type_under_autocast(form):
     x = torch.randn(POSITIONS, 2, DIM)
     with torch.autocast("cpu", torch.bfloat16):
         assert fold(layer)(x).dtype == layer(x).dtype == torch.float32
+
+
+class Mean(PositionMixer):
+    """Each position reads all of them alike; the result lies in memory once."""
+
+    channelwise = True
+
+    def forward(self, x, padding_mask=None, cache=None):
+        return x.mean(0, keepdim=True).expand_as(x)
+
+
+def test_a_mixer_whose_result_is_the_same_for_all_positions_is_folded():
+    layer = ResMLPLayer(DIM, Mean(), ChannelMLP(DIM, 8), layer_scale=0.2)
+    randomise(layer, 0)
+    x = torch.randn(POSITIONS, 2, DIM)
+    torch.testing.assert_close(fold(layer)(x), layer(x))
 
 
 @pytest.mark.parametrize("form", FORMS)

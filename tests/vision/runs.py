@@ -1,4 +1,4 @@
-"""Tiny data sets of images and the training command on them."""
+"""Tiny data sets of images, and small settings of the training commands on them."""
 
 import io
 import json
@@ -23,6 +23,11 @@ TINY = (
     "model_args={depth: 2, embed_dim: 16, patch_size: 4}",
     *("img_size=8", "epochs=3", "batch_size=8", "opt=adamw", "lr=0.01", "warmup_epochs=1", "workers=0"),
     *("repeated_aug=0", "mixup=0", "cutmix=0", "reprob=0", "device=cpu"),
+)
+DINO = (  # of the command without labels
+    *("model_args={depth: 2, embed_dim: 16, patch_size: 4}", "img_size=16", "local_size=8", "local_views=2"),
+    *("out_dim=32", "hidden_dim=16", "bottleneck_dim=8", "epochs=4", "batch_size=8", "lr=0.001", "warmup_epochs=1"),
+    *("workers=0", "val_every=2", "device=cpu"),
 )
 PLAIN = ("auto_augment=null", "color_jitter=0", "hflip=0", "scale=[1,1]", "drop_path=0")  # nothing left to chance
 

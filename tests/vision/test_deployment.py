@@ -13,7 +13,8 @@ import resmlp_core
 import resmlp_vision  # noqa: F401  registers the models
 from resmlp_vision.models.position_mixers import POSITION_MIXERS
 
-TINY = {"depth": 2, "embed_dim": 16, "img_size": 32, "patch_size": 8, "num_classes": 5}
+from .small_models import TINY
+
 FORMS = [
     {},
     {"norm": "layer_norm"},

@@ -22,15 +22,9 @@ from resmlp_vision.models.loading import load_trained
 from resmlp_vision.models.weights import crop_positions
 from resmlp_vision.training.dino import DINOTrainer, MultiCrop
 
-from .runs import TINY, fail, read_log, run, same, write_images
+from .runs import DINO, TINY, fail, read_log, run, same, write_images
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "dino"
-MODEL = ("model_args={depth: 2, embed_dim: 16, patch_size: 4}", "img_size=16", "local_size=8", "local_views=2")
-SMALL = (
-    *MODEL,
-    *("out_dim=32", "hidden_dim=16", "bottleneck_dim=8", "epochs=4", "batch_size=8", "lr=0.001", "warmup_epochs=1"),
-    *("workers=0", "val_every=2", "device=cpu"),
-)
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +35,13 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def checkpoint(images, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
-    run(dino.main, *SMALL, f"data={images}", f"out={out}")
+    run(dino.main, *DINO, f"data={images}", f"out={out}")
     return out / "last.pth.tar"
 
 
 def test_the_views_are_cut_and_blurred_as_the_settings_say(images, tmp_path):
     asked = ("global_scale=[0.5,0.9]", "local_scale=[0.1,0.3]", "blur=[0.9,0.2,0.6]")
-    settings = read_config(None, [*SMALL, f"data={images}", f"out={tmp_path}", *asked], DINOConfig)
+    settings = read_config(None, [*DINO, f"data={images}", f"out={tmp_path}", *asked], DINOConfig)
     found = []
     for view in DINOTrainer(settings, join_processes("cpu")).loader.dataset.transform.transforms:
         steps = {type(step).__name__: step for step in view.transform.transforms}
@@ -110,26 +104,26 @@ def test_images_in_one_folder_need_no_classes(images, tmp_path):
     (tmp_path / "data" / "train").mkdir(parents=True)
     for image in (images / "train").rglob("*.png"):
         shutil.copy(image, tmp_path / "data" / "train" / f"{image.parent.name}-{image.name}")
-    run(dino.main, *SMALL, f"data={tmp_path / 'data'}", f"out={tmp_path / 'run'}", "epochs=1", "val_split=null")
+    run(dino.main, *DINO, f"data={tmp_path / 'data'}", f"out={tmp_path / 'run'}", "epochs=1", "val_split=null")
     record = json.loads((tmp_path / "run" / "log.jsonl").read_text())
     assert record["train_loss"] > 0 and "knn_top1" not in record
 
 
 def test_the_teacher_is_the_students_average_and_the_last_layer_waits(images, tmp_path):
-    settings = [*SMALL, f"data={images}", f"out={tmp_path}", "momentum_teacher=0.5", "epochs=2"]
+    settings = [*DINO, f"data={images}", f"out={tmp_path}", "momentum_teacher=0.5", "epochs=2", "warmup_epochs=0"]
     trainer = DINOTrainer(read_config(None, settings, DINOConfig), join_processes("cpu"))
     student, teacher = trainer.task.trainable_module, trainer.task.trainable_module_ema.module
     last = student.head.last_layer.parametrizations.weight.original1
     directions = [torch.nn.functional.normalize(last.detach().clone(), dim=1)]
-    average, decays = None, []
+    average, decays = student.backbone.stem.proj.weight.detach().clone(), []
     updates = trainer.updates(0)
     for _ in range(trainer.updates_per_epoch):
         next(updates)
         decay = trainer.task.trainable_module_ema.decay
         decays.append(decay)
         weight = student.backbone.stem.proj.weight.detach()
-        average = weight.clone() if average is None else decay * average + (1 - decay) * weight
-    torch.testing.assert_close(teacher.backbone.stem.proj.weight, average)
+        average = decay * average + (1 - decay) * weight
+        torch.testing.assert_close(teacher.backbone.stem.proj.weight, average)
     assert decays == sorted(decays) and decays[0] == 0.5 < decays[-1] < 1
     directions.append(torch.nn.functional.normalize(last.detach().clone(), dim=1))
     assert last not in trainer.optimizer.state  # its moments begin when it is let go
@@ -144,7 +138,7 @@ def test_the_teacher_is_the_students_average_and_the_last_layer_waits(images, tm
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_teacher_drops_no_layers_and_the_loss_is_in_full_precision(images, tmp_path, dtype):
-    settings = [*SMALL, f"data={images}", f"out={tmp_path}", "drop_path=0.9", f"dtype={dtype}"]
+    settings = [*DINO, f"data={images}", f"out={tmp_path}", "drop_path=0.9", f"dtype={dtype}"]
     trainer = DINOTrainer(read_config(None, settings, DINOConfig), join_processes("cpu"))
     trainer.train_epoch(0)
     views, labels = next(iter(trainer.loader))
@@ -157,7 +151,7 @@ def test_the_teacher_drops_no_layers_and_the_loss_is_in_full_precision(images, t
 
 
 def test_killed_it_ends_with_the_weights_of_an_unbroken_run(images, checkpoint, tmp_path):
-    settings = (*SMALL, f"data={images}", f"out={tmp_path}")
+    settings = (*DINO, f"data={images}", f"out={tmp_path}")
     line = [sys.executable, "-m", "resmlp_vision.dino", *settings]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "last.pth.tar").exists():
@@ -183,7 +177,7 @@ def test_two_processes_with_unequal_shares_count_every_image_once(images, tmp_pa
         next((odd / split).rglob("*.png")).unlink()
     images = odd
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    line += ["-m", "resmlp_vision.dino", *SMALL, f"data={images}", f"out={tmp_path}", "epochs=2"]
+    line += ["-m", "resmlp_vision.dino", *DINO, f"data={images}", f"out={tmp_path}", "epochs=2"]
     process = subprocess.run(line, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr[-3000:]
     found = json.loads((tmp_path / "results.json").read_text())
@@ -273,11 +267,11 @@ def test_fine_tuning_starts_from_the_teacher_and_a_probe_from_no_classifier(chec
     ],
 )
 def test_a_mistake_is_told_in_one_line(images, tmp_path, override, message):
-    assert message in fail(dino.main, *SMALL, f"data={images}", f"out={tmp_path}", *override.split())
+    assert message in fail(dino.main, *DINO, f"data={images}", f"out={tmp_path}", *override.split())
 
 
 def test_too_few_images_to_validate_by_are_told_before_the_first_epoch(tmp_path):
-    few = (*SMALL, f"data={write_images(tmp_path / 'images', images=9)}", f"out={tmp_path / 'run'}", "epochs=1")
+    few = (*DINO, f"data={write_images(tmp_path / 'images', images=9)}", f"out={tmp_path / 'run'}", "epochs=1")
     message = fail(dino.main, *few)
     assert message.endswith(
         "18 training images are fewer than the 20 that vote in validation; val_split=null trains without it"
@@ -286,7 +280,7 @@ def test_too_few_images_to_validate_by_are_told_before_the_first_epoch(tmp_path)
 
 
 def test_what_may_change_while_it_waits_and_what_may_not(checkpoint, images):
-    settings = (*SMALL, f"data={images}", f"out={checkpoint.parent}")
+    settings = (*DINO, f"data={images}", f"out={checkpoint.parent}")
     assert "accumulate=1, not 2" in fail(dino.main, *settings, "accumulate=2")
     message = fail(train.main, *TINY, f"data={images}", f"out={checkpoint.parent}")
     assert "holds a training run of another kind" in message

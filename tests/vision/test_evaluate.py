@@ -46,8 +46,12 @@ def arguments(checkpoint, *more):
 def write_parquet(folder, images, names=("class0", "class1", "class2")):
     """The validation images as the hub has data sets, with a card that tells their number."""
     folder.mkdir()
+    numbers = {name: number for number, name in enumerate(names)}
     rows = [
-        {"picture": {"bytes": path.read_bytes(), "path": path.name}, "kind": int(path.parent.name[-1])}
+        {
+            "picture": {"bytes": path.read_bytes(), "path": path.name},
+            "kind": numbers.get(path.parent.name, int(path.parent.name[-1])),
+        }
         for path in sorted((images / "val").rglob("*.png"))
     ]
     features = {
@@ -93,18 +97,39 @@ def test_accuracy_is_that_of_one_image_at_a_time_whatever_holds_the_images(check
         assert f"top-1 {expected:.2f}%" in printed
 
 
+def test_a_model_that_timm_squashes_images_for_is_measured_as_its_run_validated(tmp_path):
+    """A run validates on the middle of an image, whatever the model's own weights were made for."""
+    folder = write_images(tmp_path / "images", images=8)
+    for path in folder.rglob("*.png"):
+        Image.effect_noise((24, 12), 90).convert("RGB").save(path)
+    small = "model_args={embed_dim: 16, depth: 1, num_heads: 2, patch_size: 4}"
+    settings = (*TINY, f"data={folder}", f"out={tmp_path / 'run'}", "model=eva_large_patch14_336", small, "epochs=1")
+    run(train.main, *settings)
+    line = arguments(tmp_path / "run" / "last.pth.tar", "--data", folder, "--out", tmp_path / "figures.json")
+    run(evaluate.main, *line)
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["loss"] == pytest.approx(read_log(tmp_path / "run")[0]["val_loss"], rel=1e-4)
+
+
 def test_classes_are_matched_by_name_and_by_order_only_where_all_have_other_names(checkpoint, images, tmp_path, caplog):
-    figures = {}
-    for name, names in {"same": ("class0", "class1", "class2"), "other": ("a", "b", "c")}.items():
-        parquet = write_parquet(tmp_path / name, images, names)
-        keys = ("--image-key", "picture", "--label-key", "kind", "--out", tmp_path / f"{name}.json")
-        run(evaluate.main, *arguments(checkpoint, "--data", parquet, *keys))
-        figures[name] = json.loads((tmp_path / f"{name}.json").read_text())["top1"]
-        assert ("in their order" in caplog.text) == (name == "other")
-    assert figures["same"] == figures["other"]
+    keys = ("--image-key", "picture", "--label-key", "kind")
+
+    def measure(*data):
+        run(evaluate.main, *arguments(checkpoint, "--out", tmp_path / "found.json", "--data", *data))
+        found = json.loads((tmp_path / "found.json").read_text())
+        return found["images"], found["top1"], found["loss"]
+
+    expected = measure(images)
+    for names in (("class0", "class1", "class2"), ("class2", "class1", "class0"), ("a", "b", "c")):
+        assert measure(write_parquet(tmp_path / names[0], images, names), *keys) == pytest.approx(expected)
+        assert ("in their order" in caplog.text) == (names[0] == "a")
+    few = shutil.copytree(images, tmp_path / "few")
+    shutil.rmtree(few / "val" / "class1")
+    parquet = write_parquet(tmp_path / "parquet", few, ("class2", "class0"))
+    assert measure(parquet, *keys) == pytest.approx(measure(few)) and measure(few)[0] == 14
     for names, told in {
-        ("class2", "class1", "class0"): "under other numbers",
-        ("a", "b", "c", "d"): "has 4 classes but the model has 3; they cannot be matched",
+        ("class0", "class1", "d"): "has the class 'd', which is none of the 3 known ones",
+        ("a", "b", "c", "e"): "has 4 classes but the model has 3; they cannot be matched",
     }.items():
         parquet = write_parquet(tmp_path / names[-1], images, names)
         assert told in fail(evaluate.main, *arguments(checkpoint, "--data", parquet, *keys))
@@ -157,8 +182,8 @@ def test_images_that_cannot_be_read_are_named_and_left_out(checkpoint, images, t
     [
         (("--out", "run"), "--out run is to be a file"),
         (("--out", "nowhere/figures.json"), "--out nowhere/figures.json is to be a file"),
-        (("--k", "5"), "--k is for --probe knn alone"),
-        (("--train-split", "train"), "--train-split is for --probe alone"),
+        (("--k", "5"), "--k is only for --probe knn"),
+        (("--train-split", "train"), "--train-split is only for --probe"),
         (("--crop-pct", "90"), "--crop-pct 90.0 must be from 0.1 to 1"),
     ],
 )

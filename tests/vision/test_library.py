@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from PIL import Image
 from timm.data import create_transform
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
@@ -68,6 +69,23 @@ def test_accuracy_is_that_of_a_loop_whatever_holds_the_images(alone, model, imag
         assert found["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
         assert found["top1"] == pytest.approx(100 * (logits.argmax(1) == labels).float().mean().item())
         assert found["images"] == 36 and found["unreadable"] == 0
+
+
+@pytest.mark.parametrize(("size", "crop_mode"), [((8, 16), "center"), ((8, 8), "squash")])
+def test_images_are_cut_as_the_model_wants_them(alone, tmp_path, size, crop_mode):
+    """Not all are square, nor all cut out of the middle."""
+    for number, label in enumerate("ab"):
+        (tmp_path / label).mkdir()
+        Image.effect_noise((40, 20), 90 + number).convert("RGB").save(tmp_path / label / "a.png")
+    sizes = {"depth": 1, "embed_dim": 16, "patch_size": 4, "num_classes": 2}
+    torch.manual_seed(0)
+    model = resmlp_vision.create_model("resmlp_s12", img_size=size, **sizes).eval()
+    model.pretrained_cfg |= {"crop_mode": crop_mode}
+    torch.nn.init.normal_(model.head.weight)
+    cut = create_transform((3, *size), interpolation="bicubic", crop_pct=0.9, crop_mode=crop_mode)
+    expected = evaluate(model, DataLoader(ImageFolder(tmp_path, cut), batch_size=2))
+    assert evaluate(model, ImageFolder(tmp_path)) == pytest.approx(expected, rel=1e-4)
+    assert knn(model, ImageFolder(tmp_path), ImageFolder(tmp_path), k=1)["knn1_top1"] == 100
 
 
 def test_neighbours_are_those_of_a_loop(alone, model, images):

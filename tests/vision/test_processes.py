@@ -20,13 +20,7 @@ from resmlp_vision import evaluate
 from resmlp_vision.distributed import available_cores, granted_cores, join_processes, leave_processes, use_precision
 from resmlp_vision.train import main
 
-from .runs import PLAIN, TINY, finish, read_log, run, start_two, torchrun, weights
-
-DINO = (
-    *("model_args={depth: 2, embed_dim: 16, patch_size: 4}", "img_size=16", "local_size=8", "local_views=2"),
-    *("out_dim=32", "hidden_dim=16", "bottleneck_dim=8", "epochs=4", "batch_size=8", "lr=0.001", "warmup_epochs=1"),
-    *("workers=0", "val_every=2", "device=cpu"),
-)
+from .runs import DINO, PLAIN, TINY, finish, read_log, run, start_two, torchrun, weights
 
 
 def equal(first, second):
@@ -104,6 +98,12 @@ def test_processes_with_unequal_settings_are_refused(images, tmp_path):
     for message in ended(start_two("resmlp_vision.train", line, (*line, "lr=0.02"))):
         assert message == "train: lr is 0.01 in process 0 and 0.02 in process 1; give all the same"
     assert not list(tmp_path.iterdir())
+
+
+def test_processes_that_measure_otherwise_are_refused_by_the_options_name(images, tmp_path):
+    line = ("--checkpoint", tmp_path / "weights.pth", "--data", images, "--device", "cpu")
+    for message in ended(start_two("resmlp_vision.evaluate", line, (*line, "--batch-size", 5))):
+        assert message == "evaluate: --batch-size is 256 in process 0 and 5 in process 1; give all the same"
 
 
 def test_processes_with_unequal_data_are_refused(images, tmp_path):

@@ -18,15 +18,9 @@ from resmlp_vision.data.datasets import Images
 from resmlp_vision.training import batch_trial, rehearsal, rehearsed_run
 from resmlp_vision.training.step_times import FirstBatches
 
-from .runs import TINY, finish, run, torchrun, write_images
+from .runs import DINO, TINY, finish, run, torchrun, write_images
 
 RICH = ("opt=lamb", "accumulate=2", "dtype=bfloat16", "ema_decay=0.9", "mixup=0.8", "workers=1", "repeated_aug=3")
-
-DINO = (
-    *("model_args={depth: 2, embed_dim: 16, patch_size: 4}", "img_size=16", "local_size=8", "local_views=2"),
-    *("out_dim=32", "hidden_dim=16", "bottleneck_dim=8", "epochs=4", "batch_size=8", "lr=0.001", "warmup_epochs=1"),
-    *("workers=0", "device=cpu"),
-)
 
 
 @pytest.fixture(scope="module")

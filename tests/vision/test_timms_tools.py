@@ -80,8 +80,3 @@ def test_gradient_checkpointing_gives_the_same_gradients():
         model(images).square().sum().backward()
         gradients.append([p.grad for p in model.parameters()])
     torch.testing.assert_close(*gradients)
-
-
-def test_it_exports():
-    model, images = make(), torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(torch.export.export(model, (images,)).module()(images), model(images))

@@ -59,7 +59,7 @@ def test_weights_go_back_to_timm_with_every_post_beta_absorbed():
     ],
 )
 def test_an_ablation_does_not_pass_for_timms_model(override):
-    with pytest.raises(ValueError, match="timm's resmlp models have Aff"):
+    with pytest.raises(ValueError, match="timm's resmlp models have only Aff"):
         to_timm(ResMLP(**TINY, **override))
 
 
@@ -124,6 +124,12 @@ def test_as_many_patches_in_another_shape_are_told_of_where_the_weights_do_not_t
     assert torch.equal(
         fitted["layers.0.cross_position.mixer.weight"], square.state_dict()["layers.0.cross_position.mixer.weight"]
     )
+
+
+def test_weights_that_do_not_tell_their_grid_and_are_for_no_square_one_are_refused_on_another():
+    wide = ResMLP(**TINY | {"img_size": (16, 48)})
+    with pytest.raises(ValueError, match="it is for 12 patches, which are no square grid to resample A from"):
+        fit_weights(dict(wide.state_dict()), ResMLP(**TINY))
 
 
 def test_an_mlp_over_positions_is_refused_on_another_grid_and_convolutions_serve_any():
