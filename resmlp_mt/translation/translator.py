@@ -161,6 +161,8 @@ class Translator:
             raise ValueError(f"nbest={nbest} must be 1 or more, and at most beam={beam}")
         if not abs(lenpen) <= MOST_LENPEN:
             raise ValueError(f"lenpen={lenpen} must be from -{MOST_LENPEN} to {MOST_LENPEN}")
+        if not max_len_a >= 0:
+            raise ValueError(f"max_len_a={max_len_a} must be 0 or more")
         if max_tokens < 1 or (batch_size is not None and batch_size < 1):
             raise ValueError(f"max_tokens={max_tokens} and batch_size={batch_size} must be 1 or more")
         options = SearchOptions(beam, lenpen, min_len, max_len_a, max_len_b, sampling, seed)

@@ -393,6 +393,8 @@ def test_what_is_no_sentence_no_prefix_or_no_power_is_refused(folder):
         translator.translate(["a dog", "a cat"], prefix=["a"])
     with pytest.raises(ValueError, match="lenpen=nan must be from -10 to 10"):
         translator.translate("a dog", lenpen=float("nan"))
+    with pytest.raises(ValueError, match="max_len_a=nan must be 0 or more"):
+        translator.translate("a dog", max_len_a=float("nan"))
 
 
 def test_one_string_streams_as_one_sentence(folder):
