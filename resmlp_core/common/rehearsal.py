@@ -16,6 +16,7 @@ WAITING = 0.1  # of a step: a run that waits longer for its data has too few wor
 WORSE = 1.5  # times the first loss
 STEEP = 20  # updates: one that rises in fewer, and in a tenth of the warm-up's, is too steep to tell of a divergence
 GROWTH = 2.0  # in a quarter of the ramp's updates, while the rate stays where it is
+TELLING = 16  # updates of a ramp; the medians of a quarter of fewer differ by chance
 MOST_ADVICE = 5
 
 
@@ -123,7 +124,7 @@ class Rehearsal:
             return "growing" if self.steep else "diverged"
         if losses and max(losses) > worst:  # and it came back
             return "growing"
-        for values in (self.gradient_norms[-self.ramp :], self.activations) if self.ramp >= 8 else ():
+        for values in (self.gradient_norms[-self.ramp :], self.activations) if self.ramp >= TELLING else ():
             if median(values[-quarter:]) > GROWTH * median(values[-2 * quarter : -quarter]):
                 return "growing"
         return "finite"

@@ -94,6 +94,7 @@ def test_gradients_that_double_at_a_steady_rate_grow_and_the_run_may_start():
     assert found.verdict == "growing"
     assert not found.reasons()
     assert found.advice(CHANGES)[0].startswith("lr=0.5")
+    assert replace(found, ramp=12).verdict == "finite"  # a quarter of it is three updates, which chance may double
 
 
 def test_a_run_that_waits_for_its_data_is_told_how_many_workers_would_do():
