@@ -85,7 +85,7 @@ def prepare(
         if "-" in language:
             raise UserError(f"{option} {language}: fairseq takes the hyphen for the end of the name; write _ for it")
     if vocab_size <= SPECIAL:
-        raise UserError(f"--vocab-size {vocab_size} leaves no entry beside fairseq's {SPECIAL} special ones")
+        raise UserError(f"vocab_size={vocab_size} leaves no entry beside fairseq's {SPECIAL} special ones")
     where = str(Path(data).resolve()) if Path(data).exists() else str(data)
     refuse_other_than_utf8(where, "--data")
     settings = Settings(
@@ -159,8 +159,7 @@ def _earlier_report(out: Path, settings: Settings) -> dict[str, Any]:
     for key, was, value in changed(earlier, {key: now.get(key) for key in earlier}):
         if was == str(Path(settings.data).resolve()):  # it is no folder any more, and not of the hub
             raise UserError(f"there is no folder {was}, from which {out} was prepared")
-        option = "--" + key.replace("_", "-")
-        raise UserError(f"{out} was prepared with {option} {was}, not {value}: give {same_data_or(key)}another --out")
+        raise UserError(f"{out} was prepared with {key}={was}, not {value}; give {same_data_or(key)}another --out")
     made_of = report.get("text", {}).get("source_sha256")
     if made_of and made_of != fingerprint(settings.data, settings.source_lang, settings.target_lang):
         raise UserError(f"--data {settings.data} has changed since {out} was prepared from it: choose another --out")

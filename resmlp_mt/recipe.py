@@ -8,6 +8,7 @@ again: it resumes.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -179,9 +180,11 @@ def choose_data(settings: dict[str, Any], pair: str | None, data: str | None) ->
         data: a folder or a data set of the hub, in place of the recipe's.
 
     Raises:
-        UserError: the recipe has no data for the pair, or what it has is no name.
+        UserError: the pair is none, or the recipe has no data for it, or what it has is no name.
     """
     settings |= {key: value for key, value in (("pair", pair), ("data", data)) if value}
+    if not re.fullmatch("[^-]+-[^-]+", settings["pair"]):
+        raise UserError(f"--pair {settings['pair']}: two languages with a hyphen between them, as in en-de, are needed")
     if isinstance(settings["data"], dict):
         if settings["pair"] not in settings["data"]:
             known = ", ".join(settings["data"])

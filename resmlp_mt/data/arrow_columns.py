@@ -20,17 +20,14 @@ def pairs_of(batches: Iterable[Any], source: str, target: str, where: str, error
 
 
 def _column(batch: Any, language: str, where: str, errors: str) -> list[str]:
-    schema, column = batch.schema, None
-    if "translation" in schema.names and pa.types.is_struct(kind := schema.field("translation").type):
-        languages = [field.name for field in kind]
-        if language in languages:
-            column = pc.struct_field(batch.column("translation"), language)
-    else:
-        languages = schema.names
-        if language in languages:
-            column = batch.column(language)
-    if column is None:
+    schema = batch.schema
+    within = "translation" in schema.names and pa.types.is_struct(kind := schema.field("translation").type)
+    languages = [field.name for field in kind] if within else schema.names
+    if language not in languages:
         raise UserError(f"{where}: there is no language {language!r}; those there are {', '.join(languages)}")
+    if languages.count(language) > 1:
+        raise UserError(f"{where}: there is more than one column {language!r}")
+    column = pc.struct_field(batch.column("translation"), language) if within else batch.column(language)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         raise UserError(f"{where}: {language!r} holds {column.type}, not text")
     try:  # as bytes, since pyarrow decodes strictly

@@ -53,12 +53,12 @@ class Rules:
     drop_duplicates: bool = False
 
     def __post_init__(self) -> None:
-        for option, limit in (("--max-words", self.max_words), ("--max-chars", self.max_chars)):
+        for key, limit in (("max_words", self.max_words), ("max_chars", self.max_chars)):
             if limit is not None and not (type(limit) is int and limit >= 1):
-                raise UserError(f"{option} must be a positive integer, not {limit}")
+                raise UserError(f"{key}={limit} must be a positive integer")
         ratio = self.max_ratio
         if ratio is not None and not (type(ratio) in (int, float) and 1 <= ratio < math.inf):
-            raise UserError(f"--max-ratio must be a number of at least 1, not {ratio}")
+            raise UserError(f"max_ratio={ratio} must be a number of at least 1")
 
     def broken_by(self, pair: tuple[str, str], seen: tuple[str, str]) -> str | None:
         """Name the first rule that a pair breaks, duplicates aside; None if it breaks none.

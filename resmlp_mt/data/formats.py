@@ -137,6 +137,9 @@ class Table(Format):
                 f"{path}: the first line must name the columns, {source} and {target} among them, "
                 f"not {', '.join(found)}"
             )
+        for language in (source, target):
+            if headers[-1].count(language) > 1:
+                raise UserError(f"{path}: the first line names {language} more than once")
         columns = [headers[-1].index(language) for language in (source, target)]
         quoted = kind == "csv" or first.startswith('"')
         for number, line in _no_blank_ones(lines, path):

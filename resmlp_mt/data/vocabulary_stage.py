@@ -81,7 +81,7 @@ def _ctrl_c_ends_the_process() -> Iterator[None]:
 
 def _vocabulary_error(size: int, message: str) -> str:
     if found := re.search(r"Vocabulary size too high .* <= (\d+)", message):
-        return f"--vocab-size {size} is more than this corpus yields: choose at most {found[1]}"
+        return f"vocab_size={size} is more than this corpus yields: choose at most {found[1]}"
     if found := re.search(r"required_chars\. \d+ vs (\d+)", message):
-        return f"--vocab-size {size} is less than the characters of this corpus need: choose at least {found[1]}"
-    return f"sentencepiece cannot learn from the train text with --vocab-size {size}: {message}"
+        return f"vocab_size={size} is less than the characters of this corpus need: choose at least {found[1]}"
+    return f"sentencepiece cannot learn from the train text with vocab_size={size}: {message}"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import resmlp_mt.plugin  # noqa: F401  before other modules load fairseq, which would then configure logging
 from resmlp_core.common.checkpoint import count_parameters, read_checkpoint, write_checkpoint
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.files import alone_in, remove, write_json
@@ -26,7 +27,7 @@ from resmlp_mt.data.prepared import read_report
 from resmlp_mt.data.text_lines import read_lines
 from resmlp_mt.metrics import bleu_of, moses_tokenizer, other_form, score, score_tokenized
 from resmlp_mt.patches.unsupported import FLAT
-from resmlp_mt.pipeline.checkpoints import is_trained, mend_checkpoints, newest_checkpoints
+from resmlp_mt.pipeline.checkpoints import is_trained, mend_checkpoints, newest_checkpoints, whole_checkpoints
 from resmlp_mt.pipeline.checks import length_limits, refuse_long_sentences, refuse_other_data, refuse_other_devices
 from resmlp_mt.pipeline.distillation import distil, distilled_data, made_by
 from resmlp_mt.pipeline.fairseq_commands import (
@@ -151,6 +152,8 @@ class Run:
         self._must_exist("trained", "train")
         model, choice = self.folder / "model.pt", self.folder / "average.json"
         if not (model.exists() and choice.exists()):
+            if not whole_checkpoints(self.folder / "checkpoints"):
+                raise UserError(f"{self.folder / 'checkpoints'} is empty: delete {self.folder} to train anew")
             references = read_lines(self.out / "text" / f"valid.{self.target}")
             bleu: dict[int, float] = {}
             candidate = self.folder / "candidate.pt"
@@ -202,8 +205,12 @@ class Run:
         The last, target tokens, is fairseq's, by epoch; an epoch's time includes its validation and saving.
         """
         state = read_checkpoint(self.folder / "model.pt")  # the checkpoints may be gone by now
-        valid_loss = read_curve(self.folder / "tensorboard" / "valid", "loss")
-        tokens_per_second = read_curve(self.folder / "tensorboard" / "train", "wps")
+        tensorboard = self.folder / "tensorboard"
+        valid_loss = read_curve(tensorboard / "valid", "loss")
+        # of an only epoch fairseq tells after its last checkpoint, and a kill may come between
+        tokens_per_second = read_curve(tensorboard / "train", "wps") or read_curve(tensorboard / "train_inner", "wps")
+        if not (valid_loss and tokens_per_second):
+            raise UserError(f"{tensorboard} lacks losses or speeds: delete {self.folder} to train anew")
         return {
             "parameters": count_parameters(state["model"]),
             "updates": state["optimizer_history"][-1]["num_updates"],

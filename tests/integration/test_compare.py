@@ -1,11 +1,13 @@
 """Configurations compared at one budget, over seeds, in one table."""
 
 import json
+import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+import warm_python
 from fairseq.options import get_training_parser, parse_args_and_arch
 from omegaconf import OmegaConf
 
@@ -31,6 +33,16 @@ def compare(out, recipe, *arguments):
         patch.setattr(sys, "argv", ["compare", str(out), "--recipe", str(recipe), *arguments])
         load_compare().main()
     return json.loads((out / "comparison.json").read_text())
+
+
+@pytest.mark.slow
+def test_a_comparison_says_nothing_of_what_libraries_log():
+    """Python is new here: the other tests' processes are forks of one that has loaded fairseq already."""
+    script = str(ROOT / "recipes/multi30k/compare.py")
+    code = f"import logging, runpy; runpy.run_path({script!r}); logging.debug('of a library')"
+    new = warm_python.COLD([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    _, told = new.communicate()
+    assert new.returncode == 0 and "of a library" not in told
 
 
 def test_a_comparison_takes_the_mean_over_seeds_and_leaves_the_test_set_alone_until_asked(recipe):

@@ -138,6 +138,19 @@ def test_without_its_checkpoints_a_run_is_scored_again_but_not_averaged_anew(rec
     assert "bleu_tokenized" in again and again["updates"] == results["updates"]
     assert "checkpoints is empty" in run(recipe, "--out", out, "generate.beam=1", status=1).stderr
     assert json.loads((folder / "results.json").read_text()) == again
+    remove(folder / "model.pt")
+    message = run(recipe, "--out", out, status=1).stderr
+    assert f"{folder / 'checkpoints'} is empty: delete {folder} to train anew" in message
+
+
+def test_a_kill_before_the_first_epoch_is_logged_costs_no_results(recipe, out):
+    folder = out / "resmlp_tiny"
+    remove(folder / "tensorboard" / "train")  # fairseq writes it after the last checkpoint
+    run(recipe, "--out", out, "--stage", "score")
+    assert json.loads((folder / "results.json").read_text())["tokens_per_second"] > 0
+    remove(folder / "tensorboard")
+    message = run(recipe, "--out", out, "--stage", "score", status=1).stderr
+    assert f"{folder / 'tensorboard'} lacks losses or speeds: delete {folder}" in message
 
 
 def test_everything_goes_where_the_recipes_folder_says_from_within_it_too(recipe, monkeypatch):
@@ -269,7 +282,9 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
         (("effective_tokens=2000", "train.max-tokens=null"), "effective_tokens needs train.max-tokens"),
         (("train.validate-after-updates=9",), "train.validate-after-updates: a recipe reports the validation loss"),
         (("trian.lr=1",), "trian: Key 'trian' not in 'Recipe'"),
-        (("--pair", "en-xx"), "was prepared with --target-lang de, not xx"),
+        (("--pair", "en-xx"), "was prepared with target_lang=de, not xx"),
+        (("--pair", "en"), "--pair en: two languages with a hyphen between them, as in en-de, are needed"),
+        (("--pair", "en-de-AT"), "--pair en-de-AT: two languages"),
         (("--pair", "de-en", "--stage", "train"), "was prepared with source_lang=en, not de; give another --out"),
         (("--data", "gone", "--stage", "train"), "not gone; give the same --data, or another --out"),
         (("train.lr=0.5",), "was started with train.lr=0.01, not 0.5"),

@@ -66,13 +66,13 @@ def test_a_text_is_seen_as_sentencepiece_normalises_it(text: str) -> None:
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
-        ({"max_words": 0}, "--max-words must be a positive integer, not 0"),
-        ({"max_words": -3}, "--max-words must be a positive integer, not -3"),
-        ({"max_words": "many"}, "--max-words must be a positive integer, not many"),
-        ({"max_chars": True}, "--max-chars must be a positive integer, not True"),
-        ({"max_ratio": 0.5}, "--max-ratio must be a number of at least 1, not 0.5"),
-        ({"max_ratio": float("nan")}, "--max-ratio must be a number of at least 1, not nan"),
-        ({"max_ratio": "2:1"}, "--max-ratio must be a number of at least 1, not 2:1"),
+        ({"max_words": 0}, "max_words=0 must be a positive integer"),
+        ({"max_words": -3}, "max_words=-3 must be a positive integer"),
+        ({"max_words": "many"}, "max_words=many must be a positive integer"),
+        ({"max_chars": True}, "max_chars=True must be a positive integer"),
+        ({"max_ratio": 0.5}, "max_ratio=0.5 must be a number of at least 1"),
+        ({"max_ratio": float("nan")}, "max_ratio=nan must be a number of at least 1"),
+        ({"max_ratio": "2:1"}, "max_ratio=2:1 must be a number of at least 1"),
     ],
 )
 def test_a_limit_that_makes_no_sense_is_refused(rules: dict[str, Any], said: str) -> None:
@@ -84,7 +84,7 @@ def test_the_command_refuses_it_in_one_line(tmp_path: Path) -> None:
     line = ["--data", str(tmp_path), "--source-lang", "en", "--target-lang", "de", "--vocab-size", "60"]
     with pytest.raises(SystemExit) as caught:
         main([*line, "--out", str(tmp_path / "out"), "--max-ratio", "nan"])
-    assert caught.value.code == "prepare: --max-ratio must be a number of at least 1, not nan"
+    assert caught.value.code == "prepare: max_ratio=nan must be a number of at least 1"
     assert not (tmp_path / "out").exists()
 
 
@@ -156,5 +156,5 @@ def test_the_command_cleans_train_alone_and_reports_each_rule(tmp_path: Path) ->
     assert report["train"] == {"read": 312, "kept": 300, "dropped": dropped}
     assert report["valid"] == {"read": 11, "kept": 11, "dropped": {}}
     assert (out / "text" / "train.en").read_text().splitlines() == words
-    with pytest.raises(SystemExit, match="was prepared with --max-words 10, not None"):
+    with pytest.raises(SystemExit, match="was prepared with max_words=10, not None"):
         main(line)

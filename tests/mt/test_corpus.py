@@ -302,6 +302,11 @@ def other_columns(folder: Path) -> None:
     pq.write_table(pa.table({"en": ["a"], "cs": ["b"]}), folder / "train.parquet")
 
 
+def a_column_twice(folder: Path) -> None:
+    columns = [pa.array([text]) for text in ("a", "b", "c")]
+    pq.write_table(pa.Table.from_arrays(columns, ["en", "de", "en"]), folder / "train.parquet")
+
+
 def numbers(folder: Path) -> None:
     pq.write_table(pa.table({"en": ["a"], "de": [1]}), folder / "train.parquet")
 
@@ -399,6 +404,8 @@ def old_macintosh(folder: Path) -> None:
         (other_pairs, ["no pair en-de", "en-cs, en-fr"]),
         (other_fields, ["train.parquet: there is no language 'de'", "en, fr"]),
         (other_columns, ["train.parquet: there is no language 'de'", "en, cs"]),
+        (a_column_twice, ["train.parquet: there is more than one column 'en'"]),
+        (content("train.tsv", "en\tde\ten\na\tb\tc\n"), ["train.tsv: the first line names en more than once"]),
         (numbers, ["'de' holds int64, not text"]),
         (no_rows, ["train.parquet is empty"]),
         (invalid_parquet, ["train.parquet: the text in 'de' is not UTF-8"]),

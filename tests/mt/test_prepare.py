@@ -332,11 +332,11 @@ def test_a_full_disk(tmp_path: Path, size: int, failed: str, left: set[str]) -> 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"vocab_size": 200}, "--vocab-size 300, not 200"),
-        ({"target_lang": "fr"}, "--target-lang de, not fr"),
-        ({"seed": 2}, "--seed 1, not 2"),
-        ({"data": "other/corpus"}, "not other/corpus: give the same --data, or another --out"),
-        ({"normalization": "identity"}, "--normalization nmt_nfkc, not identity"),
+        ({"vocab_size": 200}, "vocab_size=300, not 200"),
+        ({"target_lang": "fr"}, "target_lang=de, not fr"),
+        ({"seed": 2}, "seed=1, not 2"),
+        ({"data": "other/corpus"}, "not other/corpus; give the same --data, or another --out"),
+        ({"normalization": "identity"}, "normalization=nmt_nfkc, not identity"),
         ({"target_lang": "pt-br"}, "--target-lang pt-br: fairseq takes the hyphen for the end of the name"),
     ],
 )
@@ -351,11 +351,11 @@ def test_other_settings_are_refused(data: Path, prepared: Path, change: dict[str
 @pytest.mark.parametrize(
     ("size", "said"),
     [
-        (100_000, r"--vocab-size 100000 .* at most (\d+)"),
-        (10, r"--vocab-size 10 .* at least (\d+)"),
-        (4, "^--vocab-size 4 leaves no entry beside fairseq's 4 special ones$"),
-        (-5, "^--vocab-size -5 leaves no entry"),
-        (10**12, r"--vocab-size 1000000000000 .* at most (\d+)"),
+        (100_000, r"vocab_size=100000 .* at most (\d+)"),
+        (10, r"vocab_size=10 .* at least (\d+)"),
+        (4, "^vocab_size=4 leaves no entry beside fairseq's 4 special ones$"),
+        (-5, "^vocab_size=-5 leaves no entry"),
+        (10**12, r"vocab_size=1000000000000 .* at most (\d+)"),
     ],
 )
 def test_a_vocabulary_that_the_corpus_cannot_give(data: Path, tmp_path: Path, size: int, said: str) -> None:
@@ -409,7 +409,7 @@ def test_a_mistake_can_be_mended_in_the_same_folder(data: Path, tmp_path: Path) 
             prepare(
                 **{"data": data, "source_lang": "en", "target_lang": "de", "vocab_size": 9, "out": tmp_path, **wrong}
             )
-    with pytest.raises(UserError, match="--vocab-size 9 is less"):
+    with pytest.raises(UserError, match="vocab_size=9 is less"):
         prepare(data, "en", "de", 9, tmp_path)
 
 
