@@ -1,7 +1,7 @@
 """Start Python programs as forks of a process that has imported their libraries, which costs each of them seconds.
 
 Only third parties' modules are imported ahead. Each program is a process of its own, a child of the test's, and imports
-this project itself: it registers the plugin and patches fairseq as a user's does.
+this project itself: it registers the plugin and patches fairseq as a user's does. So do the programs that it starts.
 """
 
 import ctypes
@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -30,12 +31,20 @@ BEFORE_ANY_PROGRAM = ("PYTHONHASHSEED", "LC_ALL", "LD_PRELOAD")  # variables tha
 def started_warm(*modules: str) -> Iterator[None]:
     """Let ``subprocess`` start Python as forks of a process that has imported ``modules``: -m, -c and scripts."""
     connection, theirs = socket.socketpair()
-    # a program's parent ends at once, and it becomes the child of this process, which can wait for it
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     line = [sys.executable, __file__, str(theirs.fileno()), *modules]
     warm = COLD(line, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     theirs.close()
+    with mock.patch("subprocess.Popen", forking(connection)):
+        yield
+    connection.close()
+    warm.wait()
+
+
+def forking(connection: socket.socket) -> type[subprocess.Popen[Any]]:
+    """Return a ``Popen`` whose programs are forks of the process at the other end, and children of this one."""
+    # a program's parent ends at once; this process then is its parent, and can wait for it
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     class Popen(COLD):
         def _execute_child(self, *values: Any) -> None:
@@ -60,17 +69,14 @@ def started_warm(*modules: str) -> Iterator[None]:
             pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
             self._close_pipe_fds(*(given[pipe] for pipe in pipes))
 
-    with mock.patch("subprocess.Popen", Popen):
-        yield
-    connection.close()
-    warm.wait()
+    return Popen
 
 
 def can_fork(given: dict[str, Any], environment: dict[str, str]) -> bool:
     """Whether a fork would be what ``given``, the arguments of ``Popen._execute_child``, asks for."""
     line = given["args"]
     return (
-        isinstance(line, list)
+        isinstance(line, list | tuple)
         and line[0] == sys.executable
         and (line[1] in ("-m", "-c") or str(line[1]).endswith(".py"))
         and not (given["preexec_fn"] or given["pass_fds"] or given["shell"])
@@ -84,7 +90,7 @@ def serve(connection: socket.socket) -> dict[str, Any]:
     while True:
         size, files, _, _ = socket.recv_fds(connection, 4, 3)
         if not size:
-            sys.exit()
+            os._exit(0)
         message = connection.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL)
         reader, writer = os.pipe()
         parent = os.fork()
@@ -110,6 +116,17 @@ def run(line: list[str], environment: dict[str, str], folder: str, new_session: 
     """Do what ``python`` does with the arguments ``line``."""
     if new_session:
         os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    connection, theirs = socket.socketpair()
+    if os.fork() == 0:  # what the program starts is forked from it as it is now
+        connection.close()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for own in range(3):
+            os.dup2(os.open(os.devnull, os.O_RDWR), own)
+        run(**serve(theirs))
+        return
+    theirs.close()
+    subprocess.Popen = forking(connection)  # type: ignore[misc]
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -1,25 +1,19 @@
 """A recipe that is killed in any stage ends where an unbroken run does."""
 
 import json
-import multiprocessing
-import os
 import random
 import re
 import signal
-import sys
-import threading
+import subprocess
 import time
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
-from tqdm import tqdm
 
 from resmlp_core.common.files import remove
-from resmlp_mt.recipe import main
 
-from .recipe_runs import environment, run
+from .recipe_runs import command, environment, run
 
 STOPPED_AS_WMT14 = (
     *("train.max-epoch=0", "train.max-update=100", "train.save-interval-updates=7", "train.keep-interval-updates=1"),
@@ -35,24 +29,11 @@ KILLS = (  # after preparation: in the stage that makes this, once the run has p
 )
 
 
-def run_main(arguments, output):
-    """What the command does."""
-    os.environ.update(environment())
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system's, which a kill leaves behind
-    with open(output, "w", buffering=1) as file, redirect_stdout(file):
-        sys.argv = ["recipe", *arguments]
-        main()
-
-
 def start(recipe, out):
-    """Start the command in a fork of a process that has imported it; what it prints goes to a file beside ``out``."""
-    forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["pytest", "resmlp_mt.recipe"])
-    arguments = [str(recipe), "--out", str(out), *STOPPED_AS_WMT14]
-    out.with_suffix(".txt").unlink(missing_ok=True)
-    process = forks.Process(target=run_main, args=(arguments, out.with_suffix(".txt")), daemon=True)
-    process.start()
-    return process
+    """Start the command; what it prints goes to a file beside ``out``."""
+    with out.with_suffix(".txt").open("w") as printed:
+        line = command(recipe, "--out", out, *STOPPED_AS_WMT14)
+        return subprocess.Popen(line, env=environment() | {"PYTHONUNBUFFERED": "1"}, stdout=printed)
 
 
 def kill(recipe, out, stage_makes, moment, delay):
@@ -60,16 +41,14 @@ def kill(recipe, out, stage_makes, moment, delay):
     printed = out.with_suffix(".txt")
     process = start(recipe, out)
     deadline = time.monotonic() + 120
-    while process.is_alive():
+    while process.poll() is None:
         assert time.monotonic() < deadline
-        if printed.exists() and re.search(moment, printed.read_text(), flags=re.M):
+        if re.search(moment, printed.read_text(), flags=re.M):
             break
         time.sleep(0.001)
-    process.join(delay)
-    alive = process.is_alive()
+    time.sleep(delay)
     process.kill()
-    process.join()
-    return alive and process.exitcode == -signal.SIGKILL and not (out / stage_makes).exists()
+    return process.wait() == -signal.SIGKILL and not (out / stage_makes).exists()
 
 
 def test_killed_in_every_stage_it_ends_where_the_unbroken_run_does(recipe):
@@ -87,8 +66,7 @@ def test_killed_in_every_stage_it_ends_where_the_unbroken_run_does(recipe):
             last.write_bytes(last.read_bytes()[:1000])
 
     run(recipe, "--out", out, *STOPPED_AS_WMT14)
-    unbroken.join(300)
-    assert unbroken.exitcode == 0
+    assert unbroken.wait(300) == 0
     for path in sorted((whole / "data-bin").iterdir()):
         assert (out / "data-bin" / path.name).read_bytes() == path.read_bytes()
     name = Path("resmlp_tiny", "checkpoints", "checkpoint_last.pt")
