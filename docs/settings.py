@@ -26,7 +26,7 @@ INTRODUCTION = """\
 
 For a reader who writes a recipe, or changes one on the command line. A recipe is a YAML file of these keys. Every
 command that reads one also takes `key=value`, which wins over the file: `lr=0.001`, `model_args.depth=4`,
-`train.max-update=3000`. A list is written `'scale=[0.5,1.0]'`, and nothing is written `null`.
+`train.max-update=3000`. A list is written `'scale=[0.5,1.0]'`, and no value `null`.
 """
 PARTS: tuple[tuple[str, str, type], ...] = (
     (

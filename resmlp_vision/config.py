@@ -26,7 +26,7 @@ class RunConfig:
     max_unreadable: int = 100  # images that a process skips in a pass over the data before a run is stopped
 
     # Model
-    model: str = "resmlp_s12"  # ours, or any other of timm's
+    model: str = "resmlp_s12"  # a ResMLP, or any other model of timm's
     model_args: dict[str, Any] = field(default_factory=dict)  # such as position_mixer: none
     num_classes: int | None = None  # as many as the data have
     img_size: int = 224
@@ -38,7 +38,7 @@ class RunConfig:
     epochs: int = 400
     batch_size: int = 2048  # images an update, over all processes
     accumulate: int = 1  # parts in which a process computes its share of an update, to spare memory
-    opt: str = "lamb"  # any of timm's
+    opt: str = "lamb"  # any of timm's optimisers
     opt_args: dict[str, Any] = field(default_factory=dict)  # such as betas: [0.9, 0.98]
     lr: float = 5e-3
     weight_decay: float = 0.2  # none on alpha, beta and biases
@@ -104,7 +104,7 @@ class DINOConfig(RunConfig):
     lr: float = 2e-3  # 0.0005 for each 256 images
     weight_decay: float = 0.04
     final_weight_decay: float = 0.4  # it grows by a cosine
-    clip_grad: float | None = 3.0  # norm of the whole gradient; theirs is each parameter's
+    clip_grad: float | None = 3.0  # norm of the whole gradient; DINO's authors clip each parameter's
     warmup_epochs: float = 10
     min_lr: float = 1e-6
     drop_path: float = 0.1
