@@ -14,9 +14,8 @@ class PackedLinear(nn.Linear):
 
     That serves float32 on a CPU without gradients: a step of decoding above all, whose few positions leave little to do
     but to read W. Elsewhere this computes as ``nn.Linear`` does; PyTorch's dynamic quantisation, which takes
-    only ``nn.Linear`` itself, passes over it. The second copy of W is made at first use, which is for more than one
-    position, and again after W changed; it is not saved. What PyTorch does not count as a change, such as one of
-    ``weight.data``, is not seen.
+    only ``nn.Linear`` itself, passes over it. The second copy of W is made at first use, and again after W changed; it
+    is not saved. What PyTorch does not count as a change, such as one of ``weight.data``, is not seen.
 
     Args:
         linear: gives its parameters.
@@ -36,9 +35,6 @@ class PackedLinear(nn.Linear):
             return F.linear(x, self.weight, self.bias)
         if torch.is_grad_enabled() or not can_multiply(x, self.weight, self.bias):
             return super().forward(x)
-        if x.numel() == self.in_features:  # for one column PyTorch employs one thread, for two all of them
-            y = (self.weight @ x.reshape(1, -1).repeat(2, 1).t())[:, 0]
-            return (y if self.bias is None else y + self.bias).reshape(*x.shape[:-1], -1)
         return torch.ops.mkldnn._linear_pointwise(x, self._pack(), self.bias, "none", [], "")
 
     def _pack(self) -> Tensor:
