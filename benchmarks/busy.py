@@ -31,8 +31,7 @@ NAMED: dict[str, dict[str, str]] = {
     "active": {"OMP_WAIT_POLICY": "active"},
     "passive": {"OMP_WAIT_POLICY": "passive"},
 }
-BUSY = [sys.executable, "-c", "while True: pass"]
-DEMO = (128, 256, 4, 4, 3000, 1024)  # as mt_train.SIZES has them
+BUSY = [sys.executable, "-c", "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"]
 
 
 def train_translator() -> Callable[[], object]:
@@ -41,8 +40,7 @@ def train_translator() -> Callable[[], object]:
 
     import mt_train
 
-    mt_train.SIZES["demo"] = DEMO
-    dictionary = mt_train.make_dictionary(DEMO[4])
+    dictionary = mt_train.make_dictionary(mt_train.SIZES["demo"][4])
     batch, _ = mt_train.make_batch("demo", dictionary)
     trainer = mt_train.make_trainer("resmlp", "demo", dictionary, ["--cpu"])
     trainer.begin_epoch(1)
@@ -59,8 +57,7 @@ def translate(sentences: int) -> Callable[[], object]:
     import mt_decode
     import mt_train
 
-    mt_train.SIZES["demo"] = DEMO
-    dictionary = mt_train.make_dictionary(DEMO[4])
+    dictionary = mt_train.make_dictionary(mt_train.SIZES["demo"][4])
     model = mt_train.make_trainer("resmlp", "demo", dictionary, ["--cpu"]).model.eval()
     model.make_generation_fast_()
     return mt_decode.generate(model, dictionary, mt_decode.make_sources(dictionary, sentences, 20, "cpu"), beam=4)

@@ -30,7 +30,11 @@ from resmlp_core.common.environment import keep_memory
 from resmlp_core.layers.onednn import onednn_is_faster
 
 # By name: width, hidden width, layers of either side, heads, vocabulary, tokens a batch.
-SIZES = {"base": (512, 2048, 6, 8, 32000, 2048), "tiny": (128, 256, 4, 4, 10000, 4096)}
+SIZES = {
+    "base": (512, 2048, 6, 8, 32000, 2048),
+    "tiny": (128, 256, 4, 4, 10000, 4096),
+    "demo": (128, 256, 4, 4, 3000, 1024),
+}
 PEER = "fairseq's Transformer"
 MODELS = {"ours": "resmlp", PEER: "transformer"}
 
@@ -114,7 +118,7 @@ def compare(size: str, dtype: str, args: argparse.Namespace) -> list[dict[str, A
 def main() -> None:
     """Run the command line."""
     parser = options(__doc__)
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["base", "tiny"])
     parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
     args = parser.parse_args()
     set_up(args.threads)

@@ -25,7 +25,7 @@ DECODERS |= {("ResMLP", dtype) for dtype in ("float32", "bfloat16", "int8")}
     ],
 )
 def test_a_benchmark_measures_all_models_on_the_same_work(tmp_path, run_script, script, options, contenders, dtypes):
-    line = [sys.executable, BENCHMARKS / f"{script}.py", "--device", "cpu", "--sizes", "tiny", "--rounds", 1]
+    line = [sys.executable, BENCHMARKS / f"{script}.py", "--device", "cpu", "--sizes", "demo", "--rounds", 1]
     done = subprocess.run(
         [*map(str, line), "--out", tmp_path, *options], capture_output=True, text=True, cwd=BENCHMARKS.parent
     )
