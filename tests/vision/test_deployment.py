@@ -116,9 +116,9 @@ def test_timms_own_export_to_onnx_gives_the_same_logits(tmp_path):
     assert path.stat().st_size > 1000
 
 
-def step(operations, model):
+def step(operations, model, size):
     """Count a training step under autocast; return the mode."""
-    images = torch.randn(4, 3, 32, 32)
+    images = torch.randn(4, 3, size, size)
     with operations() as counted:
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(images).float().square().mean()
@@ -126,12 +126,15 @@ def step(operations, model):
     return counted
 
 
-def test_a_step_in_bfloat16_takes_fewer_kernels_and_bytes_than_timms(operations):
-    ours = timm.create_model("resmlp_s12", **TINY | {"embed_dim": 64}).train()
+@pytest.mark.parametrize(
+    ("depth", "width", "size", "patch"), [(2, 64, 32, 8), pytest.param(12, 384, 224, 16, marks=pytest.mark.long)]
+)
+def test_a_step_in_bfloat16_takes_fewer_kernels_and_bytes_than_timms(operations, depth, width, size, patch):
+    sizes = {"embed_dim": width, "img_size": size, "patch_size": patch}
+    ours = timm.create_model("resmlp_s12", depth=depth, **sizes).train()
     parts = {"block_layer": partial(ResBlock, init_values=0.1), "norm_layer": Affine}  # as in resmlp_12_224
-    sizes = {"num_blocks": 2, "embed_dim": 64, "img_size": 32, "patch_size": 8, "num_classes": 5}
-    theirs = MlpMixer(mlp_ratio=4, **sizes, **parts).train()
-    ours, theirs = (step(operations, model) for model in (ours, theirs))
+    theirs = MlpMixer(mlp_ratio=4, num_blocks=depth, **sizes, **parts).train()
+    ours, theirs = (step(operations, model, size) for model in (ours, theirs))
     assert ours.kernels.total() < theirs.kernels.total(), (ours.kernels, theirs.kernels)
     assert ours.bytes < theirs.bytes
 
