@@ -4,8 +4,9 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from difflib import get_close_matches
 from typing import Any, TextIO
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -13,6 +14,13 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 class UserError(Exception):
     """A mistake of the user's: its message is one line that names the option or the file to fix."""
+
+
+def check_known(name: str, known: Collection[str], kind: str, error: type[Exception] = ValueError) -> None:
+    """Raise an error for a name that is not known, and tell one that is near it."""
+    if name not in known:
+        nearest = get_close_matches(name, known, n=1)
+        raise error(f"unknown {kind} {name!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else ""))
 
 
 class Screen:
