@@ -2,6 +2,7 @@
 
 import errno
 import io
+import logging
 import os
 import sys
 from collections.abc import Collection, Iterator
@@ -83,6 +84,13 @@ def open_standard_streams() -> None:
             setattr(sys, name, nowhere)
 
 
+def log_no_retries() -> None:
+    """Let huggingface_hub log errors and no retries; a user's own HF_HUB_VERBOSITY wins."""
+    if "HF_HUB_VERBOSITY" not in os.environ:
+        os.environ["HF_HUB_VERBOSITY"] = "error"  # read as the package is loaded, in a child too
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # where it is loaded already
+
+
 @contextmanager
 def reporting(command: str) -> Iterator[None]:
     """Turn the errors that a user can fix into ``command: message`` on standard error and exit status 1.
@@ -94,6 +102,7 @@ def reporting(command: str) -> Iterator[None]:
         command: the name that the message starts with.
     """
     open_standard_streams()
+    log_no_retries()
     output = Screen(sys.stdout)
     with redirect_stdout(output), redirect_stderr(Screen(sys.stderr)):
         try:

@@ -106,7 +106,6 @@ def download(name: str, asked: str, remedy: str, **options: Any) -> Any:
     Raises:
         UserError: the weights cannot be downloaded.
     """
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else each retry is a line of its own
     try:
         return timm.create_model(name, pretrained=True, **options)
     except OSError as error:
