@@ -144,6 +144,10 @@ class Run:
             options = options | {"fp16-no-flatten-grads": True}
         return dict(options)
 
+    def batches_together(self) -> int:
+        """Return how many batches a device takes for an update."""
+        return int(str(self.train_options().get("update-freq", 1)).split(",")[0])
+
     def average(self) -> None:
         """Average the last checkpoints into model.pt: as many as give the best BLEU on the validation set.
 
