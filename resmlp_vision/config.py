@@ -216,6 +216,12 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
         for key in sorted(OmegaConf.missing_keys(merged)):
             raise UserError(f"{key}: give {key}=...")
         config: Settings = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    check_values(config)
+    return config
+
+
+def check_values(config: RunConfig) -> None:
+    """Raise a UserError for a value of the right type that cannot be meant."""
     if not is_text(config.out):
         raise UserError(f"out={config.out} is a name in another encoding than UTF-8, which TensorBoard cannot write to")
     for key, known in CHOICES.items():
@@ -233,7 +239,6 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
     blur = getattr(config, "blur", (1, 1, 1))
     if not (len(blur) == 3 and all(0 <= share <= 1 for share in blur)):
         raise UserError(f"blur={list(blur)} must be three shares, for the first, the second and the local views")
-    return config
 
 
 def is_text(override: str) -> bool:
@@ -241,7 +246,7 @@ def is_text(override: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in override)
 
 
-def check_numbers(settings: Mapping[str, Any], limits: Mapping[str, tuple[float, float]] = LIMITS) -> None:
+def check_numbers(settings: Mapping[str, Any], limits: Mapping[str, tuple[float, float]]) -> None:
     """Raise a UserError for a number that is not finite, or not within its limits."""
     for key, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, int | float):

@@ -49,7 +49,7 @@ class Run:
     """One model of a recipe: what its stages read and write in the recipe's folder and in one of its own there.
 
     Args:
-        settings: as ``resmlp_mt.recipe.read_recipe`` gives them. ``name`` is the run's folder; ``teacher``, if set,
+        settings: as ``settings.read_recipe`` gives them. ``name`` is the run's folder; ``teacher``, if set,
             is that of the run whose translations of the training set are trained on.
         out: the recipe's folder, which holds the data.
     """

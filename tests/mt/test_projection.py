@@ -12,7 +12,7 @@ from resmlp_mt.data.sample import Sample, write_sample
 from resmlp_mt.pipeline.projection import Length, hours_of, length_of
 from resmlp_mt.pipeline.rehearsal_findings import changes_of, project
 from resmlp_mt.pipeline.run import Run
-from resmlp_mt.recipe import Recipe, read_recipe
+from resmlp_mt.pipeline.settings import Recipe, read_recipe
 
 
 @pytest.mark.parametrize(
