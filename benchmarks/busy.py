@@ -22,9 +22,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
+from measure import options, save
 
-from measure import options, save, set_up
+import torch
 
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 NAMED: dict[str, dict[str, str]] = {
@@ -101,7 +101,7 @@ WORKS: dict[str, Callable[[], Callable[[], object]]] = {
 
 def serve(works: list[str], threads: int, seconds: float) -> None:
     """Do a turn of the work that each line of standard input names, and print how often it was done in a second."""
-    set_up(threads)
+    torch.set_num_threads(threads)
     calls = {name: WORKS[name]() for name in works}
     for call in calls.values():
         call()

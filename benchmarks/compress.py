@@ -21,13 +21,14 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
+from measure import in_turns, options, save
+
 import matplotlib.pyplot as plt
 import torch
 from fairseq import checkpoint_utils
 from torch import nn
 from torch.nn.utils import prune
 
-from measure import in_turns, options, save, set_up
 from resmlp_core import ChannelMLP, CrossPositionLinear, PackedLinear, fold
 from resmlp_core.inspect.plots import save as save_figure
 from resmlp_mt import ResMLPModel
@@ -218,7 +219,7 @@ def main() -> None:
         parser.error("--device: PyTorch's 8-bit integers are for CPUs")
     if not (args.classifier or args.translator) or bool(args.classifier) != bool(args.images):
         parser.error("give --classifier with --images, --translator, or all three")
-    set_up(args.threads)
+    torch.set_num_threads(args.threads)
     rows = []
     if args.classifier:
         rows += compare(load_classifier(args), args)

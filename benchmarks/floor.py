@@ -14,6 +14,8 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+from measure import in_turns, options, save, synchronise
+
 import fairseq
 import timm
 import torch
@@ -25,7 +27,6 @@ import mt_decode
 import mt_train
 import resmlp_vision
 import vision_infer
-from measure import in_turns, options, save, set_up, synchronise
 from resmlp_core import PackedLinear, fold
 from resmlp_core.common.environment import keep_memory
 
@@ -117,7 +118,7 @@ def classifying(device: str, batch: int) -> tuple[Callable[[], object], int]:
 def main() -> None:
     """Run the command line."""
     args = options(__doc__).parse_args()
-    set_up(args.threads)
+    torch.set_num_threads(args.threads)
     keep_memory()
     operations_a_second, bytes_a_second = ceilings(args.device)
     print(f"ceilings: {operations_a_second / 1e9:,.0f} GFLOP/s, {bytes_a_second / 1e9:,.1f} GB/s")

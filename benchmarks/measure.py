@@ -19,6 +19,10 @@ import torch
 
 from resmlp_core.common.files import write_json
 
+# Importing fairseq configures logging, down to DEBUG, unless that is done already.
+logging.basicConfig(level=logging.WARNING)
+warnings.simplefilter("ignore")
+
 OUT = Path("build/benchmarks")
 Contenders = Mapping[str, Callable[[], object]]
 
@@ -34,13 +38,6 @@ def options(about: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="how often each contender has its turn (default: 5)")
     parser.add_argument("--out", type=Path, default=OUT, help=f"folder of the JSON file (default: {OUT})")
     return parser
-
-
-def set_up(threads: int) -> None:
-    """Set the number of threads, and keep fairseq's log and the warnings of its dependencies off the screen."""
-    torch.set_num_threads(threads)
-    logging.disable(logging.INFO)
-    warnings.simplefilter("ignore")
 
 
 def in_turns(contenders: Contenders, rounds: int, device: str) -> dict[str, list[float]]:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from measure import options, save, summarise
+
 import ctranslate2
 import fairseq
 import torch
@@ -20,7 +22,6 @@ from fairseq.data import Dictionary
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor, nn
 
-from measure import options, save, set_up, summarise
 from mt_train import MODELS, PEER, SIZES, make_dictionary, make_trainer
 from resmlp_mt.translation.network import Network
 from resmlp_mt.translation.search import SearchOptions, search
@@ -123,7 +124,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["base"])
     parser.add_argument("--beams", nargs="+", type=int, default=[4, 1])
     args = parser.parse_args()
-    set_up(args.threads)
+    torch.set_num_threads(args.threads)
     rows = [row for size in args.sizes for row in compare(size, args)]
     save(args, rows, fairseq=fairseq.__version__, ctranslate2=ctranslate2.__version__)
 

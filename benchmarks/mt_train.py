@@ -12,6 +12,8 @@ import argparse
 from types import MethodType
 from typing import Any
 
+from measure import options, save, summarise
+
 import fairseq
 import torch
 from fairseq import options as fairseq_options
@@ -24,7 +26,6 @@ from fairseq.tasks.translation import TranslationTask
 from fairseq.trainer import Trainer
 
 import resmlp_mt.plugin  # noqa: F401  registers the model
-from measure import options, save, set_up, summarise
 from resmlp_core import by_onednn
 from resmlp_core.common.environment import keep_memory
 from resmlp_core.layers.onednn import onednn_is_faster
@@ -121,7 +122,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["base", "tiny"])
     parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
     args = parser.parse_args()
-    set_up(args.threads)
+    torch.set_num_threads(args.threads)
     keep_memory()
     rows = [row for size in args.sizes for dtype in args.dtype for row in compare(size, dtype, args)]
     save(args, rows, fairseq=fairseq.__version__)

@@ -11,10 +11,10 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
+from measure import OUT
+
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-
-from measure import OUT
 
 
 @dataclass

@@ -20,10 +20,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from measure import save
+
 import numpy as np
 import sentencepiece
-
-from measure import save
 
 RULES = ["--max-words", "200", "--max-ratio", "3", "--drop-identical", "--drop-bad-encoding", "--drop-duplicates"]
 WORDS = 200_000  # of each language

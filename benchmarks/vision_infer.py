@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from measure import options, save, summarise
+
 import timm
 import torch
 from torch import Tensor, nn
 
-from measure import options, save, summarise
 from resmlp_core import fold
 from resmlp_vision import create_model, to_timm
 

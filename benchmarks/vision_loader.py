@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from measure import options, save, summarise
+
 import numpy as np
 import PIL
 import timm
@@ -24,7 +26,6 @@ from timm.data import ImageDataset, create_loader
 from timm.data.loader import fast_collate
 from torch.utils.data import default_collate
 
-from measure import options, save, summarise
 from resmlp_vision.config import Config
 from resmlp_vision.data.image_io import read_image
 from resmlp_vision.data.loaders import training_loader

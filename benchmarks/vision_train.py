@@ -14,10 +14,11 @@ from pathlib import Path
 from types import MethodType
 from typing import Any
 
+from measure import options, save, summarise
+
 import timm
 import torch
 
-from measure import options, save, summarise
 from resmlp_core import by_onednn
 from resmlp_core.layers.onednn import onednn_is_faster
 from resmlp_vision.config import Config

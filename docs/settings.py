@@ -15,7 +15,7 @@ from typing import Any
 import omegaconf
 
 from resmlp_mt.data.cleaning import Rules
-from resmlp_mt.recipe import Recipe
+from resmlp_mt.pipeline.settings import Recipe
 from resmlp_vision.config import Config, DINOConfig, RunConfig
 
 PAGE = Path(__file__).with_suffix(".md")

@@ -1,6 +1,5 @@
 """The settings of a training run: the released recipe is the default (paper, section 3.1)."""
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from typing import Any, TypeVar
 
 from omegaconf import MISSING, OmegaConf
 
-from resmlp_core.common.errors import UserError
+from resmlp_core.common.errors import UserError, check_known
 from resmlp_core.common.settings import reading_settings
 
 
@@ -208,7 +207,7 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
             if not is_text(override):  # YAML has no such characters: it is a file's name, as it stands
                 OmegaConf.update(line, *override.split("=", 1))
         for key in (*recipe, *line):
-            check_key(str(key), kind)
+            check_known(str(key), kind.__dataclass_fields__, "key", UserError)
         for key in sorted(OmegaConf.missing_keys(OmegaConf.merge(recipe, line))):
             raise UserError(f"{key}: {source} needs {key}=...")
         for key in [key for key, value in line.items() if value == {}]:  # merged, it would leave what the recipe has
@@ -217,6 +216,12 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
         for key in sorted(OmegaConf.missing_keys(merged)):
             raise UserError(f"{key}: give {key}=...")
         config: Settings = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    check_values(config)
+    return config
+
+
+def check_values(config: RunConfig) -> None:
+    """Raise a UserError for a value of the right type that cannot be meant."""
     if not is_text(config.out):
         raise UserError(f"out={config.out} is a name in another encoding than UTF-8, which TensorBoard cannot write to")
     for key, known in CHOICES.items():
@@ -234,7 +239,6 @@ def read_config(source: Path | Mapping[str, Any] | None, overrides: Sequence[str
     blur = getattr(config, "blur", (1, 1, 1))
     if not (len(blur) == 3 and all(0 <= share <= 1 for share in blur)):
         raise UserError(f"blur={list(blur)} must be three shares, for the first, the second and the local views")
-    return config
 
 
 def is_text(override: str) -> bool:
@@ -242,7 +246,7 @@ def is_text(override: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in override)
 
 
-def check_numbers(settings: Mapping[str, Any], limits: Mapping[str, tuple[float, float]] = LIMITS) -> None:
+def check_numbers(settings: Mapping[str, Any], limits: Mapping[str, tuple[float, float]]) -> None:
     """Raise a UserError for a number that is not finite, or not within its limits."""
     for key, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -251,11 +255,3 @@ def check_numbers(settings: Mapping[str, Any], limits: Mapping[str, tuple[float,
         if not least <= value <= most or abs(value) == math.inf:  # no comparison holds for NaN
             bounds = f"from {least} to {most}" if key in limits else "finite"
             raise UserError(f"{key}={value} must be {bounds}")
-
-
-def check_key(key: str, kind: type[RunConfig]) -> None:
-    """Raise a UserError for a key that ``kind`` does not have, and name one that is near it."""
-    known = kind.__dataclass_fields__
-    if key not in known:
-        nearest = difflib.get_close_matches(key, known, n=1)
-        raise UserError(f"unknown key {key!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else ""))

@@ -1,18 +1,15 @@
-"""The processes that train or evaluate together, and what each has of its machine."""
+"""The processes that train or evaluate together."""
 
 import hashlib
-import math
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from resmlp_core.common.control_groups import OWN, ROOT, control_groups
 from resmlp_core.common.errors import UserError
 
 SAMPLE = 16  # images by which two copies of a data set are compared
@@ -146,27 +143,3 @@ def use_precision(matmul_precision: str) -> None:
 def processes_here() -> int:
     """Return how many processes torchrun started on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-
-
-def available_cores() -> int:
-    """Return how many cores this process can have: its own among those that torchrun started on this machine."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min(allowed, granted_cores())) // processes_here())
-
-
-def granted_cores(root: Path = ROOT, own: Path = OWN) -> float:
-    """Return how many cores' time a container or a service is granted; infinity where no limit is set.
-
-    Args:
-        root: where the control groups are, of version 2 or 1.
-        own: which of version 2 is this process's; those that hold it count too.
-    """
-    limits = [[root / group / "cpu.max"] for group in control_groups(own=own)]
-    limits.append([root / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")])
-    granted = math.inf
-    for files in limits:
-        if all(file.exists() for file in files):
-            quota, period = " ".join(file.read_text() for file in files).split()
-            if quota not in ("max", "-1"):
-                granted = min(granted, int(quota) / int(period))
-    return granted

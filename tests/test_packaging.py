@@ -14,7 +14,7 @@ import pytest
 from resmlp_core import __version__
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.recipes import find_recipe
-from resmlp_mt.recipe import Recipe
+from resmlp_mt.pipeline.settings import Recipe
 from resmlp_vision.config import Config
 
 ROOT = Path(__file__).parents[1]

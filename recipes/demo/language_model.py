@@ -26,8 +26,8 @@ from resmlp_mt.pipeline.checkpoints import is_trained, updates_of
 from resmlp_mt.pipeline.fairseq_commands import announce, arguments, run_fairseq_train
 from resmlp_mt.pipeline.fairseq_process import run_fairseq
 from resmlp_mt.pipeline.learning_curve import read_curve
+from resmlp_mt.pipeline.settings import OWN_TRAIN_OPTIONS
 from resmlp_mt.prepare import prepare
-from resmlp_mt.recipe import OWN_TRAIN_OPTIONS
 
 SENTENCES = {"sample-break-mode": "eos", "tokens-per-sample": 64, "num-workers": 0}
 TRAIN: dict[str, Any] = {

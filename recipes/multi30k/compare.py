@@ -28,7 +28,7 @@ from resmlp_core.inspect.plots import save
 from resmlp_mt.pipeline.fairseq_commands import run_fairseq_train
 from resmlp_mt.pipeline.learning_curve import read_curve
 from resmlp_mt.pipeline.run import STAGES, Run
-from resmlp_mt.recipe import choose_data, read_recipe
+from resmlp_mt.pipeline.settings import choose_data, read_recipe
 
 RECIPE = Path(__file__).with_name("recipe.yaml")
 CONFIGS = Path(__file__).with_name("comparison.yaml")

@@ -1,5 +1,6 @@
-"""What computes: its name, its memory, and how much of that a process may use."""
+"""What computes: its name, its memory and its cores, and how much of these a process may use."""
 
+import math
 import os
 import platform
 import re
@@ -84,6 +85,33 @@ def available_memory(root: Path = ROOT, own: Path = OWN) -> int:
             if limit.isdigit() and usage.isdigit():
                 found = min(found, int(limit) - int(usage) + (int(files[1]) if files else 0))
     return found
+
+
+def available_cores(processes: int = 1) -> int:
+    """Return how many cores this process can have.
+
+    Args:
+        processes: of the machine, that share the cores.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(allowed, granted_cores())) // processes)
+
+
+def granted_cores(root: Path = ROOT, own: Path = OWN) -> float:
+    """Return how many cores' time a container or a service is granted; infinity where no limit is set.
+
+    Args:
+        root: where the control groups are, of version 2 or 1.
+        own: which of version 2 is this process's; those that hold it count too.
+    """
+    limits = [[root / group / "cpu.max"] for group in control_groups(own=own)]
+    limits.append([root / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")])
+    granted = math.inf
+    for files in limits:
+        found = " ".join(map(_read, files)).split()
+        if len(found) == 2 and found[0] not in ("max", "-1"):
+            granted = min(granted, int(found[0]) / int(found[1]))
+    return granted
 
 
 def _read(path: str | Path) -> str:

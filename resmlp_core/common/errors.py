@@ -2,10 +2,12 @@
 
 import errno
 import io
+import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from difflib import get_close_matches
 from typing import Any, TextIO
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -13,6 +15,13 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 class UserError(Exception):
     """A mistake of the user's: its message is one line that names the option or the file to fix."""
+
+
+def check_known(name: str, known: Collection[str], kind: str, error: type[Exception] = ValueError) -> None:
+    """Raise an error for a name that is not known, and tell one that is near it."""
+    if name not in known:
+        nearest = get_close_matches(name, known, n=1)
+        raise error(f"unknown {kind} {name!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else ""))
 
 
 class Screen:
@@ -75,6 +84,13 @@ def open_standard_streams() -> None:
             setattr(sys, name, nowhere)
 
 
+def log_no_retries() -> None:
+    """Let huggingface_hub log errors and no retries; a user's own HF_HUB_VERBOSITY wins."""
+    if "HF_HUB_VERBOSITY" not in os.environ:
+        os.environ["HF_HUB_VERBOSITY"] = "error"  # read as the package is loaded, in a child too
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # where it is loaded already
+
+
 @contextmanager
 def reporting(command: str) -> Iterator[None]:
     """Turn the errors that a user can fix into ``command: message`` on standard error and exit status 1.
@@ -86,6 +102,7 @@ def reporting(command: str) -> Iterator[None]:
         command: the name that the message starts with.
     """
     open_standard_streams()
+    log_no_retries()
     output = Screen(sys.stdout)
     with redirect_stdout(output), redirect_stderr(Screen(sys.stderr)):
         try:

@@ -25,7 +25,7 @@ class Changes:
     """How a half of the project writes what advice may change: ``key=value``, as its command line takes it.
 
     Args:
-        batch: the setting for the most that a device takes at once, given that number.
+        batch: the settings for the most that a device takes at once, given that number; an update stays as large.
         workers: the setting for as many processes that load data; None where all cores load already.
         rate: the setting for a learning rate of this fraction of the recipe's.
         precision: the setting for half precision; None where the run has it, or the device has it not.

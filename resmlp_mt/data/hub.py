@@ -1,6 +1,5 @@
 """Data sets of the Hugging Face hub, streamed: ``owner/name`` or ``owner/name:config``."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -64,7 +63,6 @@ def _open(data: str, source: str, target: str) -> Any:
     """Open a data set of the hub: a stream for each of its splits."""
     import datasets  # takes a second to import, and most corpora are files
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else each retry is a line of its own
     name, _, config = data.partition(":")
     with _reaching_hub(data, source, target):
         configs = datasets.get_dataset_config_names(name)

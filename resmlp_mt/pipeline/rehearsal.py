@@ -36,7 +36,7 @@ def rehearse(
     """Rehearse a recipe in the folder ``OUT.rehearsal``, and print and write what was found.
 
     Args:
-        settings: of the recipe, as ``resmlp_mt.recipe.read_recipe`` gives them.
+        settings: of the recipe, as ``settings.read_recipe`` gives them.
         out: the folder of the run itself, which is not touched.
         minutes: that it may take, about.
         price: of an hour on this machine.

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -98,19 +99,27 @@ def project(found: Rehearsal, run: RehearsedRun, sample: Sample, took: Mapping[s
 
 def changes_of(settings: Mapping[str, Any], found: Rehearsal) -> Changes:
     """Say how a recipe writes what advice may change."""
-    train, fewest = settings["train"], max(settings["average"])
+    train, effective, fewest = settings["train"], settings["effective_tokens"], max(settings["average"])
+    together = Run(settings, Path()).batches_together()
     half = any(train.get(option) for option in ("fp16", "bf16", "amp"))
     cuda = torch.cuda.is_available() and not train.get("cpu")
     has_bf16 = cuda and all(device.bf16 for device in found.devices)
     keep = "keep-interval-updates" if train.get("save-interval-updates") else "keep-last-epochs"
     kept = train.get(keep) or 0
+
+    def batch(tokens: int) -> str:  # an update keeps the tokens that it has
+        if effective:  # named, as it may be made from max-tokens
+            return f"train.max-tokens={tokens} effective_tokens={effective}"
+        steps = ceil(together * found.batch / tokens)
+        return f"train.max-tokens={round(together * found.batch / steps)} train.update-freq={steps}"
+
     return Changes(
-        batch=lambda tokens: f"train.max-tokens={tokens}",
+        batch=batch,
         workers=lambda number: f"train.num-workers={number}",
         rate=lambda fraction: f"train.lr={fraction * largest(train['lr']):g}",
         precision="train.bf16=true" if has_bf16 and not half else None,
         disk=f"train.{keep}={fewest}" if not 0 < kept <= fewest else None,
-        free_batch=bool(settings["effective_tokens"] and Run(settings, Path()).train_options()["update-freq"] > 1),
+        free_batch=bool(effective and together > 1),
     )
 
 

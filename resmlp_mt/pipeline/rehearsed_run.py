@@ -95,10 +95,6 @@ class RehearsedRun(Run):
         """What trained, as its processes found it: this one leaves the GPUs to them."""
         return [Device(**device) for device in self.seen["first"].get("hardware", [])]
 
-    def batches_together(self) -> int:
-        """Return how many batches a device takes for an update."""
-        return int(str(self.train_options().get("update-freq", 1)).split(",")[0])
-
     def _part(self, part: str) -> None:
         record, plan = (self.out / f"{part}-{name}.json" for name in ("seen", "plan"))
         if int(os.environ.get("RANK", 0)):

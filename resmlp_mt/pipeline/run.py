@@ -49,7 +49,7 @@ class Run:
     """One model of a recipe: what its stages read and write in the recipe's folder and in one of its own there.
 
     Args:
-        settings: as ``resmlp_mt.recipe.read_recipe`` gives them. ``name`` is the run's folder; ``teacher``, if set,
+        settings: as ``settings.read_recipe`` gives them. ``name`` is the run's folder; ``teacher``, if set,
             is that of the run whose translations of the training set are trained on.
         out: the recipe's folder, which holds the data.
     """
@@ -143,6 +143,10 @@ class Run:
         if options.get("fp16") and not (options.get("optimizer") in FLAT and count_gpus(options)):
             options = options | {"fp16-no-flatten-grads": True}
         return dict(options)
+
+    def batches_together(self) -> int:
+        """Return how many batches a device takes for an update."""
+        return int(str(self.train_options().get("update-freq", 1)).split(",")[0])
 
     def average(self) -> None:
         """Average the last checkpoints into model.pt: as many as give the best BLEU on the validation set.

@@ -11,6 +11,7 @@ from timm.data import create_loader, create_transform, resolve_model_data_config
 from timm.data.distributed_sampler import OrderedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from resmlp_core.common.devices import available_cores
 from resmlp_core.common.environment import keep_memory
 from resmlp_core.common.errors import UserError
 from resmlp_vision.config import Config, RunConfig
@@ -18,7 +19,7 @@ from resmlp_vision.data import posterize
 from resmlp_vision.data.crops import RandomCrop
 from resmlp_vision.data.datasets import Images, StreamedImages
 from resmlp_vision.data.repeats import CopiesTogether
-from resmlp_vision.distributed import available_cores, world_size
+from resmlp_vision.distributed import processes_here, world_size
 
 WORKERS_MEMORY = 2**26  # bytes; pixels of a photograph of 16 megapixels are given back, those of most images are kept
 
@@ -171,7 +172,7 @@ def start_worker(worker: Any) -> int:
 
 def loading(dataset: Dataset, config: RunConfig, device: torch.device) -> dict[str, Any]:
     """Return the options that timm's loaders for training and validation have in common."""
-    workers = available_cores() if config.workers is None else config.workers
+    workers = available_cores(processes_here()) if config.workers is None else config.workers
     return {
         "input_size": (3, config.img_size, config.img_size),
         "interpolation": config.interpolation,

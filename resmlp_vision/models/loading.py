@@ -9,9 +9,9 @@ from typing import Any
 import timm
 
 from resmlp_core.common.checkpoint import STEMS, read_checkpoint, some_of, weights_in
-from resmlp_core.common.errors import DISK_FULL, UserError
+from resmlp_core.common.errors import DISK_FULL, UserError, check_known
 from resmlp_vision.config import RunConfig
-from resmlp_vision.models.registry import RELEASED, VARIANTS, check_known, create_model
+from resmlp_vision.models.registry import RELEASED, VARIANTS, create_model
 from resmlp_vision.models.weights import load_weights
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def build(config: RunConfig, num_classes: int) -> Any:
         if base in VARIANTS and config.model in (base, *RELEASED) and (config.checkpoint or not config.pretrained):
             return create_model(base, config.checkpoint, num_classes, config.img_size, **options)
         if config.model not in RELEASED:
-            check_known(base, dict.fromkeys(timm.list_models()), "model")
+            check_known(base, timm.list_models(), "model")
         state = read_checkpoint(config.checkpoint) if config.checkpoint else {}
         trained = options_in(state).get("num_classes", num_classes)
         if timm.get_pretrained_cfg_value(config.model, "fixed_input_size"):
@@ -106,7 +106,6 @@ def download(name: str, asked: str, remedy: str, **options: Any) -> Any:
     Raises:
         UserError: the weights cannot be downloaded.
     """
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else each retry is a line of its own
     try:
         return timm.create_model(name, pretrained=True, **options)
     except OSError as error:

@@ -1,14 +1,14 @@
 """The models of the paper by name, here and in timm."""
 
-import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
+from resmlp_core.common.errors import check_known
 from resmlp_vision.models.resmlp import ResMLP
 from resmlp_vision.models.weights import fit_weights, load_checkpoint
 
@@ -58,7 +58,7 @@ def create_model(
         overrides: any other argument of ``ResMLP``, such as ``position_mixer="none"``.
 
     Raises:
-        ValueError: an unknown name or override, with the nearest known one; or the checkpoint does not fit.
+        ValueError: an unknown name or override, with one that is near it; or the checkpoint does not fit.
     """
     check_known(name, VARIANTS, "model")
     for key in overrides:
@@ -69,13 +69,6 @@ def create_model(
     if checkpoint_path is not None:
         load_checkpoint(model, checkpoint_path)
     return model
-
-
-def check_known(name: str, known: Mapping[str, Any], kind: str) -> None:
-    """Raise a ValueError for an unknown name, with the nearest known one."""
-    if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)
-        raise ValueError(f"unknown {kind} {name!r}; did you mean {nearest[0]!r}?")
 
 
 def timm_entry(name: str) -> Callable[..., Any]:

@@ -48,7 +48,6 @@ def run_command(name: str, description: str, kind: type[Settings], trainer_type:
     refuse_without_rehearsal(parser, args)
     config = read_config(find_recipe(args.config, kind) if args.config else None, args.overrides, kind)
     logging.getLogger("timm").setLevel(logging.WARNING)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else each retry is a line of its own
     status = 0
     try:
         if args.rehearse:

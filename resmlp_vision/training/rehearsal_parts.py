@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from timm.utils import random_seed
 
-from resmlp_core.common.devices import find_devices, gigabytes, interconnect_speed, usable_memory
+from resmlp_core.common.devices import available_cores, find_devices, gigabytes, interconnect_speed, usable_memory
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.files import remove
 from resmlp_core.common.rehearsal import Changes, Rehearsal
 from resmlp_vision.config import Config, RunConfig
 from resmlp_vision.data.loaders import share_batch
 from resmlp_vision.data.sample import Data
-from resmlp_vision.distributed import available_cores, gather, processes_here, rank, world_size
+from resmlp_vision.distributed import gather, processes_here, rank, world_size
 from resmlp_vision.training.batch_trial import BatchTrial
 from resmlp_vision.training.checkpoints import LAST
 from resmlp_vision.training.rehearsed_run import EPOCHS, ShortRun, Watched
@@ -178,8 +178,12 @@ class Parts:
         self.whole_update = once + times * max(0.0, self.update - once)
         found.milliseconds = {phase: 1000 * phases[phase] for phase in ORDER if phase in phases}
         found.speed = config.batch_size / self.whole_update
-        if found.milliseconds.get("data", 0.0) > 0.1 * 1000 * self.whole_update and found.workers >= available_cores():
+        if found.milliseconds.get("data", 0.0) > 0.1 * 1000 * self.whole_update and self.all_cores_load():
             found.notes.append("all cores load images: smaller files, or images resized ahead, load faster")
+
+    def all_cores_load(self) -> bool:
+        """Whether no core is left for another process that loads images."""
+        return self.found.workers >= available_cores(processes_here())
 
     def train(self) -> None:
         """Train up to the highest rate, validate and save; project what the whole training takes."""
@@ -231,7 +235,7 @@ class Parts:
         half = self.device.type == "cuda" and recipe.dtype == "float32" and self.found.devices[0].bf16
         return Changes(
             batch=lambda size: f"accumulate={parts_that_fit(recipe, size)}",
-            workers=None if self.found.workers >= available_cores() else lambda number: f"workers={number}",
+            workers=None if self.all_cores_load() else lambda number: f"workers={number}",
             rate=lambda share: f"lr={share * recipe.lr:.3g}",
             precision="dtype=bfloat16" if half else None,
             free_batch=isinstance(recipe, Config) and parts > 1,

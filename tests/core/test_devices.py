@@ -1,5 +1,7 @@
-"""The memory and the GPUs of a machine, as a run finds them."""
+"""The memory, the cores and the GPUs of a machine, as a run finds them."""
 
+import math
+import os
 import sys
 from unittest import mock
 
@@ -66,3 +68,27 @@ def test_a_control_group_has_what_it_neither_uses_nor_holds_of_idle_files(tmp_pa
     assert devices.available_memory(tmp_path, tmp_path / "own") == 3500
     (group / most).write_text("max\n")
     assert devices.available_memory(tmp_path, tmp_path / "own") > 10**6
+
+
+def test_a_process_has_its_share_of_the_cores_that_its_machine_grants(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
+    for granted, processes, cores in ((math.inf, 1, 16), (math.inf, 3, 5), (6.5, 2, 3), (0.5, 1, 1), (4, 8, 1)):
+        monkeypatch.setattr(devices, "granted_cores", lambda granted=granted: granted)
+        assert devices.available_cores(processes) == cores
+
+
+def test_the_least_quota_of_the_control_groups_counts(tmp_path):
+    own = tmp_path / "own"
+    own.write_text("1:cpu:/ignored\n0::/slice/job\n")
+    assert devices.granted_cores(tmp_path, own) == devices.granted_cores(tmp_path, tmp_path / "none") == math.inf
+    (tmp_path / "slice" / "job").mkdir(parents=True)
+    (tmp_path / "slice" / "job" / "cpu.max").write_text("max 100000\n")
+    assert devices.granted_cores(tmp_path, own) == math.inf
+    (tmp_path / "slice" / "cpu.max").write_text("250000 100000\n")
+    assert devices.granted_cores(tmp_path, own) == 2.5
+    (tmp_path / "cpu").mkdir()
+    for name, value in (("quota", 200000), ("period", 100000)):
+        (tmp_path / "cpu" / f"cpu.cfs_{name}_us").write_text(f"{value}\n")
+    assert devices.granted_cores(tmp_path, own) == 2
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
+    assert devices.granted_cores(tmp_path, own) == 2.5

@@ -25,6 +25,14 @@ def main():
 
 main()
 """
+RETRYING = """
+import logging
+from resmlp_core.common.errors import reporting
+
+with reporting("command"):
+    import huggingface_hub.utils
+    logging.getLogger("huggingface_hub.utils").warning("Retrying in 1s")
+"""
 
 
 def run(folder: Path, redirection: str, **environment: str) -> subprocess.CompletedProcess:
@@ -67,3 +75,12 @@ def test_an_error_is_told_though_no_one_reads_the_output(tmp_path: Path) -> None
     done = run(tmp_path, "'no such file' </dev/null | head -1")
     assert done.returncode == 1
     assert done.stderr.decode().splitlines() == ["an error €", "command: no such file"]
+
+
+@pytest.mark.parametrize(("own", "told"), [({}, b""), ({"HF_HUB_VERBOSITY": "warning"}, b"Retrying in 1s\n")])
+@pytest.mark.parametrize("first", ["", "import huggingface_hub.utils"])
+def test_retries_of_the_hub_are_told_only_to_who_asks(first: str, own: dict, told: bytes) -> None:
+    variables = {key: value for key, value in os.environ.items() if key != "HF_HUB_VERBOSITY"}
+    variables |= {"PYTHONPATH": str(ROOT), **own}
+    line = [sys.executable, "-c", first + RETRYING]
+    assert subprocess.run(line, env=variables, capture_output=True, check=True).stderr == told

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from resmlp_mt.pipeline.fairseq_commands import arguments
 from resmlp_mt.pipeline.run import Run
-from resmlp_mt.recipe import read_recipe
+from resmlp_mt.pipeline.settings import read_recipe
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from resmlp_core.common.errors import UserError
-from resmlp_mt.recipe import choose_data, read_recipe
+from resmlp_mt.pipeline.settings import choose_data, read_recipe
 
 from .recipe_runs import ROOT
 

@@ -1,14 +1,18 @@
 """How long a training is, and what it keeps, by the options that fairseq-train is given."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from resmlp_core.common.recipes import find_recipe
 from resmlp_core.common.rehearsal import Rehearsal
 from resmlp_mt.data.sample import Sample, write_sample
 from resmlp_mt.pipeline.projection import Length, hours_of, length_of
 from resmlp_mt.pipeline.rehearsal_findings import changes_of, project
+from resmlp_mt.pipeline.run import Run
+from resmlp_mt.pipeline.settings import Recipe, read_recipe
 
 
 @pytest.mark.parametrize(
@@ -95,3 +99,21 @@ def test_a_larger_batch_is_free_where_an_update_has_several(tokens, free, monkey
     settings = {"name": "demo", "pair": "en-de", "train": {"max-tokens": 2000, "lr": 0.1}, "average": [1]}
     changes = changes_of(settings | {"effective_tokens": tokens}, Rehearsal("demo", "start", "tokens"))
     assert changes.free_batch is free
+
+
+@pytest.mark.parametrize(
+    ("recipe", "more"),
+    [("multi30k", ()), ("wmt14_en_de", ()), ("software", ()), ("software", ("train.update-freq=3",))],
+)
+def test_smaller_batches_are_advised_with_as_many_tokens_in_an_update(recipe, more, monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+
+    def tokens_of(*overrides):
+        settings = read_recipe(find_recipe(recipe, Recipe), [*more, *overrides], None)
+        options = Run(settings, Path()).train_options()
+        return settings, options["max-tokens"], options["max-tokens"] * options.get("update-freq", 1)
+
+    settings, batch, update = tokens_of()
+    advised = changes_of(settings, Rehearsal("demo", "start", "tokens", batch=batch)).batch(900)
+    _, smaller, same = tokens_of(*advised.split())
+    assert smaller <= 900 and same == pytest.approx(update, rel=0.001)

@@ -16,7 +16,7 @@ from resmlp_mt.pipeline.fairseq_commands import arguments, run_fairseq_train
 from resmlp_mt.pipeline.kept_settings import keep_settings
 from resmlp_mt.pipeline.provenance import commit
 from resmlp_mt.pipeline.run import Run
-from resmlp_mt.recipe import read_recipe
+from resmlp_mt.pipeline.settings import read_recipe
 
 ROOT = Path(__file__).parents[2]
 

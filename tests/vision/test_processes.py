@@ -1,7 +1,6 @@
-"""Processes that train as one does: killed, they resume; unlike, they are refused; and the cores that each has."""
+"""Processes that train as one does: killed, they resume; unlike, they are refused."""
 
 import json
-import math
 import os
 import shutil
 import signal
@@ -15,9 +14,8 @@ import torch.distributed as dist
 
 from resmlp_core.common.checkpoint import read_checkpoint
 from resmlp_core.common.errors import UserError
-from resmlp_vision import distributed as processes
 from resmlp_vision import evaluate
-from resmlp_vision.distributed import available_cores, granted_cores, join_processes, leave_processes, use_precision
+from resmlp_vision.distributed import join_processes, leave_processes, use_precision
 from resmlp_vision.train import main
 
 from .runs import DINO, PLAIN, TINY, finish, read_log, run, start_two, torchrun, weights
@@ -160,32 +158,6 @@ def test_the_precision_of_products_is_that_of_convolutions():
             assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == rounded
     finally:
         use_precision(before)
-
-
-def test_a_process_has_its_share_of_the_cores_that_its_machine_grants(monkeypatch):
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
-    for granted, processes_here, cores in ((math.inf, 1, 16), (math.inf, 3, 5), (6.5, 2, 3), (0.5, 1, 1), (4, 8, 1)):
-        monkeypatch.setattr(processes, "granted_cores", lambda granted=granted: granted)
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes_here))
-        assert available_cores() == cores
-
-
-def test_the_least_quota_of_the_control_groups_counts(tmp_path):
-    own = tmp_path / "own"
-    own.write_text("1:cpu:/ignored\n0::/slice/job\n")
-    assert granted_cores(tmp_path, own) == granted_cores(tmp_path, tmp_path / "none") == math.inf
-    (tmp_path / "slice" / "job").mkdir(parents=True)
-    (tmp_path / "slice" / "job" / "cpu.max").write_text("max 100000\n")
-    assert granted_cores(tmp_path, own) == math.inf
-    (tmp_path / "slice" / "cpu.max").write_text("250000 100000\n")
-    assert granted_cores(tmp_path, own) == 2.5
-    (tmp_path / "cpu").mkdir()
-    for name, value in (("quota", 200000), ("period", 100000)):
-        (tmp_path / "cpu" / f"cpu.cfs_{name}_us").write_text(f"{value}\n")
-    assert granted_cores(tmp_path, own) == 2
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
-    assert granted_cores(tmp_path, own) == 2.5
 
 
 def test_after_an_error_a_process_does_not_wait_for_the_others():
