@@ -132,7 +132,8 @@ def load(args: argparse.Namespace) -> Translator:
     """Load the model.
 
     Raises:
-        UserError: something is missing, does not fit, or translates another pair of languages.
+        UserError: something is missing or does not fit, or the model translates another pair of languages, or has
+            fewer entries in its vocabulary than the beam.
     """
     try:
         torch.empty(0, device=args.device)
@@ -147,6 +148,8 @@ def load(args: argparse.Namespace) -> Translator:
         raise UserError(f"--pair {args.pair}: the model {args.model} translates {pair}")
     return translator
 
+    if args.beam > (entries := len(translator.vocabulary.target)):
+        raise UserError(f"--beam {args.beam}: the model's vocabulary has only {entries:,} entries to choose from")
 
 def show(args: argparse.Namespace, translator: Translator, options: dict[str, Any]) -> None:
     """Write the page of the first sentences."""
@@ -186,6 +189,15 @@ def translate_files(args: argparse.Namespace, work: FileTranslator, rows: Rows, 
         if output:
             records = output.remaining(records)
             bar.update(output.lines)
+        translated = 0
+
+        def follow(sentences: int) -> None:  # the first line may have to wait for all batches of its window
+            nonlocal translated
+            translated += sentences
+            rate = translated / (time.monotonic() - begun)
+            bar.set_postfix_str(f"{translated:,} sentences, {rate:.1f} a second")
+
+        work.options["on_batch"] = follow
         chunks = as_they_come(records) if total is None else [records]
         for record, found in chain.from_iterable(map(work.translate, chunks)):
             text = written(record, found, rows)
@@ -193,7 +205,6 @@ def translate_files(args: argparse.Namespace, work: FileTranslator, rows: Rows, 
                 output.write(record, text)
             else:
                 print(text, end="", flush=True)
-            bar.set_postfix_str(f"{work.sentences / (time.monotonic() - begun):.1f} sentences/s", refresh=False)
             bar.update(record.lines)
             if output_is_lost() and not output:
                 return

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from resmlp_mt import translate
+from resmlp_mt import load_translator, translate
 from resmlp_mt.translation import output_file
 from resmlp_mt.translation.translator import Translator
 
@@ -149,6 +149,13 @@ def test_a_gpu_that_stays_full_is_told(model, source, capsys, monkeypatch):
 
 def test_a_prefix_that_cannot_begin_a_translation_is_refused(model, source):
     told = "translate: the prefix '漢' has what the model's vocabulary lacks"
+def test_a_beam_larger_than_the_vocabulary_is_refused(model, source, capsys):
+    entries = len(load_translator(model).vocabulary.target)
+    told = f"translate: --beam {entries + 1}: the model's vocabulary has only {entries} entries to choose from"
+    assert refused(model, source, "--beam", entries + 1) == told
+    assert capsys.readouterr().out == ""
+
+
     assert refused(model, source, "--prefix", "漢") == told
     long = " ".join(["queen"] * POSITIONS)
     told = rf"translate: the prefix '(queen )+\.\.\.' has \d+ tokens, and a translation at most {POSITIONS - 1}"
