@@ -16,6 +16,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from resmlp_core.common.errors import UserError, output_is_lost, reporting
 from resmlp_core.common.files import digest
 from resmlp_mt.translation.documents import by_sentence, paragraphs
+from resmlp_mt.text import has_text
 from resmlp_mt.translation.files import FileTranslator, Rows
 from resmlp_mt.translation.formats import Record, plain, records_of, refuse_format
 from resmlp_mt.translation.input_text import STANDARD_INPUT, as_they_come, lines_from, refuse_unreadable
@@ -153,7 +154,8 @@ def load(args: argparse.Namespace) -> Translator:
 
 def show(args: argparse.Namespace, translator: Translator, options: dict[str, Any]) -> None:
     """Write the page of the first sentences."""
-    sentences = (text for record in records_from(args, translator, False) for text in record.texts)
+    texts = (text for record in records_from(args, translator, False) for text in record.texts)
+    sentences = filter(has_text, texts)
     write_show(translator, list(islice(sentences, MOST)), args.show, **options | {"alignments": False})
     print(f"translate: {args.show} is to be opened in a browser", file=sys.stderr)
 
