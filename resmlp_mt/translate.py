@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from resmlp_core.common.checkpoint import find_checkpoint
 from resmlp_core.common.errors import UserError, output_is_lost, reporting
 from resmlp_core.common.files import digest
 from resmlp_mt.translation.documents import by_sentence, paragraphs
@@ -233,9 +234,7 @@ def written(record: Record, found: list[Any], rows: Rows) -> str:
 
 def made_with(args: argparse.Namespace, work: FileTranslator) -> dict[str, Any]:
     """Name what the translations depend on."""
-    model = args.model
-    if model.is_dir():
-        model = next(path for name in ("model.safetensors", "model.pt") if (path := model / name).is_file())
+    model = Path(find_checkpoint(args.model))
     names = (*SEARCH, "scores", "document", "column", "field")
     options = {f"--{name}": getattr(args, name) for name in names} | {"--dtype": args.dtype or "float32"}
     return {"MODEL": digest([model]), "vocabulary": work.translator.vocabulary.digest} | options

@@ -263,7 +263,7 @@ def test_threads_share_a_translator(folder):
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda out: (out / "run" / "model.pt").unlink(), "no .*model.pt: run the recipe first"),
+        (lambda out: (out / "run" / "model.pt").unlink(), "no .*model.pt or .* in .*: run the recipe to its end"),
         (lambda out: (out / "run" / "model.pt").write_text("text"), "model.pt is not a file of weights"),
         (lambda out: (out / "sentencepiece.model").unlink(), "no sentencepiece.model in .* name it by sentencepiece"),
         (lambda out: (out / "sentencepiece.model").write_text("text"), "sentencepiece.model: .* not one"),
@@ -285,7 +285,7 @@ def test_what_cannot_be_loaded_is_named(folder, tmp_path, break_it, message):
 
 
 def test_a_folder_of_models_names_those_in_it(folder):
-    with pytest.raises(UserError, match=f"no {folder.parent}/model.pt: name {folder}$"):
+    with pytest.raises(UserError, match=f" in {folder.parent}: name {folder}$"):
         load_translator(folder.parent)
 
 
