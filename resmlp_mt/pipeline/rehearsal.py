@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from resmlp_core.common.arguments import starter
-from resmlp_core.common.errors import UserError
+from resmlp_core.common.errors import UserError, in_one_line
 from resmlp_core.common.rehearsal import Rehearsal
 from resmlp_core.common.rehearsal_report import conclude, folder_of, rehearsing
 from resmlp_mt.data.sample import Sample, write_sample
@@ -66,8 +66,7 @@ def rehearse(
         except UserError as error:
             found.failures.append(f"{rehearsal.stage}: {error}")
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            found.failures.append(f"{rehearsal.stage}: {where}{error.strerror or error}")
+            found.failures.append(f"{rehearsal.stage}: {in_one_line(error)}")
         found.disk_free = shutil.disk_usage(folder).free
         found.minutes = (time.perf_counter() - started) / 60
         return conclude(found, folder, changes_of(settings, found))

@@ -1,5 +1,6 @@
 """The stages of a recipe, in parts: which checkpoints are averaged, what may change, which commit it was."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resmlp_core.common.errors import UserError
+from resmlp_core.common.errors import UserError, reporting
 from resmlp_mt.pipeline import fairseq_commands
 from resmlp_mt.pipeline import provenance as source
 from resmlp_mt.pipeline.checkpoints import mend_checkpoints, newest_checkpoints
@@ -72,6 +73,20 @@ def test_an_earlier_checkpoint_that_was_written_later_is_not_the_last(tmp_path):
     before = last.read_bytes()
     mend_checkpoints(tmp_path)
     assert last.read_bytes() == before
+
+
+def test_a_disk_that_fills_in_training_is_named_and_what_is_half_written_is_removed(tmp_path, monkeypatch):
+    def fill(*arguments):
+        (tmp_path / "run" / "checkpoints" / "checkpoint2.pt.tmp").write_bytes(b"PK half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    checkpoint(tmp_path / "run" / "checkpoints" / "checkpoint_last.pt", 100)
+    monkeypatch.setattr(fairseq_commands, "run_fairseq", fill)
+    told = rf"^recipe: {tmp_path / 'run'}: the disk is full: No space left on device; [\d,.]+ MB are free$"
+    with pytest.raises(SystemExit, match=told), reporting("recipe"):
+        run_fairseq_train(tmp_path, tmp_path / "run", {})
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint_last.pt"]
 
 
 BEFORE = {
