@@ -27,6 +27,7 @@ from resmlp_core.common.settings import reading_settings
 from resmlp_core.inspect.report import SHOWN_POSITIONS
 from resmlp_mt.data.cleaning import Rules
 from resmlp_mt.data.normalization import NORMALIZATIONS
+from resmlp_mt.pipeline.distillation import find_teacher
 from resmlp_mt.pipeline.rehearsal import rehearse
 from resmlp_mt.pipeline.run import STAGES, Run
 
@@ -252,8 +253,11 @@ def main() -> None:
             raise SystemExit(status)
         return
     run = Run(settings, out)
-    if script and not args.data and args.stage in (None, "prepare"):
-        write_data(recipe.parent / script, Path(settings["data"]))
+    if args.stage in (None, "prepare"):
+        if args.teacher:
+            find_teacher(out, args.teacher)
+        if script and not args.data:
+            write_data(recipe.parent / script, Path(settings["data"]))
     run.run([args.stage] if args.stage else STAGES)
     if args.stage in (None, "score"):
         outcome = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))
