@@ -25,6 +25,8 @@ def test_an_output_that_is_there_stays_unless_it_is_to_be_replaced(model, source
     for same in (source, tmp_path / "link"):
         assert refused(model, source, "-o", same, "--force") == f"translate: -o {same} is the input: give another file"
     assert refused(model, source, "-o", tmp_path) == f"translate: -o {tmp_path} is not a file"
+    told = f"translate: -o {tmp_path}/x.gz: what is written is not compressed; name it without .gz"
+    assert refused(model, source, "-o", tmp_path / "x.gz") == told
     assert output.read_text() == "precious" and source.read_text(encoding="utf-8").startswith(LINES[0])
     run(model, source, "-o", output, "--force")
     assert output.read_text(encoding="utf-8") == expected
@@ -147,8 +149,6 @@ def test_a_gpu_that_stays_full_is_told(model, source, capsys, monkeypatch):
     assert refused(model, source) == told
 
 
-def test_a_prefix_that_cannot_begin_a_translation_is_refused(model, source):
-    told = "translate: the prefix '漢' has what the model's vocabulary lacks"
 def test_a_beam_larger_than_the_vocabulary_is_refused(model, source, capsys):
     entries = len(load_translator(model).vocabulary.target)
     told = f"translate: --beam {entries + 1}: the model's vocabulary has only {entries} entries to choose from"
@@ -156,6 +156,8 @@ def test_a_beam_larger_than_the_vocabulary_is_refused(model, source, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_prefix_that_cannot_begin_a_translation_is_refused(model, source):
+    told = "translate: the prefix '漢' has what the model's vocabulary lacks"
     assert refused(model, source, "--prefix", "漢") == told
     long = " ".join(["queen"] * POSITIONS)
     told = rf"translate: the prefix '(queen )+\.\.\.' has \d+ tokens, and a translation at most {POSITIONS - 1}"
