@@ -16,8 +16,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from resmlp_core.common.checkpoint import find_checkpoint
 from resmlp_core.common.errors import UserError, output_is_lost, reporting
 from resmlp_core.common.files import digest
-from resmlp_mt.translation.documents import by_sentence, paragraphs
 from resmlp_mt.text import has_text
+from resmlp_mt.translation.documents import by_sentence, paragraphs
 from resmlp_mt.translation.files import FileTranslator, Rows
 from resmlp_mt.translation.formats import Record, plain, records_of, refuse_format
 from resmlp_mt.translation.input_text import STANDARD_INPUT, as_they_come, lines_from, refuse_unreadable
@@ -72,7 +72,7 @@ def command_line() -> argparse.ArgumentParser:
         help="above 1 favours long translations (default: %(default)s)",
     )
     search.add_argument("--prefix", metavar="TEXT", help="what every translation begins with")
-    search.add_argument("--sampling", action="store_true", help="draw translations in place of searching the best")
+    search.add_argument("--sampling", action="store_true", help="draw N hypotheses in place of searching for the best")
     search.add_argument("--seed", type=int, default=1, metavar="N", help="of sampling (default: %(default)s)")
 
     rows = parser.add_argument_group("more than a translation a line")
@@ -148,10 +148,10 @@ def load(args: argparse.Namespace) -> Translator:
     pair = "-".join(translator.languages)
     if args.pair not in (None, pair):
         raise UserError(f"--pair {args.pair}: the model {args.model} translates {pair}")
-    return translator
-
     if args.beam > (entries := len(translator.vocabulary.target)):
         raise UserError(f"--beam {args.beam}: the model's vocabulary has only {entries:,} entries to choose from")
+    return translator
+
 
 def show(args: argparse.Namespace, translator: Translator, options: dict[str, Any]) -> None:
     """Write the page of the first sentences."""
@@ -189,9 +189,6 @@ def translate_files(args: argparse.Namespace, work: FileTranslator, rows: Rows, 
         OutputFile(args.output, made_with(args, work)) if args.output else nullcontext() as output,
         tqdm(total=total, bar_format=BAR if total else None, unit=" lines", disable=None if seen else True) as bar,
     ):
-        if output:
-            records = output.remaining(records)
-            bar.update(output.lines)
         translated = 0
 
         def follow(sentences: int) -> None:  # the first line may have to wait for all batches of its window
@@ -201,6 +198,9 @@ def translate_files(args: argparse.Namespace, work: FileTranslator, rows: Rows, 
             bar.set_postfix_str(f"{translated:,} sentences, {rate:.1f} a second")
 
         work.options["on_batch"] = follow
+        if output:
+            records = output.remaining(records)
+            bar.update(output.lines)
         chunks = as_they_come(records) if total is None else [records]
         for record, found in chain.from_iterable(map(work.translate, chunks)):
             text = written(record, found, rows)

@@ -149,7 +149,7 @@ class Translator:
             max_tokens: source tokens in a batch, padding included; no more hypotheses are kept in one either.
             batch_size: sentences in a batch at most.
             prefix: what every translation is to begin with; or one for each sentence.
-            sampling: draw translations instead of searching for the best, ``beam`` of them.
+            sampling: draw ``beam`` translations instead of searching for the best; the most probable comes first.
             seed: of sampling. The same sentence has the same samples, wherever it stands.
             alignments: fill in the hypotheses' ``alignment``.
             on_batch: called when a batch is translated, with the number of its sentences, or pieces of long ones.
