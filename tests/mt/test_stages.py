@@ -14,6 +14,7 @@ from resmlp_mt.pipeline import fairseq_commands
 from resmlp_mt.pipeline import provenance as source
 from resmlp_mt.pipeline.checkpoints import mend_checkpoints, newest_checkpoints
 from resmlp_mt.pipeline.fairseq_commands import arguments, run_fairseq_train
+from resmlp_mt.pipeline.fairseq_process import run_fairseq
 from resmlp_mt.pipeline.kept_settings import keep_settings
 from resmlp_mt.pipeline.provenance import commit
 from resmlp_mt.pipeline.run import Run
@@ -87,6 +88,16 @@ def test_a_disk_that_fills_in_training_is_named_and_what_is_half_written_is_remo
     with pytest.raises(SystemExit, match=told), reporting("recipe"):
         run_fairseq_train(tmp_path, tmp_path / "run", {})
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint_last.pt"]
+
+
+def test_a_full_disk_is_seen_behind_a_long_traceback(tmp_path):
+    (tmp_path / "ends.py").write_text("import sys\nprint(sys.argv[1], 60 * '\\na frame', sep='')\nsys.exit(1)\n")
+    options = {"on_line": lambda line: None, "module": "ends", "environment": {"PYTHONPATH": str(tmp_path)}}
+    with pytest.raises(OSError, match="No space left on device"):
+        run_fairseq("train", ["OSError: [Errno 28] No space left on device"], **options)
+    with pytest.raises(UserError) as stopped:
+        run_fairseq("train", ["ValueError"], **options)
+    assert str(stopped.value) == "fairseq-train ended with status 1:" + 20 * "\na frame"
 
 
 BEFORE = {
