@@ -17,6 +17,7 @@ import resmlp_mt.plugin  # noqa: F401  before other modules load fairseq, which 
 from resmlp_core.common.arguments import MINUTES, add_rehearsal_options, refuse_without_rehearsal
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.recipes import find_recipe
+from resmlp_mt.pipeline.distillation import find_teacher
 from resmlp_mt.pipeline.rehearsal import rehearse
 from resmlp_mt.pipeline.run import STAGES, Run
 from resmlp_mt.pipeline.settings import Recipe, choose_data, read_recipe
@@ -78,8 +79,11 @@ def main() -> None:
             raise SystemExit(status)
         return
     run = Run(settings, out)
-    if script and not args.data and args.stage in (None, "prepare"):
-        write_data(recipe.parent / script, Path(settings["data"]))
+    if args.stage in (None, "prepare"):
+        if args.teacher:
+            find_teacher(out, args.teacher)
+        if script and not args.data:
+            write_data(recipe.parent / script, Path(settings["data"]))
     run.run([args.stage] if args.stage else STAGES)
     if args.stage in (None, "score"):
         outcome = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from resmlp_core.common.checkpoint import find_checkpoint
 from resmlp_core.common.errors import UserError, output_is_lost, reporting
 from resmlp_core.common.files import digest
+from resmlp_mt.text import has_text
 from resmlp_mt.translation.documents import by_sentence, paragraphs
 from resmlp_mt.translation.files import FileTranslator, Rows
 from resmlp_mt.translation.formats import Record, plain, records_of, refuse_format
@@ -70,7 +72,7 @@ def command_line() -> argparse.ArgumentParser:
         help="above 1 favours long translations (default: %(default)s)",
     )
     search.add_argument("--prefix", metavar="TEXT", help="what every translation begins with")
-    search.add_argument("--sampling", action="store_true", help="draw translations in place of searching the best")
+    search.add_argument("--sampling", action="store_true", help="draw N hypotheses in place of searching for the best")
     search.add_argument("--seed", type=int, default=1, metavar="N", help="of sampling (default: %(default)s)")
 
     rows = parser.add_argument_group("more than a translation a line")
@@ -132,7 +134,8 @@ def load(args: argparse.Namespace) -> Translator:
     """Load the model.
 
     Raises:
-        UserError: something is missing, does not fit, or translates another pair of languages.
+        UserError: something is missing or does not fit, or the model translates another pair of languages, or has
+            fewer entries in its vocabulary than the beam.
     """
     try:
         torch.empty(0, device=args.device)
@@ -145,12 +148,15 @@ def load(args: argparse.Namespace) -> Translator:
     pair = "-".join(translator.languages)
     if args.pair not in (None, pair):
         raise UserError(f"--pair {args.pair}: the model {args.model} translates {pair}")
+    if args.beam > (entries := len(translator.vocabulary.target)):
+        raise UserError(f"--beam {args.beam}: the model's vocabulary has only {entries:,} entries to choose from")
     return translator
 
 
 def show(args: argparse.Namespace, translator: Translator, options: dict[str, Any]) -> None:
     """Write the page of the first sentences."""
-    sentences = (text for record in records_from(args, translator, False) for text in record.texts)
+    texts = (text for record in records_from(args, translator, False) for text in record.texts)
+    sentences = filter(has_text, texts)
     write_show(translator, list(islice(sentences, MOST)), args.show, **options | {"alignments": False})
     print(f"translate: {args.show} is to be opened in a browser", file=sys.stderr)
 
@@ -183,6 +189,15 @@ def translate_files(args: argparse.Namespace, work: FileTranslator, rows: Rows, 
         OutputFile(args.output, made_with(args, work)) if args.output else nullcontext() as output,
         tqdm(total=total, bar_format=BAR if total else None, unit=" lines", disable=None if seen else True) as bar,
     ):
+        translated = 0
+
+        def follow(sentences: int) -> None:  # the first line may have to wait for all batches of its window
+            nonlocal translated
+            translated += sentences
+            rate = translated / (time.monotonic() - begun)
+            bar.set_postfix_str(f"{translated:,} sentences, {rate:.1f} a second")
+
+        work.options["on_batch"] = follow
         if output:
             records = output.remaining(records)
             bar.update(output.lines)
@@ -193,7 +208,6 @@ def translate_files(args: argparse.Namespace, work: FileTranslator, rows: Rows, 
                 output.write(record, text)
             else:
                 print(text, end="", flush=True)
-            bar.set_postfix_str(f"{work.sentences / (time.monotonic() - begun):.1f} sentences/s", refresh=False)
             bar.update(record.lines)
             if output_is_lost() and not output:
                 return
@@ -220,9 +234,7 @@ def written(record: Record, found: list[Any], rows: Rows) -> str:
 
 def made_with(args: argparse.Namespace, work: FileTranslator) -> dict[str, Any]:
     """Name what the translations depend on."""
-    model = args.model
-    if model.is_dir():
-        model = next(path for name in ("model.safetensors", "model.pt") if (path := model / name).is_file())
+    model = Path(find_checkpoint(args.model))
     names = (*SEARCH, "scores", "document", "column", "field")
     options = {f"--{name}": getattr(args, name) for name in names} | {"--dtype": args.dtype or "float32"}
     return {"MODEL": digest([model]), "vocabulary": work.translator.vocabulary.digest} | options

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resmlp_core.common.errors import UserError
 from resmlp_core.common.files import replacing
 
 # torch.load(weights_only=True) refuses types that it has not been told are harmless. Training runs keep two in their
@@ -42,12 +43,32 @@ NAMES = (
     ("blocks.{}.gamma_2", "blocks.{}.ls2", "layers.{}.cross_channel.post.alpha"),
 )
 
+# What is taken for the checkpoint of a folder: of an exported translator, a recipe, a classifier's training run.
+IN_FOLDERS = ("model.safetensors", "model.pt", "last.pth.tar")
+
 # Parameters that every ResMLP has, by the names that others gave them: what stands before them is a wrapper's.
 STEMS = ("stem.proj.weight", "patch_embed.proj.weight")
 SOUGHT = (*STEMS, *(f"{part}layers.0.cross_channel.mixer.fc1.weight" for part in ("", "encoder.", "decoder.")))
 # Wrappers of a part of a model: torch.compile, FSDP and activation checkpointing have their names within.
 INNER_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?:\.|$)")
 AVERAGED = {"ema", "swa", "averaged"}  # words of a wrapper's name, which tell that it holds averaged weights
+
+
+def find_checkpoint(path: str | Path) -> str | Path:
+    """Return the checkpoint that a folder holds; a file or a URL is one itself.
+
+    Raises:
+        UserError: it is a folder without one.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return path
+    for name in IN_FOLDERS:
+        if (folder / name).is_file():
+            return folder / name
+    within = " or ".join(sorted({str(found.parent) for name in IN_FOLDERS for found in folder.glob(f"*/{name}")}))
+    advice = f"name {within}" if within else "run the recipe to its end, or name a checkpoint"
+    raise UserError(f"no {', '.join(IN_FOLDERS[:-1])} or {IN_FOLDERS[-1]} in {folder}: {advice}")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

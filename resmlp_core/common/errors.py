@@ -4,10 +4,12 @@ import errno
 import io
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TextIO
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -122,9 +124,19 @@ def reporting_errors(command: str) -> Iterator[None]:
     except UserError as error:
         raise SystemExit(f"{command}: {error}") from None
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        why = error.strerror or str(error)
-        full = "the disk is full: " if error.errno in DISK_FULL else ""
-        raise SystemExit(f"{command}: {where}{full}{why}") from None
+        raise SystemExit(f"{command}: {in_one_line(error)}") from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def in_one_line(error: OSError) -> str:
+    """Say what is wrong with which file; of a full disk also what is free there by now."""
+    where = f"{error.filename}: " if error.filename else ""
+    why = error.strerror or str(error)
+    if error.errno not in DISK_FULL:
+        return f"{where}{why}"
+    if where and error.errno == errno.ENOSPC:
+        path = Path(error.filename).absolute()
+        folder = next(one for one in (path, *path.parents) if one.exists())
+        why += f"; {shutil.disk_usage(folder).free / 1e6:,.1f} MB are free"
+    return f"{where}the disk is full: {why}"

@@ -35,19 +35,26 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = Path(os.path.abspath(path) + ".partial")  # whole, as the name of "." is empty
     remove(partial)
     try:
-        yield partial
-        if path.is_dir():
-            if not partial.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-            remove(path)  # only an empty folder can be renamed over
-        partial.replace(path)
-    except OSError as error:
-        remove(partial)
-        if error.errno in DISK_FULL and error.filename is None:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
+        with naming_if_full(path):
+            yield partial
+            if path.is_dir():
+                if not partial.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+                remove(path)  # only an empty folder can be renamed over
+            partial.replace(path)
     except BaseException:
         remove(partial)
+        raise
+
+
+@contextmanager
+def naming_if_full(path: Path) -> Iterator[None]:
+    """Let the error of a full disk name ``path`` where the system named no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -1,4 +1,4 @@
-"""Look inside a checkpoint: ``resmlp-inspect CHECKPOINT -o DIR`` draws A and measures every layer."""
+"""Look inside a checkpoint: ``resmlp-inspect MODEL -o DIR`` draws A and measures every layer."""
 
 import argparse
 from pathlib import Path
@@ -13,9 +13,9 @@ def main() -> None:
         prog="resmlp-inspect", description="Draw what a model has learned in A, B, C and α: PNGs, JSON and one page."
     )
     parser.add_argument(
-        "checkpoint",
-        metavar="CHECKPOINT",
-        help="of fairseq or of a classifier's training run, or a file of released weights; or a URL",
+        "model",
+        metavar="MODEL",
+        help="a recipe's folder, such as build/cifar10, or a checkpoint, or a file of released weights; or a URL",
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="where the files go")
     parser.add_argument(
@@ -33,7 +33,7 @@ def main() -> None:
         from resmlp_core.inspect.report import inspect
     except ModuleNotFoundError as error:  # `pip install .` brings only PyTorch
         raise UserError(f"{error.name} is not installed; it comes with the extras, [mt] and [vision]") from None
-    inspect(args.checkpoint, args.output, args.positions, args.image)
+    inspect(args.model, args.output, args.positions, args.image)
     print(f"Open {args.output / 'index.html'}")
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from resmlp_core.common.checkpoint import find_checkpoint
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.files import write_json
 from resmlp_core.inspect.explorer import explore
@@ -18,7 +19,8 @@ def inspect(checkpoint: str | Path, output: Path, positions: int | None = None, 
     """Draw and measure a checkpoint's layers: PNGs, inside.json, and index.html, which shows them all.
 
     Args:
-        checkpoint: of fairseq or of a classifier's training run, or released weights: a file or a URL.
+        checkpoint: of fairseq or of a classifier's training run, or released weights: a file, a URL, or the folder of a
+            recipe, a training run or an exported translator.
         output: the folder to write to; other files in it stay.
         positions: of a text model, how many are shown, from the first; 40 if not given.
         image: of an image model, an image file to show under its patches.
@@ -26,6 +28,7 @@ def inspect(checkpoint: str | Path, output: Path, positions: int | None = None, 
     Raises:
         UserError: it is not a checkpoint of a ResMLP, or ``positions`` or ``image`` does not apply to it.
     """
+    checkpoint = find_checkpoint(checkpoint)
     model = read_model(checkpoint)
     if positions is not None and model.of_images:
         raise UserError(f"--positions is for models of text, and {checkpoint} is one of images")

@@ -35,8 +35,12 @@ def read_hypotheses(path: Path) -> list[str]:
         UserError: the file holds no hypotheses, or some sentence has none, or they are in pieces.
     """
     best = best_hypotheses(path)
-    if not best or set(best) != set(range(len(best))):
-        raise UserError(f"{path} is not a complete output of fairseq-generate: {len(best)} sentences have a D- line")
+    if not best:
+        plain = f"sacrebleu REFERENCES -i {path} scores plain text"
+        raise UserError(f"{path} has none of fairseq-generate's D- lines: {plain}")
+    if missing := set(range(max(best))) - best.keys():
+        why = "fairseq-generate has not ended, or left out what is longer than the model"
+        raise UserError(f"{path} lacks sentence {min(missing)}: {why}")
     return [best[i] for i in range(len(best))]
 
 

@@ -21,6 +21,19 @@ VOCABULARY_SENTENCES = 1_000_000  # a larger corpus is sampled: memory stays bou
 INT_MAX = 2**31 - 1  # sentencepiece tells of a vocabulary that is too large only up to here
 
 
+class VocabularyTooLargeError(UserError):
+    """A corpus yields no vocabulary of this size.
+
+    Args:
+        size: that was asked for.
+        most: that the corpus yields.
+    """
+
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__(f"vocab_size={size} is more than this corpus yields: choose at most {most}")
+        self.size, self.most = size, most
+
+
 def learn_vocabulary(settings: Settings, out: Path, workers: int, report: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Learn one vocabulary for both languages. Its ids are fairseq's, special symbols included."""
     model = io.BytesIO()
@@ -42,7 +55,7 @@ def learn_vocabulary(settings: Settings, out: Path, workers: int, report: dict[s
                 minloglevel=2,
             )
     except RuntimeError as error:
-        raise UserError(_vocabulary_error(settings.vocab_size, str(error))) from None
+        raise _vocabulary_error(settings.vocab_size, str(error)) from None
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     with replacing(out / "sentencepiece.model") as partial:
         partial.write_bytes(model.getvalue())
@@ -79,9 +92,11 @@ def _ctrl_c_ends_the_process() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _vocabulary_error(size: int, message: str) -> str:
+def _vocabulary_error(size: int, message: str) -> UserError:
     if found := re.search(r"Vocabulary size too high .* <= (\d+)", message):
-        return f"vocab_size={size} is more than this corpus yields: choose at most {found[1]}"
+        return VocabularyTooLargeError(size, int(found[1]))
     if found := re.search(r"required_chars\. \d+ vs (\d+)", message):
-        return f"vocab_size={size} is less than the characters of this corpus need: choose at least {found[1]}"
-    return f"sentencepiece cannot learn from the train text with vocab_size={size}: {message}"
+        return UserError(
+            f"vocab_size={size} is less than the characters of this corpus need: choose at least {found[1]}"
+        )
+    return UserError(f"sentencepiece cannot learn from the train text with vocab_size={size}: {message}")

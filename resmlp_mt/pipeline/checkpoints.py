@@ -16,11 +16,16 @@ def whole_checkpoints(folder: Path) -> list[Path]:
     return sorted(filter(zipfile.is_zipfile, folder.glob("*.pt")), key=lambda path: path.stat().st_mtime)
 
 
-def mend_checkpoints(folder: Path) -> None:
-    """Remove checkpoints that a kill cut short, and let the newest whole one be the last."""
-    whole = whole_checkpoints(folder)
-    for path in set(folder.glob("*.pt")) - set(whole):
+def remove_torn(folder: Path) -> None:
+    """Remove checkpoints that a kill or a full disk cut short."""
+    for path in {*folder.glob("*.pt"), *folder.glob("*.pt.tmp")} - {*whole_checkpoints(folder)}:
         path.unlink()
+
+
+def mend_checkpoints(folder: Path) -> None:
+    """Remove checkpoints that were cut short, and let the newest whole one be the last."""
+    remove_torn(folder)
+    whole = whole_checkpoints(folder)
     last = folder / "checkpoint_last.pt"  # fairseq writes it after the others, so a kill may leave an earlier one
     if whole and whole[-1] != last and (not last.exists() or updates_of(last) < updates_of(whole[-1])):
         with replacing(last) as partial:

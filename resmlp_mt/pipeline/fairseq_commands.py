@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from resmlp_core.common.files import replacing
-from resmlp_mt.pipeline.checkpoints import mend_checkpoints
+from resmlp_core.common.files import naming_if_full, replacing
+from resmlp_mt.pipeline.checkpoints import mend_checkpoints, remove_torn
 from resmlp_mt.pipeline.fairseq_process import run_fairseq
 
 PLUGIN = Path(__file__).parents[1]
@@ -50,6 +50,10 @@ def run_fairseq_train(
         matmul_precision: of float32 matrix products on a GPU; ``high`` is TF32.
         module: what is run in place of fairseq_cli.train, which it calls.
         environment: variables to set for that.
+
+    Raises:
+        UserError: it failed.
+        OSError: the disk is full; what was half-written is removed.
     """
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -65,14 +69,18 @@ def run_fairseq_train(
         return run_fairseq("train", line, lambda text: None, keep_memory, module, variables)
     mend_checkpoints(checkpoints)
     announce("train", line)
-    with open(folder / "train.log", "a", encoding="utf-8") as log:
+    try:
+        with naming_if_full(folder), open(folder / "train.log", "a", encoding="utf-8") as log:
 
-        def follow(text: str) -> None:
-            log.write(text)
-            if found := re.search(r"\| (train_inner|valid) \| (\{.*\})$", text):
-                print(describe_progress(json.loads(found[2])), flush=True)
+            def follow(text: str) -> None:
+                log.write(text)
+                if found := re.search(r"\| (train_inner|valid) \| (\{.*\})$", text):
+                    print(describe_progress(json.loads(found[2])), flush=True)
 
-        run_fairseq("train", line, follow, keep_memory, module, variables)
+            run_fairseq("train", line, follow, keep_memory, module, variables)
+    except OSError:
+        remove_torn(checkpoints)  # what is half-written takes room for nothing
+        raise
 
 
 def describe_progress(stats: Mapping[str, Any]) -> str:

@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from resmlp_core.common.errors import DISK_FULL, UserError
 
+SHOWN = 20  # of a program's last lines
+TRACEBACKS = 200  # lines in which to look for a full disk: errors of PyTorch's, with their tracebacks, stand behind it
+
 # A kill of this process must not leave fairseq writing to a folder that the next run works in: our death closes the
 # pipe that is its standard input, and it then ends itself with its workers. It reads by os.read, as its workers are
 # forks, and sys.stdin has a lock that a fork would inherit locked.
@@ -60,7 +63,7 @@ def run_fairseq(
         start_new_session=True,
     )
     assert child.stdout is not None
-    last_lines = deque[str](maxlen=20)
+    last_lines = deque[str](maxlen=TRACEBACKS)
     try:
         for line in child.stdout:
             last_lines.append(line.rstrip())
@@ -74,4 +77,4 @@ def run_fairseq(
         numbers = [int(number) for line in last_lines for number in re.findall(r"\[Errno (\d+)\]", line)]
         if numbers and numbers[-1] in DISK_FULL:
             raise OSError(numbers[-1], os.strerror(numbers[-1]))
-        raise UserError(f"fairseq-{program} ended with status {status}:\n" + "\n".join(last_lines))
+        raise UserError(f"fairseq-{program} ended with status {status}:\n" + "\n".join([*last_lines][-SHOWN:]))

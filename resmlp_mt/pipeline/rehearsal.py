@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from resmlp_core.common.arguments import starter
-from resmlp_core.common.errors import UserError
+from resmlp_core.common.errors import UserError, in_one_line
 from resmlp_core.common.rehearsal import Rehearsal
 from resmlp_core.common.rehearsal_report import conclude, folder_of, rehearsing
 from resmlp_mt.data.sample import Sample, write_sample
+from resmlp_mt.data.vocabulary_stage import VocabularyTooLargeError
 from resmlp_mt.pipeline.distillation import find_teacher
 from resmlp_mt.pipeline.rehearsal_findings import changes_of, project, tell_training
 from resmlp_mt.pipeline.rehearsed_run import RehearsedRun
@@ -66,8 +67,7 @@ def rehearse(
         except UserError as error:
             found.failures.append(f"{rehearsal.stage}: {error}")
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            found.failures.append(f"{rehearsal.stage}: {where}{error.strerror or error}")
+            found.failures.append(f"{rehearsal.stage}: {in_one_line(error)}")
         found.disk_free = shutil.disk_usage(folder).free
         found.minutes = (time.perf_counter() - started) / 60
         return conclude(found, folder, changes_of(settings, found))
@@ -158,12 +158,11 @@ class RecipeRehearsal:
         began = time.time()
         try:
             run.run(["prepare"])
-        except UserError as error:
-            most = re.search(r"--vocab-size (\d+) .* choose at most (\d+)", str(error))
-            if not most or sample.taken == sample.pairs:
+        except VocabularyTooLargeError as error:
+            if sample.taken == sample.pairs:
                 raise
-            self.found.notes.append(f"so few pairs yield a vocabulary of {most[2]}, not of {most[1]}")
-            run.settings = {**run.settings, "vocab_size": int(most[2])}
+            self.found.notes.append(f"so few pairs yield a vocabulary of {error.most}, not of {error.size}")
+            run.settings = {**run.settings, "vocab_size": error.most}
             run.run(["prepare"])
         for name, path in PREPARED.items():  # a file is as old as the end of its stage
             ended = (run.out / path).stat().st_mtime

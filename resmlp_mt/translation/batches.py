@@ -11,7 +11,7 @@ from resmlp_mt.translation.vocabulary import PAD
 T = TypeVar("T")
 
 
-def batches(lengths: dict[int, int], max_tokens: int, batch_size: int | None) -> Iterator[list[int]]:
+def batches(lengths: dict[int, int], max_tokens: int, batch_size: int) -> Iterator[list[int]]:
     """Group sentences of like length, the longest first.
 
     Args:

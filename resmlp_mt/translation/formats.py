@@ -95,8 +95,10 @@ def refuse_format(name: str, column: str | None, field: str | None, detailed: bo
         UserError: it is a table or JSON lines without what to translate in them, or subtitles.
     """
     if column is None and field is None:
-        if option := {".tsv": "--column", ".jsonl": "--field"}.get(suffix_of(name)):
+        if option := {".tsv": "--column", ".jsonl": "--field", ".json": "--field"}.get(suffix_of(name)):
             raise UserError(f"{name}: name what to translate in it by {option}")
+        if suffix_of(name) == ".csv":
+            raise UserError(f"{name}: columns between commas are not read; write it as TSV")
         if detailed and suffix_of(name) == ".srt":
             raise UserError(NO_ROWS.format(name))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from resmlp_core.common.checkpoint import read_checkpoint
+from resmlp_core.common.checkpoint import find_checkpoint, read_checkpoint
 from resmlp_core.common.errors import UserError
 from resmlp_mt.text import vocabulary_digest
 from resmlp_mt.translation.vocabulary import Vocabulary, read_symbols
@@ -47,17 +47,11 @@ def read_trained(
     Raises:
         UserError: something is missing, is not what it should be, or does not belong together.
     """
-    model = Path(model)
-    if (model / WEIGHTS).is_file():  # a recipe's folder has a settings.json too
-        checkpoint, settings = model / WEIGHTS, _read_settings(model / SETTINGS)
-        weights = _read_weights(checkpoint)
+    checkpoint = Path(find_checkpoint(model))
+    state = _read_weights(checkpoint)
+    if checkpoint.name == WEIGHTS:
+        weights, settings = state, _read_settings(checkpoint.with_name(SETTINGS))
     else:
-        checkpoint = model / "model.pt" if model.is_dir() else model
-        if not checkpoint.is_file():
-            within = " or ".join(str(path.parent) for path in sorted(model.glob("*/model.pt")))
-            advice = f"name {within}" if within else "run the recipe first (make demo), or name a checkpoint"
-            raise UserError(f"no {checkpoint}: {advice}" if model.is_dir() else f"no {checkpoint}")
-        state = _read_weights(checkpoint)
         weights, settings = state.get("model", {}), _settings_of(state, checkpoint)
     near = [checkpoint.resolve().parent, *checkpoint.resolve().parents[1 : NEAR + 1]]
     model_file = Path(sentencepiece) if sentencepiece else _find("sentencepiece.model", near, "sentencepiece")

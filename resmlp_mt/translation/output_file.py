@@ -30,8 +30,10 @@ def refuse_output(option: str, output: Path | None, inputs: Iterable[str], force
         force: whether it may be replaced.
 
     Raises:
-        UserError: it is there, or is what is to be read.
+        UserError: it is there, or is what is to be read, or its name promises gzip.
     """
+    if output and output.suffix == ".gz":
+        raise UserError(f"{option} {output}: what is written is not compressed; name it without .gz")
     if output is None or not output.exists():
         return
     if any(Path(name).exists() and output.samefile(name) for name in inputs):

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from resmlp_core.common.errors import UserError
 from resmlp_core.inspect.html import Section, write_page
 from resmlp_mt.translation.attention import cross_attention
 from resmlp_mt.translation.batches import pad
@@ -28,16 +29,21 @@ def write_show(translator: Translator, sentences: Sequence[str], output: Path, *
         sentences: a few; those without text are left out.
         output: the file of HTML to write, which needs no other file; what it does in the browser is in ``show.html``.
         options: of ``Translator.stream``.
+
+    Raises:
+        UserError: none of them has text.
     """
     pieces = [piece for sentence in sentences for piece in translator.split(sentence) if piece]
+    if not pieces:
+        raise UserError(f"there is nothing to show in {output}: the input has no text")
     found = [best for best, *_ in translator.translate(pieces, details=True, **options)]
     pairs = [pair_of(translator, piece, one.tokens) for piece, one in zip(pieces, found, strict=True)]
     network = translator.network
     content = {
         "heads": network.decoder.layers[0].encoder_attn.heads,
         "pairs": pairs,
-        "encoder": position_weights(network.encoder, max((len(pair["source"]) for pair in pairs), default=0)),
-        "decoder": position_weights(network.decoder, max((len(pair["target"]) for pair in pairs), default=0)),
+        "encoder": position_weights(network.encoder, max(len(pair["source"]) for pair in pairs)),
+        "decoder": position_weights(network.decoder, max(len(pair["target"]) for pair in pairs)),
     }
     template = Path(__file__).with_name("show.html").read_text(encoding="utf-8")
     html = template.replace("{{data}}", json.dumps(content).replace("<", "\\u003c"))

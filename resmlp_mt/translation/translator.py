@@ -1,7 +1,7 @@
 """Text in, translations out: ``load_translator(folder).translate(["A dog."])``."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, islice, repeat
 from pathlib import Path
@@ -131,6 +131,7 @@ class Translator:
         sampling: bool = False,
         seed: int = 1,
         alignments: bool = False,
+        on_batch: Callable[[int], None] = lambda sentences: None,
     ) -> Iterator[list[Hypothesis]]:
         """Translate sentences as they come, in their order, batched by length among the next 1,024 of them.
 
@@ -145,12 +146,13 @@ class Translator:
             min_len: tokens of a translation at least.
             max_len_a: tokens of a translation at most are ``max_len_a`` times its source's plus ``max_len_b``.
             max_len_b: None for as many as the decoder's A has rows for.
-            max_tokens: source tokens in a batch, padding included.
+            max_tokens: source tokens in a batch, padding included; no more hypotheses are kept in one either.
             batch_size: sentences in a batch at most.
             prefix: what every translation is to begin with; or one for each sentence.
-            sampling: draw translations instead of searching for the best, ``beam`` of them.
+            sampling: draw ``beam`` translations instead of searching for the best; the most probable comes first.
             seed: of sampling. The same sentence has the same samples, wherever it stands.
             alignments: fill in the hypotheses' ``alignment``.
+            on_batch: called when a batch is translated, with the number of its sentences, or pieces of long ones.
 
         Raises:
             TypeError: a sentence is no string.
@@ -166,6 +168,8 @@ class Translator:
         if max_tokens < 1 or (batch_size is not None and batch_size < 1):
             raise ValueError(f"max_tokens={max_tokens} and batch_size={batch_size} must be 1 or more")
         options = SearchOptions(beam, lenpen, min_len, max_len_a, max_len_b, sampling, seed)
+        most = max(1, max_tokens // beam)
+        batch_size = min(batch_size or most, most)
         lines = iter([sentences] if isinstance(sentences, str) else sentences)
         prefixes = repeat(prefix or "") if prefix is None or isinstance(prefix, str) else iter(prefix)
         while window := list(islice(lines, WINDOW)):
@@ -176,7 +180,7 @@ class Translator:
             flat = [piece for parts in pieces for piece in parts]
             starts = accumulate((len(parts) for parts in pieces), initial=0)
             first = dict(zip(starts, begins, strict=False)) if any(begins) else {}
-            found = in_order(self._by_length(flat, first, options, nbest, max_tokens, batch_size, alignments))
+            found = in_order(self._by_length(flat, first, options, nbest, max_tokens, batch_size, alignments, on_batch))
             for parts, sentence in zip(pieces, window, strict=True):
                 yield join(list(islice(found, len(parts))), parts, one_line(sentence), lenpen)
 
@@ -187,8 +191,9 @@ class Translator:
         options: SearchOptions,
         nbest: int,
         max_tokens: int,
-        batch_size: int | None,
+        batch_size: int,
         alignments: bool,
+        on_batch: Callable[[int], None],
     ) -> Iterator[tuple[int, list[Hypothesis]]]:
         """Yield hypotheses with the number of their piece, those of pieces of like length together."""
         ids = [self.vocabulary.encode(piece) for piece in pieces]
@@ -201,6 +206,7 @@ class Translator:
             results = [[self._hypothesis(one) for one in several] for several in found]
             if alignments:
                 self._align(sources, found, [pieces[i] for i in batch], results)
+            on_batch(len(batch))
             yield from zip(batch, results, strict=True)
 
     def _begin(self, prefix: str) -> list[int]:

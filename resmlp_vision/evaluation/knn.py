@@ -112,7 +112,8 @@ def measure_knn(bank: tuple[Tensor, Tensor], queries: tuple[Tensor, Tensor], k: 
     for part, truth in zip(asked.split(CHUNK), answers.split(CHUNK), strict=True):
         if not len(part):  # this process has none
             continue
-        ranked = knn_predict(part, features.t(), labels, num_classes, knn_k=k, knn_t=TEMPERATURE)
+        with torch.autocast(part.device.type, enabled=False):  # thousands of cosines are compared
+            ranked = knn_predict(part, features.t(), labels, num_classes, knn_k=k, knn_t=TEMPERATURE)
         hits = ranked[:, 0] == truth
         counts += torch.stack([hits.sum(), torch.tensor(len(truth), device=hits.device)])
     right, count = total(counts).tolist()

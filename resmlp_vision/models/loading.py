@@ -8,7 +8,7 @@ from typing import Any
 
 import timm
 
-from resmlp_core.common.checkpoint import STEMS, read_checkpoint, some_of, weights_in
+from resmlp_core.common.checkpoint import STEMS, find_checkpoint, read_checkpoint, some_of, weights_in
 from resmlp_core.common.errors import DISK_FULL, UserError, check_known
 from resmlp_vision.config import RunConfig
 from resmlp_vision.models.registry import RELEASED, VARIANTS, create_model
@@ -155,6 +155,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--checkpoint",
+        type=find_checkpoint,
         metavar="FILE",
-        help="a training run's, which says which model it is, or weights of --model; or a URL of either",
+        help="a training run's, or its folder, which says which model it is, or weights of --model; or a URL",
     )

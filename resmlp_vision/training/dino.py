@@ -209,5 +209,6 @@ class DINOTrainer(Trainer[DINOConfig]):
     def validate(self) -> dict[str, float]:
         """Return ``knn_top1`` in percent: each image by the training images nearest to it."""
         teacher = self.task.get_eval_model(ema=True)
-        found = knn(teacher, self.bank_loader, self.val_loader, NEIGHBOURS, self.device)
+        with self.autocast():
+            found = knn(teacher, self.bank_loader, self.val_loader, NEIGHBOURS, self.device)
         return {"knn_top1": found[f"knn{NEIGHBOURS}_top1"]}

@@ -1,11 +1,15 @@
 """What commands print: no encoding, closed stream or reader that has left ends them, and what is lost is told."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from resmlp_core.common.errors import reporting
+from resmlp_core.common.files import naming_if_full
 
 ROOT = Path(__file__).parents[2]
 COMMAND = """
@@ -84,3 +88,17 @@ def test_retries_of_the_hub_are_told_only_to_who_asks(first: str, own: dict, tol
     variables |= {"PYTHONPATH": str(ROOT), **own}
     line = [sys.executable, "-c", first + RETRYING]
     assert subprocess.run(line, env=variables, capture_output=True, check=True).stderr == told
+
+
+def test_a_full_disk_is_told_with_what_is_free_where_it_was_to_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "not made yet" / "file"
+    with (
+        pytest.raises(SystemExit) as stopped,
+        reporting("command"),
+        naming_if_full(path),
+        open("/dev/full", "w") as file,
+    ):
+        file.write("more")
+        file.flush()
+    told = rf"command: {path}: the disk is full: No space left on device; [\d,]+\.\d MB are free"
+    assert re.fullmatch(told, str(stopped.value))

@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from resmlp_core import Affine, ChannelMLP, ConvolvedMixer, CrossPositionLinear, ResMLPLayer
 from resmlp_core.inspect import plots as pictures
@@ -226,7 +227,7 @@ def without_c():
     ("write", "options", "message"),
     [
         (lambda path: None, [], "model.pt: No such file or directory"),
-        (lambda path: path.mkdir(), [], "model.pt: Is a directory"),
+        (lambda path: path.mkdir(), [], "last.pth.tar in .*model.pt: run the recipe to its end, or name a checkpoint"),
         (lambda path: path.write_text("hello"), [], "model.pt is not a file of weights"),
         (torn, [], "model.pt is not a file of weights"),
         (saved([1, 2]), [], "model.pt is not a file of weights"),
@@ -249,6 +250,17 @@ def test_what_cannot_be_looked_into_is_refused_in_one_line(tmp_path, write, opti
     write(path)
     assert re.search(message, stopped(path, "-o", tmp_path / "inside", *options))
     assert not (tmp_path / "inside").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pt", "last.pth.tar"])
+def test_a_folder_stands_for_the_checkpoint_that_a_run_leaves_in_it(tmp_path, name):
+    folder = tmp_path / "runs" / "run"
+    folder.mkdir(parents=True)
+    (save_file if "safe" in name else torch.save)(text_weights(), folder / name)
+    inspect(folder, tmp_path / "inside")
+    assert json.loads((tmp_path / "inside" / "inside.json").read_text())["checkpoint"] == str(folder / name)
+    told = f"no model.safetensors, model.pt or last.pth.tar in {folder.parent}: name {folder}"
+    assert stopped(folder.parent, "-o", tmp_path / "other") == f"resmlp-inspect: {told}"
 
 
 def test_code_in_a_checkpoint_does_not_run(tmp_path):

@@ -114,5 +114,6 @@ def test_what_is_typed_is_translated_as_by_fairseq_interactive(trained, corpus, 
 def test_a_recipe_that_has_not_come_that_far_is_told_in_one_line(tmp_path):
     with pytest.raises(SystemExit) as stopped:
         translate.main([str(tmp_path)])
-    hint = "run the recipe first (make demo), or name a checkpoint"
-    assert stopped.value.code == f"translate: no {tmp_path / 'model.pt'}: {hint}"
+    hint = "run the recipe to its end, or name a checkpoint"
+    names = "model.safetensors, model.pt or last.pth.tar"
+    assert stopped.value.code == f"translate: no {names} in {tmp_path}: {hint}"

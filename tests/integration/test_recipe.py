@@ -333,6 +333,14 @@ def test_a_mistake_is_one_line_that_names_it(recipe, unbroken, arguments, messag
     assert message in str(stopped.value)
 
 
+@pytest.mark.parametrize("stage", [(), ("--stage", "prepare")])
+def test_a_teacher_that_is_missing_is_told_before_anything_is_prepared(recipe, tmp_path, stage):
+    out = tmp_path / "out"
+    told = run(recipe, "--out", out, "--teacher", "nosuch", *stage, status=1).stderr
+    assert told.startswith(f"recipe: --teacher nosuch: there is no finished {out / 'nosuch' / 'model.pt'}")
+    assert not out.exists()
+
+
 def test_a_tokeniser_that_is_missing_is_told_before_training(recipe, unbroken, monkeypatch):
     monkeypatch.setitem(sys.modules, "sacremoses", None)
     options = [str(recipe), "--out", str(unbroken[0]), "--stage", "train", "tokenized_bleu=moses"]

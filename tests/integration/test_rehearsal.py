@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import sys
 from contextlib import redirect_stdout
@@ -17,10 +18,11 @@ import warm_python
 from fairseq.trainer import Trainer
 
 from resmlp_core.common.errors import UserError
+from resmlp_core.common.rehearsal import Rehearsal
 from resmlp_mt.pipeline import longest_batches, rehearsed_run, rehearsed_training
 from resmlp_mt.pipeline.fairseq_process import run_fairseq
-from resmlp_mt.pipeline.rehearsal import start_command
-from resmlp_mt.recipe import main
+from resmlp_mt.pipeline.rehearsal import RecipeRehearsal, start_command
+from resmlp_mt.recipe import main, read_recipe
 
 from .commands import in_this_process
 
@@ -253,6 +255,18 @@ def test_no_space_for_the_rehearsal_fails(recipe, tmp_path, monkeypatch):
     failed = rehearse(recipe, tmp_path / "out")
     assert failed.status == 1
     assert "needs about" in failed.reason and "1.00kB are free" in failed.reason
+
+
+def test_a_sample_that_yields_a_smaller_vocabulary_is_rehearsed_with_that(recipe, tmp_path):
+    settings = read_recipe(recipe, ["vocab_size=30000"], None)
+    found = Rehearsal("out", "", "tokens")
+    rehearsal = RecipeRehearsal(found, settings, tmp_path, seconds=1.5)
+    sample, rehearsed = rehearsal._sample()
+    assert sample.taken < sample.pairs
+    rehearsal._prepare(rehearsed, sample)
+    assert (rehearsed.data_bin / "dict.en.txt").exists()
+    told = re.fullmatch(r"so few pairs yield a vocabulary of (\d+), not of 30000", found.notes[-1])
+    assert told and rehearsed.settings["vocab_size"] == int(told[1])
 
 
 def test_a_corpus_smaller_than_the_vocabulary_needs_fails_and_says_how_many(recipe, tmp_path):

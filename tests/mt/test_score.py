@@ -31,10 +31,17 @@ def test_hypotheses_come_in_the_corpuss_order_and_are_the_best(tmp_path):
     assert read_hypotheses(tmp_path / "out") == ["Ein Hund.", "Zwei Hunde .", ""]
 
 
-@pytest.mark.parametrize("content", ["", "D-1\t-0.1\tone is missing\n"])
-def test_a_cut_off_output_is_refused(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "has none of fairseq-generate's D- lines"),
+        ("Ein Hund.\n", "out has none .*: sacrebleu REFERENCES -i .*out scores plain text$"),
+        ("D-0\t-0.1\tone\nD-3\t-0.1\tfour\n", "out lacks sentence 1: fairseq-generate has not ended, or left out"),
+    ],
+)
+def test_what_is_not_all_of_an_output_is_refused(tmp_path, content, message):
     (tmp_path / "out").write_text(content)
-    with pytest.raises(UserError, match="not a complete output"):
+    with pytest.raises(UserError, match=message):
         read_hypotheses(tmp_path / "out")
 
 
@@ -124,7 +131,7 @@ def test_the_command_scores_and_compares_in_the_language_that_it_is_given(tmp_pa
         (["--sources", "ref"], "--comet and --sources need each other"),
         (["--comet", "--sources", "ref"], "--comet: .*comet.*: pip install unbabel-comet .*"),
         (["--comet", "--sources", "short"], "1 sources but 3 references"),
-        (["--against", "short"], "short is not a complete output of fairseq-generate: 0 sentences have a D- line"),
+        (["--against", "short"], "short has none of fairseq-generate's D- lines: sacrebleu .*"),
         (["--against", "other"], "1 hypotheses of --against but 3 references"),
     ],
 )

@@ -1,5 +1,6 @@
 """The stages of a recipe, in parts: which checkpoints are averaged, what may change, which commit it was."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -8,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from resmlp_core.common.errors import UserError
+from resmlp_core.common.errors import UserError, reporting
 from resmlp_mt.pipeline import fairseq_commands
 from resmlp_mt.pipeline import provenance as source
 from resmlp_mt.pipeline.checkpoints import mend_checkpoints, newest_checkpoints
 from resmlp_mt.pipeline.fairseq_commands import arguments, run_fairseq_train
+from resmlp_mt.pipeline.fairseq_process import run_fairseq
 from resmlp_mt.pipeline.kept_settings import keep_settings
 from resmlp_mt.pipeline.provenance import commit
 from resmlp_mt.pipeline.run import Run
@@ -72,6 +74,30 @@ def test_an_earlier_checkpoint_that_was_written_later_is_not_the_last(tmp_path):
     before = last.read_bytes()
     mend_checkpoints(tmp_path)
     assert last.read_bytes() == before
+
+
+def test_a_disk_that_fills_in_training_is_named_and_what_is_half_written_is_removed(tmp_path, monkeypatch):
+    def fill(*arguments):
+        (tmp_path / "run" / "checkpoints" / "checkpoint2.pt.tmp").write_bytes(b"PK half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    checkpoint(tmp_path / "run" / "checkpoints" / "checkpoint_last.pt", 100)
+    monkeypatch.setattr(fairseq_commands, "run_fairseq", fill)
+    told = rf"^recipe: {tmp_path / 'run'}: the disk is full: No space left on device; [\d,.]+ MB are free$"
+    with pytest.raises(SystemExit, match=told), reporting("recipe"):
+        run_fairseq_train(tmp_path, tmp_path / "run", {})
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint_last.pt"]
+
+
+def test_a_full_disk_is_seen_behind_a_long_traceback(tmp_path):
+    (tmp_path / "ends.py").write_text("import sys\nprint(sys.argv[1], 60 * '\\na frame', sep='')\nsys.exit(1)\n")
+    options = {"on_line": lambda line: None, "module": "ends", "environment": {"PYTHONPATH": str(tmp_path)}}
+    with pytest.raises(OSError, match="No space left on device"):
+        run_fairseq("train", ["OSError: [Errno 28] No space left on device"], **options)
+    with pytest.raises(UserError) as stopped:
+        run_fairseq("train", ["ValueError"], **options)
+    assert str(stopped.value) == "fairseq-train ended with status 1:" + 20 * "\na frame"
 
 
 BEFORE = {

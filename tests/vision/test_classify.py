@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -95,6 +96,15 @@ def test_weights_as_timm_ships_them_and_folder_names_of_imagenet(classify, check
     (tmp_path / "torn.safetensors").write_bytes((tmp_path / "weights.safetensors").read_bytes()[:1000])
     done = classify(tmp_path / "torn.safetensors", tmp_path / "image.png")
     assert done.returncode == 1 and "is not a file of weights" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_folder_of_a_training_run_stands_for_its_last_checkpoint(classify, checkpoint, tmp_path):
+    noise("RGB").save(tmp_path / "image.png")
+    told = classify(tmp_path, tmp_path / "image.png").stderr
+    assert told.startswith(f"classify: no model.safetensors, model.pt or last.pth.tar in {tmp_path}: ")
+    shutil.copy(checkpoint, tmp_path / "last.pth.tar")
+    expected = classify(checkpoint, tmp_path / "image.png").stdout
+    assert "goldfish" in expected and classify(tmp_path, tmp_path / "image.png").stdout == expected
 
 
 def test_a_photograph_that_was_taken_upright_is_seen_upright(checkpoint, tmp_path):

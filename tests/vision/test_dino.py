@@ -150,6 +150,22 @@ def test_the_teacher_drops_no_layers_and_the_loss_is_in_full_precision(images, t
     assert loss.dtype == torch.float32 and loss.isfinite()
 
 
+def test_validation_computes_in_the_settings_dtype_and_compares_in_full_precision(images, tmp_path):
+    settings = [*DINO, f"data={images}", f"out={tmp_path}", "dtype=bfloat16"]
+    trainer = DINOTrainer(read_config(None, settings, DINOConfig), join_processes("cpu"))
+    computed = []
+    layer = trainer.task.get_eval_model(ema=True).layers[0].cross_channel.mixer.fc1
+    layer.register_forward_hook(lambda module, inputs, output: computed.append(output.dtype))
+    assert trainer.validate()["knn_top1"] > 0
+    assert set(computed) == {torch.bfloat16}
+    torch.manual_seed(0)
+    bank = torch.nn.functional.normalize(torch.randn(500, 4), dim=1), torch.randint(7, (500,))
+    queries = torch.nn.functional.normalize(torch.randn(300, 4), dim=1), torch.randint(7, (300,))
+    expected = measure_knn(bank, queries, 10)
+    with trainer.autocast():
+        assert measure_knn(bank, queries, 10) == expected
+
+
 def test_killed_it_ends_with_the_weights_of_an_unbroken_run(images, checkpoint, tmp_path):
     settings = (*DINO, f"data={images}", f"out={tmp_path}")
     line = [sys.executable, "-m", "resmlp_vision.dino", *settings]

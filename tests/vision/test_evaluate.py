@@ -43,6 +43,12 @@ def arguments(checkpoint, *more):
     return ("--checkpoint", checkpoint, "--workers", 1, "--device", "cpu", *more)
 
 
+def test_a_runs_folder_stands_for_its_last_checkpoint(checkpoint, images, tmp_path):
+    for name, given in (("file", checkpoint), ("folder", checkpoint.parent)):
+        run(evaluate.main, *arguments(given, "--data", images, "--split", "val", "--out", tmp_path / name))
+    assert json.loads((tmp_path / "folder").read_text()) == json.loads((tmp_path / "file").read_text())
+
+
 def write_parquet(folder, images, names=("class0", "class1", "class2")):
     """The validation images as the hub has data sets, with a card that tells their number."""
     folder.mkdir()

@@ -60,6 +60,20 @@ def test_it_takes_the_first_few_sentences_and_replaces_no_file_unasked(shown, tm
         translate.main([*arguments, "-o", str(tmp_path / "output")])
 
 
+def test_blank_lines_are_no_sentences_and_nothing_else_is_nothing_to_show(shown, tmp_path):
+    page, _ = shown
+    model, source, written = page.parent / "translator" / "resmlp", tmp_path / "source", tmp_path / "show.html"
+    line = [*map(str, (model, source, "--show", written))]
+    for nothing in ("", (MOST + 1) * "\n"):
+        source.write_text(nothing)
+        with pytest.raises(SystemExit, match=r"^translate: there is nothing to show in .*: the input has no text$"):
+            translate.main(line)
+        assert not written.exists()
+    source.write_text(f"{nothing}{SENTENCE}\n")
+    translate.main(line)
+    assert "<dt>sentences</dt><dd>1</dd>" in written.read_text(encoding="utf-8")
+
+
 @pytest.mark.browser
 class TestInABrowser:
     @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from resmlp_mt import translate
+from resmlp_mt import load_translator, translate
 from resmlp_mt.translation import output_file
 from resmlp_mt.translation.translator import Translator
 
@@ -25,6 +25,8 @@ def test_an_output_that_is_there_stays_unless_it_is_to_be_replaced(model, source
     for same in (source, tmp_path / "link"):
         assert refused(model, source, "-o", same, "--force") == f"translate: -o {same} is the input: give another file"
     assert refused(model, source, "-o", tmp_path) == f"translate: -o {tmp_path} is not a file"
+    told = f"translate: -o {tmp_path}/x.gz: what is written is not compressed; name it without .gz"
+    assert refused(model, source, "-o", tmp_path / "x.gz") == told
     assert output.read_text() == "precious" and source.read_text(encoding="utf-8").startswith(LINES[0])
     run(model, source, "-o", output, "--force")
     assert output.read_text(encoding="utf-8") == expected
@@ -145,6 +147,13 @@ def test_a_gpu_that_stays_full_is_told(model, source, capsys, monkeypatch):
     fills(monkeypatch, 100)
     told = "translate: the GPU is full with batches of 1024 tokens too: give a smaller --max-tokens, or --device cpu"
     assert refused(model, source) == told
+
+
+def test_a_beam_larger_than_the_vocabulary_is_refused(model, source, capsys):
+    entries = len(load_translator(model).vocabulary.target)
+    told = f"translate: --beam {entries + 1}: the model's vocabulary has only {entries} entries to choose from"
+    assert refused(model, source, "--beam", entries + 1) == told
+    assert capsys.readouterr().out == ""
 
 
 def test_a_prefix_that_cannot_begin_a_translation_is_refused(model, source):

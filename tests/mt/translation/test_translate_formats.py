@@ -109,6 +109,8 @@ def test_a_short_subtitle_and_one_without_spaces_have_as_many_lines(answer, line
         ("a\tb\n", {"name": "x.TSV"}, "x.TSV: name what to translate in it by --column"),
         ("a\tb\n", {"name": "x.tsv.gz"}, "x.tsv.gz: name what to translate in it by --column"),
         ('{"a": 1}\n', {"name": "x.jsonl"}, "x.jsonl: name what to translate in it by --field"),
+        ('{"a": 1}\n', {"name": "x.json"}, "x.json: name what to translate in it by --field"),
+        ("a,b\n", {"name": "x.csv"}, "x.csv: columns between commas are not read; write it as TSV"),
         (SUBTITLES, {"detailed": True}, "file.txt: --nbest, --scores and --alignments are for lines of text, not for "),
     ],
 )

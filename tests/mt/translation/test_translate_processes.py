@@ -1,6 +1,7 @@
 """resmlp-translate as a program: killed, piped, and at a terminal."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -80,7 +81,9 @@ def test_ctrl_c_while_it_waits_for_a_line_ends_it(model):
 
 
 def test_a_terminal_shows_how_fast_it_is_and_how_long_it_takes(model, tmp_path, on_a_terminal):
-    (tmp_path / "source").write_text("".join(f"{line}\n" for line in SENTENCES[:300]))
-    shown = on_a_terminal([*LINE, *map(str, (model, tmp_path / "source"))], env=OPTIONS["env"])
-    assert "100% |" in shown and " 300 of 300 lines [" in shown and " sentences/s]" in shown and " left, " in shown
+    lines = ["The queen.", *SENTENCES[:299]]  # the shortest is translated last
+    (tmp_path / "source").write_text("".join(f"{line}\n" for line in lines))
+    shown = on_a_terminal([*LINE, *map(str, (model, tmp_path / "source", "--batch-size", 100))], env=OPTIONS["env"])
+    assert "100% |" in shown and " 300 of 300 lines [" in shown
+    assert re.search(r" 0% \|[^\r]*\| 0 of 300 lines \[[^\r]* left, 100 sentences, [\d.]+ a second\]", shown)
     assert "translate: 300 sentences in " in shown

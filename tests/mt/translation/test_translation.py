@@ -188,6 +188,16 @@ def test_a_translation_is_given_while_shorter_sentences_behind_it_wait(folder, m
     assert made == [(True, 1), (False, 1), (True, 2), (True, 3)]
 
 
+def test_a_wide_beam_takes_fewer_sentences_at_once_and_each_batch_is_told(folder, monkeypatch):
+    batches, told = [], []
+    monkeypatch.setattr(module, "search", lambda *args: batches.append(len(args[1])) or search(*args))
+    translator = load_translator(folder)
+    texts = translator.translate(["a red dog"] * 7, beam=20, max_tokens=60, on_batch=told.append)
+    assert batches == told == [3, 3, 1]
+    assert texts == translator.translate(["a red dog"] * 7, beam=20)
+    assert batches[3:] == [7]
+
+
 def test_a_prefix_begins_its_translation(folder):
     texts = load_translator(folder).translate(["a red dog", "the cat"], prefix=["the house", ""])
     assert texts[0].startswith("the house")
@@ -253,7 +263,7 @@ def test_threads_share_a_translator(folder):
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda out: (out / "run" / "model.pt").unlink(), "no .*model.pt: run the recipe first"),
+        (lambda out: (out / "run" / "model.pt").unlink(), "no .*model.pt or .* in .*: run the recipe to its end"),
         (lambda out: (out / "run" / "model.pt").write_text("text"), "model.pt is not a file of weights"),
         (lambda out: (out / "sentencepiece.model").unlink(), "no sentencepiece.model in .* name it by sentencepiece"),
         (lambda out: (out / "sentencepiece.model").write_text("text"), "sentencepiece.model: .* not one"),
@@ -275,7 +285,7 @@ def test_what_cannot_be_loaded_is_named(folder, tmp_path, break_it, message):
 
 
 def test_a_folder_of_models_names_those_in_it(folder):
-    with pytest.raises(UserError, match=f"no {folder.parent}/model.pt: name {folder}$"):
+    with pytest.raises(UserError, match=f" in {folder.parent}: name {folder}$"):
         load_translator(folder.parent)
 
 
