@@ -1,0 +1,141 @@
+"""Translating a file: sentences a second and BLEU of whole commands, ResMLP beside fairseq's Transformer.
+
+    python -m resmlp_mt.recipe multi30k --arch resmlp_tiny --out build/multi30k
+    python -m resmlp_mt.recipe multi30k --arch transformer --out build/multi30k
+    python benchmarks/mt_translate.py build/multi30k [--ours resmlp_tiny] [--beams 4 1]
+
+The work is the recipe's test set, from the command's start to its end. ResMLP goes through resmlp-translate, the
+Transformer through fairseq-interactive and, converted, through CTranslate2. Arithmetics that the processor has no
+instructions for are left out of ResMLP's.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from measure import in_turns, options, save, show
+
+import ctranslate2
+import fairseq
+from sacrebleu import corpus_bleu
+
+from resmlp_mt.translation.products import PRODUCTS
+
+PEER = "fairseq-interactive"
+MAX_TOKENS = "4096"  # of a batch, for all
+Lines = Mapping[str, list[str]]
+
+
+def commands(args: argparse.Namespace, source: Path, beam: int, folder: Path) -> dict[str, list[str]]:
+    """Return each contender's command; ``{out}`` in it is the file that its translations go to."""
+    spm, converted = args.run / "sentencepiece.model", folder / "converted"
+    python = [sys.executable]
+    lines = {}
+    for dtype, (_, is_faster) in PRODUCTS.items():
+        if dtype == "float32" or is_faster():
+            translate = [*python, "-m", "resmlp_mt.translate", args.run / args.ours, source, "-o", "{out}", "--force"]
+            lines[f"ResMLP {dtype}"] = [*translate, "--beam", beam, "--dtype", dtype, "--max-tokens", MAX_TOKENS]
+    languages = args.pair.split("-")
+    lines[PEER] = [
+        *(*python, "-m", "fairseq_cli.interactive", args.run / "data-bin", "--path", args.run / args.peer / "model.pt"),
+        *("--source-lang", languages[0], "--target-lang", languages[1], "--input", source, "--buffer-size", 1024),
+        *("--beam", beam, "--max-tokens", MAX_TOKENS, "--bpe", "sentencepiece", "--sentencepiece-model", spm),
+        *("--remove-bpe", "sentencepiece", "--cpu"),
+    ]
+    child = Path(__file__).with_name("ctranslate2_file.py")
+    for dtype in ("float32", "int8"):
+        lines[f"CTranslate2 {dtype}"] = [*python, child, converted, spm, source, "{out}", dtype, beam, args.threads]
+    return {name: [str(word) for word in line] for name, line in lines.items()}
+
+
+def convert(args: argparse.Namespace, folder: Path) -> None:
+    """Convert fairseq's Transformer for CTranslate2."""
+    source, target = args.pair.split("-")
+    converter = ctranslate2.converters.FairseqConverter(
+        str(args.run / args.peer / "model.pt"), str(args.run / "data-bin"), source_lang=source, target_lang=target
+    )
+    converter.convert(str(folder / "converted"))
+
+
+def whole(name: str, line: list[str], folder: Path, memory: dict[str, int]) -> Callable[[], None]:
+    """Prepare to run a command; its translations go to a file of the contender's name."""
+    out = folder / name
+
+    def call() -> None:
+        into_file = any("{out}" in word for word in line)
+        with (folder / "printed").open("w") as printed, (folder / "told").open("w") as told:
+            process = subprocess.Popen(
+                [word.replace("{out}", str(out)) for word in line],
+                stdout=printed,
+                stderr=told,
+                stdin=subprocess.DEVNULL,
+            )
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{name} ended with status {process.returncode}: {(folder / 'told').read_text()[-1000:]}")
+        memory[name] = max(memory.get(name, 0), used.ru_maxrss * 1024)
+        if not into_file:
+            best = (
+                row.split("\t", 2) for row in (folder / "printed").read_text("utf-8").splitlines() if row[:2] == "H-"
+            )
+            texts = {int(number[2:]): text for number, _, text in best}
+            out.write_text("".join(f"{texts[i]}\n" for i in sorted(texts)), "utf-8")
+
+    return call
+
+
+def compare(args: argparse.Namespace, beam: int, folder: Path) -> list[dict[str, Any]]:
+    """Let all commands translate the test set in turns."""
+    source, reference = (args.run / "text" / f"test.{language}" for language in args.pair.split("-"))
+    references = reference.read_text("utf-8").splitlines()
+    memory: dict[str, int] = {}
+    lines = commands(args, source, beam, folder)
+    seconds = in_turns({name: whole(name, line, folder, memory) for name, line in lines.items()}, args.rounds, "cpu")
+    rows = []
+    for name, times in seconds.items():
+        ratios = sorted(theirs / ours for theirs, ours in zip(seconds[PEER], times, strict=True))
+        bleu = corpus_bleu((folder / name).read_text("utf-8").splitlines(), [references]).score
+        rows.append(
+            {
+                "beam": beam,
+                "sentences": len(references),
+                "BLEU": round(bleu, 2),
+                "contender": name,
+                "per_second": len(references) / median(times),
+                "ratio": median(ratios),
+                "ratio_range": [ratios[0], ratios[-1]],
+                "peak_memory_bytes": memory[name],
+                "seconds": times,
+            }
+        )
+        show(rows[-1])
+    return rows
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = options(__doc__)
+    parser.add_argument("run", type=Path, help="--out of the recipe that trained both")
+    parser.add_argument("--ours", default="resmlp_tiny", help="ResMLP's architecture (default: %(default)s)")
+    parser.add_argument("--peer", default="transformer", help="the Transformer's (default: %(default)s)")
+    parser.add_argument("--beams", nargs="+", type=int, default=[4, 1])
+    parser.set_defaults(rounds=3)
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    args.pair = json.loads((args.run / args.ours / "settings.json").read_text("utf-8"))["pair"]
+    with tempfile.TemporaryDirectory() as name:
+        convert(args, Path(name))
+        rows = [row for beam in args.beams for row in compare(args, beam, Path(name))]
+    save(args, rows, fairseq=fairseq.__version__, ctranslate2=ctranslate2.__version__)
+
+
+if __name__ == "__main__":
+    main()
