@@ -26,6 +26,7 @@ import ctranslate2
 import fairseq
 from sacrebleu import corpus_bleu
 
+import resmlp_mt
 from resmlp_mt.translation.products import PRODUCTS
 
 PEER = "fairseq-interactive"
@@ -46,12 +47,24 @@ def commands(args: argparse.Namespace, source: Path, beam: int, folder: Path) ->
     lines[PEER] = [
         *(*python, "-m", "fairseq_cli.interactive", args.run / "data-bin", "--path", args.run / args.peer / "model.pt"),
         *("--source-lang", languages[0], "--target-lang", languages[1], "--input", source, "--buffer-size", 1024),
+        *("--user-dir", Path(resmlp_mt.__file__).parent),  # with which fairseq reads checkpoints in a current PyTorch
         *("--beam", beam, "--max-tokens", MAX_TOKENS, "--bpe", "sentencepiece", "--sentencepiece-model", spm),
         *("--remove-bpe", "sentencepiece", "--cpu"),
     ]
     child = Path(__file__).with_name("ctranslate2_file.py")
     for dtype in ("float32", "int8"):
-        lines[f"CTranslate2 {dtype}"] = [*python, child, converted, spm, source, "{out}", dtype, beam, args.threads]
+        lines[f"CTranslate2 {dtype}"] = [
+            *python,
+            child,
+            converted,
+            spm,
+            source,
+            "{out}",
+            dtype,
+            beam,
+            args.positions,
+            args.threads,
+        ]
     return {name: [str(word) for word in line] for name, line in lines.items()}
 
 
@@ -130,7 +143,8 @@ def main() -> None:
     parser.set_defaults(rounds=3)
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
-    args.pair = json.loads((args.run / args.ours / "settings.json").read_text("utf-8"))["pair"]
+    settings = json.loads((args.run / args.peer / "settings.json").read_text("utf-8"))
+    args.pair, args.positions = settings["pair"], settings["train"].get("max-target-positions", 1024)
     with tempfile.TemporaryDirectory() as name:
         convert(args, Path(name))
         rows = [row for beam in args.beams for row in compare(args, beam, Path(name))]

@@ -11,6 +11,8 @@ import warm_python
 
 from resmlp_core.layers.onednn import onednn_is_faster
 
+from .recipe_runs import command, environment
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PEERS = {"ours", "fairseq's Transformer"}
 BY_ONEDNN = {"fairseq's Transformer, by oneDNN"} if onednn_is_faster() else set()  # else it would be the same again
@@ -66,3 +68,19 @@ def test_policies_of_waiting_are_measured_quiet_and_busy(tmp_path):
     assert cases == {(load, policy) for load in ("quiet", "busy") for policy in ("passive", "1000")}
     assert all(rate > 0 for row in rows for rate in row["per_second"])
     assert "translate one, busy" in done.stdout
+
+
+@pytest.mark.long
+def test_whole_commands_translate_a_test_set(tmp_path, recipe):
+    run = tmp_path / "run"
+    for arch in ("resmlp_tiny", "transformer"):
+        line = command(recipe, "--out", run, "--arch", arch, "train.max-epoch=1")
+        subprocess.run(line, env=environment(), capture_output=True, check=True)
+    line = [sys.executable, BENCHMARKS / "mt_translate.py", run, "--beams", 1, "--rounds", 1, "--out", tmp_path]
+    done = subprocess.run([*map(str, line)], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = json.loads((tmp_path / "mt_translate.json").read_text())["rows"]
+    bleu = {row["contender"]: row["BLEU"] for row in rows}
+    assert {"ResMLP float32", "fairseq-interactive", "CTranslate2 float32", "CTranslate2 int8"} <= bleu.keys()
+    assert bleu["CTranslate2 float32"] == pytest.approx(bleu["fairseq-interactive"], abs=0.5)
+    assert all(row["per_second"] > 0 and row["peak_memory_bytes"] > 1e7 for row in rows)
