@@ -53,18 +53,8 @@ def commands(args: argparse.Namespace, source: Path, beam: int, folder: Path) ->
     ]
     child = Path(__file__).with_name("ctranslate2_file.py")
     for dtype in ("float32", "int8"):
-        lines[f"CTranslate2 {dtype}"] = [
-            *python,
-            child,
-            converted,
-            spm,
-            source,
-            "{out}",
-            dtype,
-            beam,
-            args.positions,
-            args.threads,
-        ]
+        what = (converted, spm, source, "{out}", dtype, beam, args.positions, args.threads)
+        lines[f"CTranslate2 {dtype}"] = [*python, child, *what]
     return {name: [str(word) for word in line] for name, line in lines.items()}
 
 
