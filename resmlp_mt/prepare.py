@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import resmlp_mt.plugin  # noqa: F401  fairseq as the plugin mends it
+from resmlp_core.common.devices import available_cores
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import alone_in, remove, write_json
 from resmlp_core.common.settings import changed
@@ -64,7 +64,7 @@ def prepare(
         seed: picks the sentences that the vocabulary is learned from when there are more than a million.
         normalization: what sentencepiece makes of the characters. NFKC writes … as three points and full-width
             punctuation as ASCII's, so that no translation has the former; ``identity`` keeps all.
-        workers: threads to encode with; as many as there are processors when None.
+        workers: threads to encode with; by default as many as there are cores at hand.
 
     Returns:
         The content of prepare.json: the settings and, by stage, the pairs per split, read, kept and dropped by rule,
@@ -78,7 +78,7 @@ def prepare(
         OSError: when a file cannot be read or written; nothing half-written stays behind.
     """
     refuse_unusable_name(out, "--out")
-    workers = workers if workers is not None else os.cpu_count() or 1
+    workers = workers if workers is not None else available_cores()
     if workers < 1:
         raise UserError(f"--workers {workers} is less than 1")
     for option, language in (("--source-lang", source_lang), ("--target-lang", target_lang)):
@@ -216,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="N",
         help=f"picks the sentences to learn the vocabulary from, when over {VOCABULARY_SENTENCES} (default: 1)",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="threads to encode with (default: one a processor)")
+    parser.add_argument("--workers", type=int, metavar="N", help="threads to encode with (default: one per core)")
     parser.add_argument(
         "--normalization",
         choices=NORMALIZATIONS,

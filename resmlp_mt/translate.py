@@ -243,10 +243,10 @@ def made_with(args: argparse.Namespace, work: FileTranslator) -> dict[str, Any]:
 def report(work: FileTranslator, seconds: float) -> None:
     """Say what was done."""
     longest = work.translator.max_source_tokens
-    split = f"; {work.split} longer than the model's {longest} positions, split at clause marks" if work.split else ""
+    split = f"; {work.split} longer than the model's {longest} positions, split at punctuation marks"
     rate = f"{work.sentences / seconds:.1f} a second" if seconds else ""
     sentences = f"{work.sentences:,} sentence{'' if work.sentences == 1 else 's'}"
-    print(f"translate: {sentences} in {seconds:.1f} s, {rate}{split}", file=sys.stderr)
+    print(f"translate: {sentences} in {seconds:.1f} s, {rate}{split if work.split else ''}", file=sys.stderr)
 
 
 if __name__ == "__main__":

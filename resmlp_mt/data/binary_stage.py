@@ -1,6 +1,5 @@
 """The last stage of ``resmlp_mt.prepare``: the text in the vocabulary's ids, as fairseq reads it."""
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -10,6 +9,7 @@ from typing import Any
 import sentencepiece
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from resmlp_core.common.devices import available_cores
 from resmlp_core.common.files import remove, replacing
 from resmlp_mt.data.binarized import write_dataset
 from resmlp_mt.data.prepared import BAR, SPECIAL, SPLITS, Settings, create_text, open_text, read_report
@@ -63,4 +63,4 @@ def replace_train_targets(prepared: Path, targets: Sequence[str], out: Path) -> 
         shutil.copy(prepared / "sentencepiece.model", out)
         with create_text(out / "text" / f"train.{settings.target_lang}") as file:
             file.writelines(target + "\n" for target in targets)
-        write_data_bin(settings, out, os.cpu_count() or 1, report)
+        write_data_bin(settings, out, available_cores(), report)

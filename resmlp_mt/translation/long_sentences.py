@@ -1,4 +1,4 @@
-"""A sentence longer than A, in pieces that fit: split at clause marks, else between words, else within one."""
+"""A sentence longer than A, in pieces that fit: split at punctuation marks, else between words, else within one."""
 
 import re
 from collections.abc import Callable

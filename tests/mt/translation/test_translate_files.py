@@ -129,7 +129,7 @@ def test_a_document_is_written_as_it_stood_and_what_was_too_long_is_counted(mode
     assert (tmp_path / "output").read_text() == f"{a}  {b}\n\n{c} {d}\n"
     report = capsys.readouterr().err.splitlines()[-1]
     assert report.startswith("translate: 4 sentences in ")
-    assert report.endswith(f"; 1 longer than the model's {POSITIONS} positions, split at clause marks")
+    assert report.endswith(f"; 1 longer than the model's {POSITIONS} positions, split at punctuation marks")
 
 
 def test_a_cut_off_document_goes_on_by_paragraphs(model, tmp_path, monkeypatch):
