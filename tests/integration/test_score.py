@@ -69,8 +69,8 @@ def test_a_comparison_is_sacrebleus(folder):
     assert p_values == pytest.approx([against["bleu"]["p_value"], against["chrf"]["p_value"]], abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["cut", "holed"])
-def test_an_output_that_lacks_a_sentence_is_refused(folder, name):
+@pytest.mark.parametrize(("name", "told"), [("cut", r"\b59\b"), ("holed", "lacks sentence 30:")])
+def test_an_output_that_lacks_a_sentence_is_refused(folder, name, told):
     command = ["score", str(folder / name), "--references", str(folder / "ref")]
-    with mock.patch("sys.argv", command), pytest.raises(SystemExit, match=r"^score: .*\b59\b"):
+    with mock.patch("sys.argv", command), pytest.raises(SystemExit, match=f"^score: .*{told}"):
         main()
