@@ -1,4 +1,4 @@
-"""The OpenMP of every command spins as the processor wants, a training on a CPU keeps its memory, and what a user has set wins."""
+"""OpenMP spins in every command as the processor wants, training on a CPU keeps memory; what a user has set wins."""
 
 import os
 import re
