@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import ctranslate2  # isort: skip  before PyTorch: else both share one OpenMP, which then lets their threads sleep
+
 from measure import options, save, summarise
 
-import ctranslate2
 import fairseq
 import torch
 from fairseq.data import Dictionary
