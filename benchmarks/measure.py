@@ -101,22 +101,24 @@ def summarise(
         least and greatest of the rounds' own ratios; peak memory in bytes.
     """
     seconds = in_turns(contenders, rounds, device)
-    rows = []
-    for name, call in contenders.items():
-        ratios = sorted(theirs / ours for theirs, ours in zip(seconds[peer], seconds[name], strict=True))
-        rows.append(
-            dict(case)
-            | {
-                "contender": name,
-                "per_second": units / median(seconds[name]),
-                "ratio": median(ratios),
-                "ratio_range": [ratios[0], ratios[-1]],
-                "peak_memory_bytes": peak_memory(call, device),
-                "seconds": seconds[name],
-            }
-        )
-        show(rows[-1])
-    return rows
+    return [row_of(case, name, seconds, units, peer, peak_memory(call, device)) for name, call in contenders.items()]
+
+
+def row_of(
+    case: Mapping[str, Any], name: str, seconds: Mapping[str, list[float]], units: float, peer: str, memory: int
+) -> dict[str, Any]:
+    """Make a contender's row as ``summarise`` describes it, and print it."""
+    ratios = sorted(theirs / ours for theirs, ours in zip(seconds[peer], seconds[name], strict=True))
+    row = dict(case) | {
+        "contender": name,
+        "per_second": units / median(seconds[name]),
+        "ratio": median(ratios),
+        "ratio_range": [ratios[0], ratios[-1]],
+        "peak_memory_bytes": memory,
+        "seconds": seconds[name],
+    }
+    show(row)
+    return row
 
 
 def show(row: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@
     python benchmarks/mt_translate.py build/multi30k [--ours resmlp_tiny] [--beams 4 1]
 
 The work is the recipe's test set, from the command's start to its end. ResMLP goes through resmlp-translate, the
-Transformer through fairseq-interactive and, converted, through CTranslate2. Arithmetics that the processor has no
+Transformer through fairseq-interactive and, converted, through CTranslate2. Precisions that the processor has no
 instructions for are left out of ResMLP's.
 """
 
@@ -15,46 +15,45 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from measure import in_turns, options, save, show
+from measure import in_turns, options, row_of, save
 
 import ctranslate2
 import fairseq
 from sacrebleu import corpus_bleu
 
 import resmlp_mt
+from resmlp_mt.data.generate_output import read_hypotheses
 from resmlp_mt.translation.products import PRODUCTS
 
 PEER = "fairseq-interactive"
 MAX_TOKENS = "4096"  # of a batch, for all
-Lines = Mapping[str, list[str]]
 
 
 def commands(args: argparse.Namespace, source: Path, beam: int, folder: Path) -> dict[str, list[str]]:
     """Return each contender's command; ``{out}`` in it is the file that its translations go to."""
     spm, converted = args.run / "sentencepiece.model", folder / "converted"
-    python = [sys.executable]
     lines = {}
     for dtype, (_, is_faster) in PRODUCTS.items():
         if dtype == "float32" or is_faster():
-            translate = [*python, "-m", "resmlp_mt.translate", args.run / args.ours, source, "-o", "{out}", "--force"]
-            lines[f"ResMLP {dtype}"] = [*translate, "--beam", beam, "--dtype", dtype, "--max-tokens", MAX_TOKENS]
+            translate = [sys.executable, "-m", "resmlp_mt.translate", args.run / args.ours, source]
+            options = ("-o", "{out}", "--force", "--beam", beam, "--dtype", dtype, "--max-tokens", MAX_TOKENS)
+            lines[f"ResMLP {dtype}"] = [*translate, *options]
     languages = args.pair.split("-")
     lines[PEER] = [
-        *(*python, "-m", "fairseq_cli.interactive", args.run / "data-bin", "--path", args.run / args.peer / "model.pt"),
-        *("--source-lang", languages[0], "--target-lang", languages[1], "--input", source, "--buffer-size", 1024),
+        *(sys.executable, "-m", "fairseq_cli.interactive", args.run / "data-bin", "--input", source, "--cpu"),
+        *("--path", args.run / args.peer / "model.pt", "--source-lang", languages[0], "--target-lang", languages[1]),
         *("--user-dir", Path(resmlp_mt.__file__).parent),  # with which fairseq reads checkpoints in a current PyTorch
-        *("--beam", beam, "--max-tokens", MAX_TOKENS, "--bpe", "sentencepiece", "--sentencepiece-model", spm),
-        *("--remove-bpe", "sentencepiece", "--cpu"),
+        *("--beam", beam, "--max-tokens", MAX_TOKENS, "--buffer-size", 1024),
+        *("--bpe", "sentencepiece", "--sentencepiece-model", spm),
     ]
     child = Path(__file__).with_name("ctranslate2_file.py")
     for dtype in ("float32", "int8"):
         what = (converted, spm, source, "{out}", dtype, beam, args.positions, args.threads)
-        lines[f"CTranslate2 {dtype}"] = [*python, child, *what]
+        lines[f"CTranslate2 {dtype}"] = [sys.executable, child, *what]
     return {name: [str(word) for word in line] for name, line in lines.items()}
 
 
@@ -72,25 +71,16 @@ def whole(name: str, line: list[str], folder: Path, memory: dict[str, int]) -> C
     out = folder / name
 
     def call() -> None:
-        into_file = any("{out}" in word for word in line)
         with (folder / "printed").open("w") as printed, (folder / "told").open("w") as told:
-            process = subprocess.Popen(
-                [word.replace("{out}", str(out)) for word in line],
-                stdout=printed,
-                stderr=told,
-                stdin=subprocess.DEVNULL,
-            )
+            command = [word.replace("{out}", str(out)) for word in line]
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=printed, stderr=told)
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise SystemExit(f"{name} ended with status {process.returncode}: {(folder / 'told').read_text()[-1000:]}")
         memory[name] = max(memory.get(name, 0), used.ru_maxrss * 1024)
-        if not into_file:
-            best = (
-                row.split("\t", 2) for row in (folder / "printed").read_text("utf-8").splitlines() if row[:2] == "H-"
-            )
-            texts = {int(number[2:]): text for number, _, text in best}
-            out.write_text("".join(f"{texts[i]}\n" for i in sorted(texts)), "utf-8")
+        if "{out}" not in line:
+            out.write_text("".join(f"{text}\n" for text in read_hypotheses(folder / "printed")), "utf-8")
 
     return call
 
@@ -103,23 +93,10 @@ def compare(args: argparse.Namespace, beam: int, folder: Path) -> list[dict[str,
     lines = commands(args, source, beam, folder)
     seconds = in_turns({name: whole(name, line, folder, memory) for name, line in lines.items()}, args.rounds, "cpu")
     rows = []
-    for name, times in seconds.items():
-        ratios = sorted(theirs / ours for theirs, ours in zip(seconds[PEER], times, strict=True))
+    for name in lines:
         bleu = corpus_bleu((folder / name).read_text("utf-8").splitlines(), [references]).score
-        rows.append(
-            {
-                "beam": beam,
-                "sentences": len(references),
-                "BLEU": round(bleu, 2),
-                "contender": name,
-                "per_second": len(references) / median(times),
-                "ratio": median(ratios),
-                "ratio_range": [ratios[0], ratios[-1]],
-                "peak_memory_bytes": memory[name],
-                "seconds": times,
-            }
-        )
-        show(rows[-1])
+        case = {"beam": beam, "sentences": len(references), "BLEU": round(bleu, 2)}
+        rows.append(row_of(case, name, seconds, len(references), PEER, memory[name]))
     return rows
 
 

@@ -28,7 +28,7 @@ def spins(processors: str = PROCESSORS) -> str:
         return BY_DEFAULT if "AuthenticAMD" in file.read(200) else BRIEFLY
 
 
-def spin_briefly() -> None:
+def bound_spinning() -> None:
     """Bound how long a thread of OpenMP spins, in this process if PyTorch is not loaded yet, and in its children."""
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = spins()
@@ -57,5 +57,5 @@ def keep_memory(most: int = -1) -> None:
         mallopt(*((M_MMAP_MAX, 0) if most < 0 else (M_MMAP_THRESHOLD, most // 2)))
 
 
-spin_briefly()
+bound_spinning()
 forget_shapes()
