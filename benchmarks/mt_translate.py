@@ -52,8 +52,10 @@ def commands(args: argparse.Namespace, source: Path, beam: int, folder: Path) ->
     ]
     child = Path(__file__).with_name("ctranslate2_file.py")
     for dtype in ("float32", "int8"):
-        what = (converted, spm, source, "{out}", dtype, beam, args.positions, args.threads)
-        lines[f"CTranslate2 {dtype}"] = [sys.executable, child, *what]
+        what = (sys.executable, child, converted, spm, source, "{out}", dtype, beam, args.positions)
+        lines[f"CTranslate2 {dtype}"] = [*what, 1, args.threads]
+        if args.threads > 1:
+            lines[f"CTranslate2 {dtype}, a batch a thread"] = [*what, args.threads, 1]
     return {name: [str(word) for word in line] for name, line in lines.items()}
 
 

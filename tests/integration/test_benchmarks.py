@@ -16,7 +16,7 @@ from .recipe_runs import command, environment
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PEERS = {"ours", "fairseq's Transformer"}
 BY_ONEDNN = {"fairseq's Transformer, by oneDNN"} if onednn_is_faster() else set()  # else it would be the same again
-DECODERS = {("CTranslate2", "float32"), ("CTranslate2", "int8")}
+DECODERS = {("CTranslate2", dtype + threads) for dtype in ("float32", "int8") for threads in ("", ", one thread")}
 DECODERS |= {("ResMLP", dtype) for dtype in ("float32", "bfloat16", "int8")}
 
 
@@ -24,7 +24,12 @@ DECODERS |= {("ResMLP", dtype) for dtype in ("float32", "bfloat16", "int8")}
     ("script", "options", "contenders", "dtypes"),
     [
         ("mt_train", ["--dtype", "float32", "bfloat16"], PEERS | BY_ONEDNN, {"float32", "bfloat16"}),
-        ("mt_decode", ["--beams", "1"], PEERS | {f"{who} {dtype}" for who, dtype in DECODERS}, {None}),
+        (
+            "mt_decode",
+            ["--beams", "1", "--threads", "2"],
+            PEERS | {f"{who} {dtype}" for who, dtype in DECODERS},
+            {None},
+        ),
     ],
 )
 def test_a_benchmark_measures_all_models_on_the_same_work(
@@ -76,11 +81,16 @@ def test_whole_commands_translate_a_test_set(tmp_path, recipe):
     for arch in ("resmlp_tiny", "transformer"):
         line = command(recipe, "--out", run, "--arch", arch, "train.max-epoch=1")
         subprocess.run(line, env=environment(), capture_output=True, check=True)
-    line = [sys.executable, BENCHMARKS / "mt_translate.py", run, "--beams", 1, "--rounds", 1, "--out", tmp_path]
-    done = subprocess.run([*map(str, line)], env=environment(), capture_output=True, text=True)
+    line = [sys.executable, BENCHMARKS / "mt_translate.py", run, "--beams", 1, "--rounds", 1, "--threads", 2]
+    done = subprocess.run([*map(str, [*line, "--out", tmp_path])], env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = json.loads((tmp_path / "mt_translate.json").read_text())["rows"]
     bleu = {row["contender"]: row["BLEU"] for row in rows}
-    assert {"ResMLP float32", "fairseq-interactive", "CTranslate2 float32", "CTranslate2 int8"} <= bleu.keys()
+    assert {
+        "ResMLP float32",
+        "fairseq-interactive",
+        "CTranslate2 int8",
+        "CTranslate2 int8, a batch a thread",
+    } <= bleu.keys()
     assert bleu["CTranslate2 float32"] == pytest.approx(bleu["fairseq-interactive"], abs=0.5)
     assert all(row["per_second"] > 0 and row["peak_memory_bytes"] > 1e7 for row in rows)
