@@ -10,6 +10,7 @@ from resmlp_core.layers.channel_mlp import ChannelMLP
 from resmlp_core.layers.convolution import ConvolvedMixer
 from resmlp_core.layers.cross_position import CrossPositionLinear
 from resmlp_core.layers.fold import absorb_after, absorb_before, fold, fold_
+from resmlp_core.layers.gate import GatedMixer
 from resmlp_core.layers.layer import ResidualSublayer, ResMLPLayer
 from resmlp_core.layers.onednn import by_onednn
 from resmlp_core.layers.packed_linear import PackedLinear
@@ -23,6 +24,7 @@ __all__ = [
     "ChannelMLP",
     "ConvolvedMixer",
     "CrossPositionLinear",
+    "GatedMixer",
     "PackedLinear",
     "PositionCache",
     "PositionMixer",

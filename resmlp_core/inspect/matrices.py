@@ -23,12 +23,13 @@ from resmlp_core.common.checkpoint import (
 from resmlp_core.common.errors import UserError
 from resmlp_core.layers.convolution import ConvolvedMixer
 from resmlp_core.layers.cross_position import CrossPositionLinear
+from resmlp_core.layers.gate import GatedMixer
 
 SMALL = 0.05  # a weight is small below this share of its matrix's largest magnitude (paper, figure 3)
 BAND = 16  # positions before and after a position's own
 CROP = 0.9  # share of an image's shorter side that evaluation sees of released models, whose files do not tell
-# Where mixers keep A, by the name of the parameter; what has the first does not have the second as A.
-MATRICES = (ConvolvedMixer.matrix, CrossPositionLinear.matrix)
+# Where mixers keep A, by the name of the parameter; of what has several, the first is A.
+MATRICES = (GatedMixer.matrix, ConvolvedMixer.matrix, CrossPositionLinear.matrix)
 # what the names of parameters begin with: those of a part's layers, and within a layer those of a sublayer's scales
 PARTS = {"trunk": "", "encoder": "encoder.", "decoder": "decoder."}
 SUBLAYERS = {"cross-position": "cross_position.", "cross-attention": "encoder_attn_", "cross-channel": "cross_channel."}

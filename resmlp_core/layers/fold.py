@@ -108,14 +108,25 @@ class FoldedCrossPosition(nn.Module):
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
         """Map ``(T, B, dim)`` to ``(T, B, dim)``; mask and cache are those of ``CrossPositionLinear``."""
-        first = cache.length if cache is not None and self.offset.size(0) > 1 else 0
+        offset = rows_from(self.offset, cache, x.size(0))
+        return self.leaving(x, self.mixer(self.entering(x), padding_mask=padding_mask, cache=cache), offset)
+
+    def entering(self, x: Tensor) -> Tensor:
+        """Return what enters the mixer of ``x``, ``(..., dim)``."""
         if self.eps is None:
-            inputs = torch.addcmul(self.shift, self.scale, x)
-        else:
-            inputs = F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
-        mixed = self.mixer(inputs, padding_mask=padding_mask, cache=cache)
+            return torch.addcmul(self.shift, self.scale, x)
+        return F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
+
+    def leaving(self, x: Tensor, mixed: Tensor, offset: Tensor) -> Tensor:
+        """Return the sublayer's output for ``x``, what the mixer made of it, and P at these positions."""
         mixed = mixed.to(x.dtype).contiguous()  # what is the same for all positions may lie there once
-        return mixed.add_(x).add_(self.offset[first : first + x.size(0)])
+        return mixed.add_(x).add_(offset)
+
+
+def rows_from(offset: Tensor, cache: PositionCache | None, count: int) -> Tensor:
+    """Return the rows of ``offset`` for the ``count`` positions that follow those in a cache; its one row for all."""
+    first = 0 if cache is None or len(offset) == 1 else cache.length
+    return offset[first : first + count]
 
 
 class FoldedCrossChannel(nn.Module):

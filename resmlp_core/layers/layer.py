@@ -54,8 +54,10 @@ class CrossPositionSublayer(ResidualSublayer):
         return x + self.dropout(self.post(self.mixer(self.pre(x), padding_mask, cache)))
 
     def make_folded(self) -> nn.Module:
-        """Return the same without Affs, for inference; itself where the mixer has no place for them."""
-        return FoldedCrossPosition(self.pre, self.mixer, self.post) if self.mixer.channelwise else self
+        """Return the same for inference, without Affs where the mixer has a place for them."""
+        if self.mixer.channelwise:
+            return FoldedCrossPosition(self.pre, self.mixer, self.post)
+        return self.mixer.fold_between(self.pre, self.post) or self
 
 
 class NoSublayer(nn.Module):

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from resmlp_core.layers.affine import Affine, Norm
 from resmlp_core.layers.position_cache import PositionCache
 
 
@@ -31,6 +32,10 @@ class PositionMixer(nn.Module):
             A tensor of the shape of ``x``.
         """
         raise NotImplementedError
+
+    def fold_between(self, pre: Norm, post: Affine) -> nn.Module | None:
+        """Return the sublayer for inference, with what stands before and after; None to leave it as it is."""
+        return None
 
     def take_bias(self) -> Tensor | None:
         """Give up the bias, ``(positions,)``, which folding adds elsewhere; None if there is none."""

@@ -11,7 +11,7 @@ from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from fairseq.modules.quant_noise import quant_noise
 from torch import Tensor, nn
 
-from resmlp_core import NORMS, ChannelMLP, ConvolvedMixer, CrossPositionLinear, PositionMixer, ResMLPLayer
+from resmlp_core import NORMS, ChannelMLP, ConvolvedMixer, CrossPositionLinear, GatedMixer, PositionMixer, ResMLPLayer
 from resmlp_mt.models.left_padding import left_padding, possible, rotate
 from resmlp_mt.models.vocabulary_digest import Vocabulary
 
@@ -31,9 +31,11 @@ def build_channel_mlp(dim: int, hidden_dim: int, cfg: TransformerConfig, module_
 
 
 def build_cross_position(dim: int, max_positions: int, cfg: TransformerConfig, causal: bool = False) -> PositionMixer:
-    """Build what mixes positions: A, and a convolution beside it if the options ask for one."""
+    """Build what mixes positions: A, with a convolution beside it and gates around it if the options ask for them."""
     linear = CrossPositionLinear(max_positions, causal, init_std=cfg.position_init_std)
-    return ConvolvedMixer(linear, dim, cfg.position_convolution, causal) if cfg.position_convolution else linear
+    kernel_size = cfg.position_convolution
+    mixer = ConvolvedMixer(linear, dim, kernel_size, causal) if kernel_size else linear
+    return GatedMixer(mixer, dim) if cfg.position_gates else mixer
 
 
 def wrap_layer(layer: nn.Module, cfg: TransformerConfig) -> nn.Module:

@@ -45,6 +45,12 @@ class ResMLPOptions(FairseqDataclass):
             "help": "add a depth-wise convolution over so many positions to A (default: 0, none; 5 for resmlp_plus)"
         },
     )
+    position_gates: bool = field(
+        default=False,
+        metadata={
+            "help": "let gates decide by content what enters A and what leaves it (default: in resmlp_gated only)"
+        },
+    )
     pre_norm: ChoiceEnum(list(NORMS)) = field(  # type: ignore[valid-type]
         default="affine",
         metadata={
@@ -76,5 +82,7 @@ def settle_options(args: Any, absent: Mapping[str, str] = NOT_IN_RESMLP) -> argp
     for option, reason in absent.items():
         if getattr(args, option, None):
             raise ValueError(f"--{option.replace('_', '-')} does not apply to ResMLP: {reason}")
+    for option, default in DEFAULTS.items():  # a checkpoint may be older than an option
+        setattr(args, option, getattr(args, option, default))
     args.no_token_positional_embeddings = True  # A is positional itself
     return args

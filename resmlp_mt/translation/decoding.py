@@ -70,20 +70,15 @@ class Decoding:
         return x + mlp.fc2(mlp.activation(mlp.fc1(layer.cross_channel.pre(x))))  # equation 3, folded
 
     def _mix(self, sublayer: Any, cache: Tensor, x: Tensor, weights: Tensor) -> Tensor:
-        """X + A (γ ⊙ X + δ) + P at the newest position (equation 2, folded)."""
+        """The cross-position sublayer at the newest position (equation 2, folded)."""
         t = self.length
-        if sublayer.eps is None:
-            inputs = torch.addcmul(sublayer.shift, sublayer.scale, x)
-        else:
-            inputs = F.layer_norm(x, sublayer.scale.shape, sublayer.scale, sublayer.shift, sublayer.eps)
-        cache[:, t] = inputs
-        before = cache[:, : t + 1].flatten(1, 2)
-        x = torch.baddbmm(x + sublayer.offset[t if len(sublayer.offset) > 1 else 0], weights, before)
+        cache[:, t] = sublayer.entering(x)
+        mixed = torch.bmm(weights, cache[:, : t + 1].flatten(1, 2))
         if isinstance(sublayer.mixer, ConvolvedMixer):
             near = min(sublayer.mixer.kernel_size, t + 1)
             taps = torch.einsum("bwsv,bsvc->bwsc", self.reads[:, :, -near:], cache[:, t + 1 - near : t + 1])
-            x = x + (taps * sublayer.mixer.weight[-near:]).sum(2)
-        return x
+            mixed = mixed + (taps * sublayer.mixer.weight[-near:]).sum(2)
+        return sublayer.leaving(x, mixed, sublayer.offset[t if len(sublayer.offset) > 1 else 0])
 
     def _make_room(self, width: int) -> None:
         """Double the caches' positions when they are full; give them a place for each hypothesis after the first."""

@@ -15,7 +15,9 @@ from resmlp_core import (
     ChannelMLP,
     ConvolvedMixer,
     CrossPositionLinear,
+    GatedMixer,
     PackedLinear,
+    PositionMixer,
     ResMLPLayer,
     absorb_after,
     absorb_before,
@@ -79,10 +81,11 @@ class DecoderLayer(ResMLPLayer):
         self.encoder_attn_post = nn.Identity()
 
 
-def mixer(sizes: Mapping[str, int], causal: bool) -> CrossPositionLinear | ConvolvedMixer:
-    """Make A, and a convolution beside it if the weights have one."""
+def mixer(sizes: Mapping[str, int], causal: bool) -> PositionMixer:
+    """Make A, with a convolution beside it and gates around it if the weights have them."""
     linear = CrossPositionLinear(sizes["positions"], causal)
-    return ConvolvedMixer(linear, sizes["dim"], sizes["kernel"], causal) if sizes["kernel"] else linear
+    mixer = ConvolvedMixer(linear, sizes["dim"], sizes["kernel"], causal) if sizes["kernel"] else linear
+    return GatedMixer(mixer, sizes["dim"]) if sizes["gates"] else mixer
 
 
 class Side(nn.Module):
@@ -197,14 +200,17 @@ class Network(nn.Module):
 def read_sizes(weights: Mapping[str, Tensor], side: str) -> dict[str, int]:
     """Read from the weights of the encoder or the decoder how large it is."""
     first = f"{side}.layers.0."
-    convolved = f"{first}cross_position.mixer.mixer.weight" in weights
+    gates = f"{first}cross_position.mixer.send.weight" in weights
+    mixer = f"{first}cross_position.mixer." + "mixer." * gates
+    convolved = f"{mixer}mixer.weight" in weights
     hidden, dim = weights[f"{first}cross_channel.mixer.fc1.weight"].shape
     names = (re.match(rf"{side}\.layers\.(\d+)\.", name) for name in weights)
     return {
         "dim": dim,
         "hidden": hidden,
         "layers": 1 + max(int(found[1]) for found in names if found),
-        "positions": len(weights[f"{first}cross_position.mixer.{'mixer.' * convolved}weight"]),
-        "kernel": len(weights[f"{first}cross_position.mixer.weight"]) if convolved else 0,
+        "gates": int(gates),
+        "positions": len(weights[f"{mixer}{'mixer.' * convolved}weight"]),
+        "kernel": len(weights[f"{mixer}weight"]) if convolved else 0,
         "source_dim": weights["encoder.embed_tokens.weight"].size(1),
     }

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resmlp_core import ConvolvedMixer, fold_
@@ -58,32 +57,30 @@ class DecoderGraph(nn.Module):
         entries = []
         for number, layer in enumerate(decoder.layers):
             sublayer, attention = layer.cross_position, layer.encoder_attn
-            if sublayer.eps is None:
-                entries.append(torch.addcmul(sublayer.shift, sublayer.scale, x))
-            else:
-                entries.append(F.layer_norm(x, sublayer.scale.shape, sublayer.scale, sublayer.shift, sublayer.eps))
-            x = x + self._mix(sublayer, position, cache[number], entries[-1])
+            entries.append(sublayer.entering(x))
+            mixed, offset = self._mix(sublayer, position, cache[number], entries[-1])
+            x = sublayer.leaving(x, mixed, offset)
             queries = attention.q_proj(layer.encoder_attn_pre(x)).unflatten(1, (attention.heads, 1, -1))
             products = (queries @ keys[number].transpose(2, 3)).masked_fill(mask, -torch.inf)
             x = x + attention.out_proj((products.softmax(-1) @ values[number]).flatten(1))
             x = layer.cross_channel(x)
         return decoder.output_projection(decoder.layer_norm(x)), torch.stack(entries)
 
-    def _mix(self, sublayer: nn.Module, position: Tensor, cache: Tensor, entry: Tensor) -> Tensor:
-        """A's row at ``position`` times all that has entered it (equation 2)."""
+    def _mix(self, sublayer: nn.Module, position: Tensor, cache: Tensor, entry: Tensor) -> tuple[Tensor, Tensor]:
+        """Return A's row at ``position`` times all that has entered it (equation 2), and what is added there."""
         mixer: nn.Module = sublayer.mixer  # type: ignore[assignment]
         places = torch.arange(cache.size(0), device=cache.device)
         inputs = torch.where(places.eq(position)[:, None, None], entry, cache)
         linear = mixer.mixer if isinstance(mixer, ConvolvedMixer) else mixer
         row = linear.weight.tril().index_select(0, position)  # type: ignore[operator]
         offset = sublayer.offset.squeeze(1)  # type: ignore[operator]
-        mixed = (row @ inputs.flatten(1)).view_as(entry) + offset.expand(len(places), -1).index_select(0, position)
+        mixed = (row @ inputs.flatten(1)).view_as(entry)
         if isinstance(mixer, ConvolvedMixer):
             taps = places - position + mixer.kernel_size - 1
             within = (taps >= 0) & (taps < mixer.kernel_size)
             filters = mixer.weight[taps.clamp(0, mixer.kernel_size - 1)] * within.unsqueeze(1)
             mixed = mixed + (filters.unsqueeze(1) * inputs).sum(0)
-        return mixed
+        return mixed, offset.expand(len(places), -1).index_select(0, position)
 
 
 def write_onnx(network: Network, folder: Path) -> None:

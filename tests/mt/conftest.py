@@ -31,7 +31,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},
     "layer_norm": {"pre_norm": "layer_norm"},
     "convolution": {"position_convolution": 3},
-    "both": {"pre_norm": "layer_norm", "position_convolution": 3},
+    "gates": {"position_gates": True},
+    "all": {"pre_norm": "layer_norm", "position_convolution": 3, "position_gates": True},
 }
 
 
@@ -57,7 +58,7 @@ def make_model(arch: str = "resmlp", random: bool = True, words: int = WORDS, **
 
 def randomise(model: BaseFairseqModel) -> None:
     for name, parameter in model.named_parameters():
-        if parameter.dim() == 1:
+        if parameter.dim() == 1 or name.endswith(("send.weight", "take.weight")):
             parameter.data += 0.3 * torch.randn_like(parameter)
         elif "mixer.weight" in name:
             drawn = 0.3 * torch.randn_like(parameter)

@@ -17,9 +17,9 @@ import resmlp_mt.plugin
 from resmlp_core import Affine, CrossPositionLinear
 from resmlp_core.layers import onednn
 from resmlp_mt.models.options import NOT_IN_RESMLP
-from resmlp_mt.models.resmlp import ResMLPModel
+from resmlp_mt.models.resmlp import ResMLPModel, resmlp
 
-from .conftest import make_dictionary, make_model, small_model
+from .conftest import SMALL, make_dictionary, make_model, small_model
 
 EOS = make_dictionary().eos()
 
@@ -63,10 +63,31 @@ def test_an_architecture_has_its_dimensions_and_not_one_parameter_more(arch, lay
     assert model.encoder.embed_positions is None and model.decoder.embed_positions is None  # sinusoids, uncounted above
 
 
-def test_the_variant_beyond_the_paper_has_a_convolution_a_layer_and_as_many_parameters_else():
-    paper, plus = (make_model(arch, random=False) for arch in ("resmlp_tiny", "resmlp_plus_tiny"))
-    count_paper, count_plus = (sum(p.numel() for p in model.parameters()) for model in (paper, plus))
-    assert count_plus - count_paper == 8 * 5 * 128
+def test_the_variants_beyond_the_paper_have_a_convolution_or_gates_a_layer_and_as_many_parameters_else():
+    paper, plus, gated = (make_model(f"resmlp{arch}_tiny", random=False) for arch in ("", "_plus", "_gated"))
+    of_paper, of_plus, of_gated = (sum(p.numel() for p in model.parameters()) for model in (paper, plus, gated))
+    assert of_plus - of_paper == 8 * 5 * 128
+    assert of_gated - of_plus == 8 * 2 * (128**2 + 128)
+
+
+def test_gates_are_open_at_the_start():
+    plus, gated = (make_model(f"resmlp_{arch}_tiny", random=False) for arch in ("plus", "gated"))
+    gated.load_state_dict(gated.state_dict() | {renamed(name): p for name, p in plus.state_dict().items()})
+    src, prev, _ = random_batch(40, length=12)
+    torch.testing.assert_close(gated(src, None, prev)[0], plus(src, None, prev)[0])
+
+
+def test_a_checkpoint_may_be_older_than_an_option():
+    args = Namespace(**SMALL)
+    resmlp(args)
+    del args.position_gates
+    task = Namespace(source_dictionary=make_dictionary(), target_dictionary=make_dictionary())
+    ResMLPModel.build_model(args, task).load_state_dict(small_model().state_dict())
+
+
+def renamed(name: str) -> str:
+    """The name that a parameter of a mixer has within gates."""
+    return name.replace("cross_position.mixer.", "cross_position.mixer.mixer.")
 
 
 @pytest.mark.parametrize(
@@ -76,6 +97,8 @@ def test_the_variant_beyond_the_paper_has_a_convolution_a_layer_and_as_many_para
         ("resmlp_tiny", 1.0, Affine),
         ("resmlp_plus", 1.0, nn.LayerNorm),
         ("resmlp_plus_tiny", 1.0, nn.LayerNorm),
+        ("resmlp_gated", 1.0, nn.LayerNorm),
+        ("resmlp_gated_tiny", 1.0, nn.LayerNorm),
     ],
 )
 def test_an_architecture_has_its_starts_and_its_norm(arch, start, norm):

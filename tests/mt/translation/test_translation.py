@@ -385,7 +385,7 @@ class ByOnnxRuntime:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["paper", pytest.param("both", marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", ["paper", pytest.param("all", marks=pytest.mark.long)])
 def test_onnx_runtime_finds_the_same_hypotheses(tmp_path, name):
     write_onnx(Network(variant(name).state_dict(), OPTIONS), tmp_path)
     sentences = [[5, 6, 7, EOS], [8, EOS], [*range(10, 20), EOS]]
