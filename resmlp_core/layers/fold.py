@@ -81,6 +81,18 @@ def scale_and_shift(norm: Norm) -> tuple[Tensor, Tensor]:
     return (norm.alpha, norm.beta) if isinstance(norm, Affine) else (norm.weight, norm.bias)
 
 
+def eps_of(norm: Norm) -> float | None:
+    """Return the ε of LayerNorm, None for Aff."""
+    return norm.eps if isinstance(norm, nn.LayerNorm) else None
+
+
+def scale_and_shift_by(x: Tensor, scale: Tensor, shift: Tensor, eps: float | None) -> Tensor:
+    """Scale and shift the channels of ``x``, after LayerNorm's normalisation if there is its ε."""
+    if eps is None:
+        return torch.addcmul(shift, scale, x)
+    return F.layer_norm(x, scale.shape, scale, shift, eps)
+
+
 class FoldedCrossPosition(nn.Module):
     """X + A (γ ⊙ X + δ) + P, with the Affs on both sides of A as one before it.
 
@@ -98,7 +110,7 @@ class FoldedCrossPosition(nn.Module):
         alpha, beta = scale_and_shift(pre)
         self.scale = nn.Parameter(post.alpha * alpha)
         self.shift = nn.Parameter(post.alpha * beta)
-        self.eps = pre.eps if isinstance(pre, nn.LayerNorm) else None
+        self.eps = eps_of(pre)
         offset = post.beta.unsqueeze(0)
         bias = mixer.take_bias()
         if bias is not None:
@@ -113,9 +125,7 @@ class FoldedCrossPosition(nn.Module):
 
     def entering(self, x: Tensor) -> Tensor:
         """Return what enters the mixer of ``x``, ``(..., dim)``."""
-        if self.eps is None:
-            return torch.addcmul(self.shift, self.scale, x)
-        return F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
+        return scale_and_shift_by(x, self.scale, self.shift, self.eps)
 
     def leaving(self, x: Tensor, mixed: Tensor, offset: Tensor) -> Tensor:
         """Return the sublayer's output for ``x``, what the mixer made of it, and P at these positions."""

@@ -1,10 +1,11 @@
 """Gates before and after a position mixer: by content, channel by channel (beyond the paper)."""
 
+import torch
 from torch import Tensor, nn
 
 from resmlp_core.layers.affine import Affine, Norm
 from resmlp_core.layers.convolution import ConvolvedMixer
-from resmlp_core.layers.fold import rows_from
+from resmlp_core.layers.fold import eps_of, rows_from, scale_and_shift, scale_and_shift_by
 from resmlp_core.layers.packed_linear import PackedLinear
 from resmlp_core.layers.position_cache import PositionCache
 from resmlp_core.layers.position_mixer import PositionMixer
@@ -46,30 +47,35 @@ def opening(gate: nn.Linear, x: Tensor) -> Tensor:
 
 
 class FoldedGates(nn.Module):
-    """X + Aff(take(n) ⊙ (mixer(send(n) ⊙ n) + b)) for n = pre(X).
+    """X + α' ⊙ take(n) ⊙ (mixer(send(n) ⊙ n) + b) + β' for n = pre(X), where the primes are the post-Aff's.
 
     Args:
-        pre: Aff or LayerNorm; it stays, as its output is mixed and opens the gates too.
-        gated: its mixer's bias is taken.
-        post: the second Aff; it stays.
+        pre: Aff or LayerNorm.
+        gated: its mixer's bias b is taken.
+        post: the second Aff.
     """
 
+    @torch.no_grad()
     def __init__(self, pre: Norm, gated: GatedMixer, post: Affine) -> None:
         super().__init__()
-        self.pre, self.post = pre, post
+        self.scale, self.shift = scale_and_shift(pre)
+        self.eps = eps_of(pre)
         self.send, self.take = PackedLinear(gated.send), PackedLinear(gated.take)
         self.mixer = gated.mixer
         bias = gated.mixer.take_bias()
-        self.offset = nn.Parameter(post.beta.new_zeros(1, 1, 1) if bias is None else bias.detach()[:, None, None])
+        self.offset = nn.Parameter(post.beta.new_zeros(1, 1, 1) if bias is None else bias[:, None, None])
+        self.post_scale, self.post_shift = nn.Parameter(2 * post.alpha), post.beta
 
     def entering(self, x: Tensor) -> Tensor:
         """Return what enters the mixer of ``x``, ``(..., dim)``."""
-        inputs = self.pre(x)
+        inputs = scale_and_shift_by(x, self.scale, self.shift, self.eps)
         return opening(self.send, inputs) * inputs
 
     def leaving(self, x: Tensor, mixed: Tensor, offset: Tensor) -> Tensor:
         """Return the sublayer's output for ``x``, what the mixer made of it, and b at these positions."""
-        return x + self.post(opening(self.take, self.pre(x)) * (mixed + offset))
+        inputs = scale_and_shift_by(x, self.scale, self.shift, self.eps)
+        scale = self.post_scale * self.take(inputs).sigmoid()
+        return torch.addcmul(x + self.post_shift, scale, mixed + offset)
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
         """Map ``(T, B, dim)`` to ``(T, B, dim)``; mask and cache are those of the mixer."""
