@@ -55,6 +55,12 @@ MODELS: dict[str, dict[str, Any]] = {
         "pre-norm": "layer_norm",
         "position-convolution": 5,
     },
+    "resmlp_lm_tiny_gated": {
+        "arch": "resmlp_lm_tiny",
+        "pre-norm": "layer_norm",
+        "position-convolution": 5,
+        "position-gates": True,
+    },
     "transformer_lm": {
         "arch": "transformer_lm",
         "decoder-embed-dim": 128,

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from resmlp_core.layers.affine import Affine, Norm
 from resmlp_core.layers.convolution import ConvolvedMixer
 from resmlp_core.layers.fold import eps_of, rows_from, scale_and_shift, scale_and_shift_by
+from resmlp_core.layers.onednn import by_onednn
 from resmlp_core.layers.packed_linear import PackedLinear
 from resmlp_core.layers.position_cache import PositionCache
 from resmlp_core.layers.position_mixer import PositionMixer
@@ -32,6 +33,7 @@ class GatedMixer(PositionMixer):
             nn.init.zeros_(gate.weight)
             nn.init.zeros_(gate.bias)
 
+    @by_onednn
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, cache: PositionCache | None = None) -> Tensor:
         """Mix the positions of ``x``, ``(T, B, dim)``; mask and cache are those of ``mixer``."""
         return opening(self.take, x) * self.mixer(opening(self.send, x) * x, padding_mask, cache)
