@@ -99,6 +99,7 @@ def test_a_sentence_has_the_same_hypotheses_in_any_batch_and_order(name, sentenc
         ({"share_all_embeddings": True}, {}),
         ({"share_decoder_input_output_embed": True, "no_scale_embedding": True}, {"scale_embedding": False}),
         ({"activation_fn": "relu", "encoder_layers": 1, "decoder_layers": 3}, {"activation": "relu"}),
+        ({"decoder_embed_dim": 24, "decoder_ffn_embed_dim": 48}, {}),
     ],
 )
 def test_models_of_other_forms(model, changed):
