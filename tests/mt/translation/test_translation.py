@@ -266,7 +266,7 @@ def test_threads_share_a_translator(folder):
     [
         (lambda out: (out / "run" / "model.pt").unlink(), "no .*model.pt or .* in .*: run the recipe to its end"),
         (lambda out: (out / "run" / "model.pt").write_text("text"), "model.pt is not a file of weights"),
-        (lambda out: (out / "sentencepiece.model").unlink(), "no sentencepiece.model in .* name it by sentencepiece"),
+        (lambda out: (out / "sentencepiece.model").unlink(), "no sentencepiece.model in .* name it by --sentencepiece"),
         (lambda out: (out / "sentencepiece.model").write_text("text"), "sentencepiece.model: .* not one"),
         (
             lambda out: (out / "data-bin" / "dict.de.txt").write_text("a 1\n"),
