@@ -153,6 +153,8 @@ def json_lines(name: str, lines: Iterable[str], field: str) -> Iterator[Record]:
         if not line.strip():
             yield copied(line)
             continue
+        if number == 1 and line.lstrip().startswith("["):
+            raise UserError(f"{name} is a JSON array, where an object a line is read: jq -c '.[]' makes that of it")
         try:
             row = json.loads(line)
             text = row.get(field)
