@@ -83,7 +83,9 @@ def prepare(
         raise UserError(f"--workers {workers} is less than 1")
     for option, language in (("--source-lang", source_lang), ("--target-lang", target_lang)):
         if "-" in language:
-            raise UserError(f"{option} {language}: fairseq takes the hyphen for the end of the name; write _ for it")
+            raise UserError(
+                f"{option} {language}: fairseq takes the hyphen for the end of the name; write _, in the data too"
+            )
     if vocab_size <= SPECIAL:
         raise UserError(f"vocab_size={vocab_size} leaves no entry beside fairseq's {SPECIAL} special ones")
     where = str(Path(data).resolve()) if Path(data).exists() else str(data)

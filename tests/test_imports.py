@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "resmlp_mt.models": (*CORE, TEXT),
     "resmlp_mt.data": (*CORE, TEXT),
     "resmlp_mt.muon": CORE,
-    TRANSLATION: (*CORE, TEXT, "resmlp_mt.data.text_lines"),
+    TRANSLATION: (*CORE, TEXT, "resmlp_mt.data.text_lines", "resmlp_mt.data.csv_cells"),
     "resmlp_mt.prepare": (*CORE, *MT_ROOMS, PLUGIN),
     "resmlp_mt.export": (*CORE, TRANSLATION),
     "resmlp_mt.average": (*CORE, *MT_ROOMS),

@@ -41,7 +41,7 @@ def cells_of(line: str, following: Numbered, delimiter: str, unless: int | None)
     opens = plain[-1].startswith('"') and plain[-1].count('"') % 2
     goes_on = opens and following_line and following_line.count(delimiter) + 1 != unless
     if len(plain) == unless and not goes_on:
-        return [_unquoted(cell) for cell in plain]
+        return [unquoted(cell) for cell in plain]
     if unless and '"' not in line:
         return plain
     lines = chain([line], (text for _, text in following))
@@ -54,7 +54,8 @@ def cells_of(line: str, following: Numbered, delimiter: str, unless: int | None)
     return cells if unless in (None, len(cells)) or goes_on else plain
 
 
-def _unquoted(cell: str) -> str:
+def unquoted(cell: str) -> str:
+    """The text of a cell that only a writer of CSV makes, with doubled quotation marks within a pair; else the cell."""
     within = cell[1:-1]
     if len(cell) > 1 and cell[0] == cell[-1] == '"' and '""' in within and '"' not in within.replace('""', ""):
         return within.replace('""', '"')

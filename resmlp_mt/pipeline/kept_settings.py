@@ -20,6 +20,8 @@ FREE = {
 def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Keep the settings of a run in its folder; with others than before, redo what follows training.
 
+    Before the first checkpoint all may change: an option that fairseq refused is to be corrected.
+
     Raises:
         UserError: what the model is trained on, or how, has changed; nothing is mixed. Or there are no checkpoints to
             average anew.
@@ -27,10 +29,14 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     path = folder / "settings.json"
     if path.exists():
         earlier = json.loads(path.read_text(encoding="utf-8"))
-        for key, was, value in sorted(changed(trained_with(earlier), trained_with(settings))):
+        different = sorted(changed(trained_with(earlier), trained_with(settings)))
+        if different and ((folder / "trained").exists() or whole_checkpoints(folder / "checkpoints")):
+            key, was, value = different[0]
             raise UserError(
                 f"{folder} was started with {key}={was}, not {value}; give another --out, or delete that folder"
             )
+        if different:
+            remove(folder / "tensorboard")  # curves of what ended before its first checkpoint
         if (earlier["average"], earlier["generate"]) != (settings["average"], settings["generate"]):
             if (folder / "model.pt").exists() and not whole_checkpoints(folder / "checkpoints"):
                 raise UserError(

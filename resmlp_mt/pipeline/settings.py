@@ -169,7 +169,9 @@ def choose_data(settings: dict[str, Any], pair: str | None, data: str | None) ->
     """
     settings |= {key: value for key, value in (("pair", pair), ("data", data)) if value}
     if not re.fullmatch("[^-]+-[^-]+", settings["pair"]):
-        raise UserError(f"--pair {settings['pair']}: two languages with a hyphen between them, as in en-de, are needed")
+        raise UserError(
+            f"--pair {settings['pair']}: two languages with a hyphen between them, as in en-de or en-pt_br, are needed"
+        )
     if isinstance(settings["data"], dict):
         if settings["pair"] not in settings["data"]:
             known = ", ".join(settings["data"])

@@ -24,7 +24,7 @@ def cross_attention(network: Network, sources: Tensor, targets: Tensor) -> Tenso
     encoded, padding = network.encode(sources)
     decoder = network.decoder
     read = torch.cat([torch.full_like(targets[:, :1], EOS), targets[:, :-1]], dim=1)
-    x = (decoder.embed_tokens(read) * network.scale).transpose(0, 1).contiguous()
+    x = (decoder.embed_tokens(read) * decoder.scale).transpose(0, 1).contiguous()
     weights = []
     for layer in decoder.layers:
         x = layer.cross_position(x)

@@ -49,7 +49,7 @@ class Decoding:
         self._make_room(width)
         own = torch.eye(width, dtype=self.reads.dtype, device=tokens.device)[:, None, : self.reads.size(3)]
         self.reads = torch.cat([self.reads, own.expand(sentences, -1, -1, -1)], dim=2)
-        x = decoder.embed_tokens(tokens) * self.network.scale
+        x = decoder.embed_tokens(tokens) * decoder.scale
         rows = self.matrices[:, self.length, : self.length + 1]  # of A, one a layer
         weights = (rows[:, None, None, :, None] * self.reads).flatten(3)
         for number in range(len(self.layers)):

@@ -20,7 +20,7 @@ def sentences_of(text: str, language: str) -> list[str]:
 
     Args:
         text: a line.
-        language: its ISO code. That of an unknown language gets the rules of English.
+        language: its ISO code, or such as ``pt_BR``. That of an unknown language gets the rules of English.
 
     Raises:
         UserError: the package that splits is not installed.
@@ -31,7 +31,7 @@ def sentences_of(text: str, language: str) -> list[str]:
         raise UserError("--document needs the package sentencex: pip install 'resmlp[mt]', or sentencex") from None
     # It does not survive some kinds of white space, such as a no-break space after a capital.
     ends = [0]
-    for sentence in sentencex.segment(language, re.sub(r"\s", " ", text)):
+    for sentence in sentencex.segment(language.lower().partition("_")[0], re.sub(r"\s", " ", text)):
         ends.append(ends[-1] + len(sentence))
     return [text[start:end] for start, end in pairwise(ends)]
 

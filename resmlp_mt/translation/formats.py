@@ -14,10 +14,12 @@ from pathlib import Path
 from unicodedata import east_asian_width
 
 from resmlp_core.common.errors import UserError
+from resmlp_mt.data.csv_cells import unquoted
 from resmlp_mt.text import one_line
 
 TIME = re.compile(r"\s*\d+:\d\d:\d\d[,.]\d+\s*-->\s*\d+:\d\d:\d\d[,.]\d+")  # a subtitle's second line
 TAGS = r"(?:<[^<>]*>|\{\\[^{}]*\})"  # of fonts, and of places on the screen
+NO_CSV = "{}: columns between commas are not read; write it as TSV"
 NO_ROWS = "{}: --nbest, --scores and --alignments are for lines of text, not for subtitles"
 AROUND = rf"(?:{TAGS}|\s)*"
 TAGGED = re.compile(rf"(?P<before>(?:{TAGS}|\s|[-–—])*)(?P<text>.*?)(?P<after>{AROUND})", re.DOTALL)
@@ -92,15 +94,17 @@ def refuse_format(name: str, column: str | None, field: str | None, detailed: bo
     """Refuse a file whose suffix tells that the options do not suit it; the arguments are those of ``records_of``.
 
     Raises:
-        UserError: it is a table or JSON lines without what to translate in them, or subtitles.
+        UserError: it is a table or JSON lines without what to translate in them, subtitles, or what is not read.
     """
     if column is None and field is None:
         if option := {".tsv": "--column", ".jsonl": "--field", ".json": "--field"}.get(suffix_of(name)):
             raise UserError(f"{name}: name what to translate in it by {option}")
         if suffix_of(name) == ".csv":
-            raise UserError(f"{name}: columns between commas are not read; write it as TSV")
+            raise UserError(NO_CSV.format(name))
         if detailed and suffix_of(name) == ".srt":
             raise UserError(NO_ROWS.format(name))
+        if suffix_of(name) == ".vtt":
+            raise UserError(f"{name}: WebVTT is not read; write it as SubRip, as ffmpeg -i FILE.vtt FILE.srt does")
 
 
 def suffix_of(name: str) -> str:
@@ -118,6 +122,8 @@ def table(name: str, lines: Iterable[str], column: str) -> Iterator[Record]:
     place = int(column) - 1 if column.isdecimal() else None
     for number, line in enumerate(lines, 1):
         cells = line.split("\t")
+        if number == len(cells) == 1 and suffix_of(name) == ".csv":
+            raise UserError(NO_CSV.format(name))
         if place is None:
             if column not in cells:
                 raise UserError(f"{name}: its first line has no --column {column}, but {', '.join(cells)}")
@@ -128,11 +134,17 @@ def table(name: str, lines: Iterable[str], column: str) -> Iterator[Record]:
         elif not 0 <= place < len(cells):
             raise UserError(f"{name}, line {number}: {len(cells)} columns, and no --column {column}")
         else:
-            yield Record(line, [cells[place]], _in_cell(cells, place))
+            yield Record(line, [unquoted(cells[place])], _in_cell(cells, place))
 
 
 def _in_cell(cells: list[str], place: int) -> Callable[[list[str]], str]:
-    return lambda found: "\t".join([*cells[:place], " ".join(found[0].split()), *cells[place + 1 :]]) + "\n"
+    def write(found: list[str]) -> str:
+        text = " ".join(found[0].split())
+        if unquoted(cells[place]) != cells[place]:
+            text = '"' + text.replace('"', '""') + '"'
+        return "\t".join([*cells[:place], text, *cells[place + 1 :]]) + "\n"
+
+    return write
 
 
 def json_lines(name: str, lines: Iterable[str], field: str) -> Iterator[Record]:
@@ -141,6 +153,8 @@ def json_lines(name: str, lines: Iterable[str], field: str) -> Iterator[Record]:
         if not line.strip():
             yield copied(line)
             continue
+        if number == 1 and line.lstrip().startswith("["):
+            raise UserError(f"{name} is a JSON array, where an object a line is read: jq -c '.[]' makes that of it")
         try:
             row = json.loads(line)
             text = row.get(field)

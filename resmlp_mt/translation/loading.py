@@ -79,14 +79,16 @@ def _languages(folders: list[Path]) -> tuple[str, str]:
         for path in sorted(folder.glob("*.*-*.*.idx")):
             source, _, target = path.name.split(".")[1].partition("-")
             return source, target
-    raise UserError(f"no dict.LANGUAGE.txt in {folders[0]} or near it: name their folder by dictionaries")
+    raise UserError(
+        f"no dict.LANGUAGE.txt in {folders[0]} or near it: name them by --dictionaries, in Python by dictionaries="
+    )
 
 
 def _find(name: str, folders: list[Path], option: str) -> Path:
     for folder in folders:
         if (folder / name).is_file():
             return folder / name
-    raise UserError(f"no {name} in {folders[0]} or near it: name it by {option}")
+    raise UserError(f"no {name} in {folders[0]} or near it: name it by --{option}, in Python by {option}=")
 
 
 def _read_weights(path: Path) -> dict[str, Any]:

@@ -91,8 +91,11 @@ def mixer(sizes: Mapping[str, int], causal: bool) -> PositionMixer:
 class Side(nn.Module):
     """Embeddings and layers of the encoder or the decoder."""
 
-    def __init__(self, vocabulary: int, sizes: Mapping[str, int], layers: list[nn.Module], norm: str) -> None:
+    def __init__(
+        self, vocabulary: int, sizes: Mapping[str, int], layers: list[nn.Module], norm: str, scaled: bool
+    ) -> None:
         super().__init__()
+        self.scale = math.sqrt(sizes["dim"]) if scaled else 1.0  # of embeddings
         self.embed_tokens = nn.Embedding(vocabulary, sizes["dim"], padding_idx=PAD)
         self.layers = nn.ModuleList(layers)
         self.layer_norm: Any = NORMS[norm](sizes["dim"])
@@ -121,6 +124,7 @@ class Network(nn.Module):
             raise UserError(f"the model's --activation-fn {settings['activation']} is not one of {list(ACTIVATIONS)}")
         activation = ACTIVATIONS[settings["activation"]]
         norm = "layer_norm" if "encoder.layer_norm.weight" in weights else "affine"
+        scaled = settings["scale_embedding"]
         try:
             source, target = (read_sizes(weights, side) for side in ("encoder", "decoder"))
             layers = [
@@ -133,12 +137,13 @@ class Network(nn.Module):
                 )
                 for _ in range(source["layers"])
             ]
-            self.encoder: Any = Side(len(weights["encoder.embed_tokens.weight"]), source, [*layers], norm)
+            self.encoder: Any = Side(len(weights["encoder.embed_tokens.weight"]), source, [*layers], norm, scaled)
             self.decoder: Any = Side(
                 len(weights["decoder.embed_tokens.weight"]),
                 target,
                 [DecoderLayer(target, settings["heads"], activation, norm) for _ in range(target["layers"])],
                 norm,
+                scaled,
             )
             entries, dim = weights["decoder.output_projection.weight"].shape
             self.decoder.output_projection = nn.Linear(dim, entries, bias=False)
@@ -148,7 +153,6 @@ class Network(nn.Module):
             raise UserError(f"the weights are not those of a ResMLP for translation: {reason}") from None
         if self.decoder.embed_tokens.weight.equal(self.encoder.embed_tokens.weight):
             self.decoder.embed_tokens = self.encoder.embed_tokens
-        self.scale = math.sqrt(source["dim"]) if settings["scale_embedding"] else 1.0
         self.eval()
 
     def fold_(self) -> None:
@@ -190,8 +194,8 @@ class Network(nn.Module):
             The encoder's output, ``(S, B, C)``, and which positions are padding, ``(B, S)``.
         """
         padding = tokens.eq(PAD)
-        x = (self.encoder.embed_tokens(tokens) * self.scale).masked_fill(padding.unsqueeze(-1), 0.0).transpose(0, 1)
-        x = x.contiguous()
+        x = self.encoder.embed_tokens(tokens) * self.encoder.scale
+        x = x.masked_fill(padding.unsqueeze(-1), 0.0).transpose(0, 1).contiguous()
         for layer in self.encoder.layers:
             x = layer(x, padding_mask=padding)
         return self.encoder.layer_norm(x), padding

@@ -52,7 +52,7 @@ class DecoderGraph(nn.Module):
             ``(layers, N, C)``.
         """
         decoder = self.network.decoder
-        x = decoder.embed_tokens(tokens) * self.network.scale
+        x = decoder.embed_tokens(tokens) * decoder.scale
         mask = padding[:, None, None]
         entries = []
         for number, layer in enumerate(decoder.layers):

@@ -283,7 +283,7 @@ def test_a_wmt14_recipe_runs_on_a_small_corpus(recipe):
         (("train.validate-after-updates=9",), "train.validate-after-updates: a recipe reports the validation loss"),
         (("trian.lr=1",), "trian: Key 'trian' not in 'Recipe'"),
         (("--pair", "en-xx"), "was prepared with target_lang=de, not xx"),
-        (("--pair", "en"), "--pair en: two languages with a hyphen between them, as in en-de, are needed"),
+        (("--pair", "en"), "--pair en: two languages with a hyphen between them, as in en-de or en-pt_br, are needed"),
         (("--pair", "en-de-AT"), "--pair en-de-AT: two languages"),
         (("--pair", "de-en", "--stage", "train"), "was prepared with source_lang=en, not de; give another --out"),
         (("--data", "gone", "--stage", "train"), "not gone; give the same --data, or another --out"),

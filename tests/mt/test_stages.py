@@ -124,9 +124,21 @@ BEFORE = {
 )
 def test_a_changed_setting_of_what_is_trained_is_refused_and_not_kept(tmp_path, changed, named):
     keep_settings(tmp_path, BEFORE)
+    (tmp_path / "trained").touch()
     with pytest.raises(UserError, match=named):
         keep_settings(tmp_path, BEFORE | changed)
     keep_settings(tmp_path, BEFORE)
+
+
+def test_an_option_that_ended_a_run_before_its_first_checkpoint_may_be_corrected(tmp_path):
+    keep_settings(tmp_path, BEFORE | {"train": {"lr": "abc"}})
+    (tmp_path / "tensorboard").mkdir()
+    keep_settings(tmp_path, BEFORE)
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
+    (tmp_path / "checkpoints").mkdir()
+    checkpoint(tmp_path / "checkpoints" / "checkpoint1.pt", 1)
+    with pytest.raises(UserError, match=r"train\.lr=0\.1, not 0\.2"):
+        keep_settings(tmp_path, BEFORE | {"train": {"lr": 0.2}})
 
 
 def test_how_often_a_run_logs_and_saves_may_change_between_its_parts(tmp_path):

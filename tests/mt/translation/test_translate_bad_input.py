@@ -165,7 +165,7 @@ def test_a_prefix_that_cannot_begin_a_translation_is_refused(model, source):
 
 
 def test_standard_input_is_named(model, monkeypatch):
-    typed(monkeypatch, b"[1]\n")
+    typed(monkeypatch, b"1\n")
     assert refused(model, "--field", "a") == "translate: standard input, line 1: no JSON object"
 
 

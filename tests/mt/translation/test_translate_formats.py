@@ -63,6 +63,8 @@ def test_a_column_of_a_table_is_translated_and_the_others_stay():
     assert through(table, column="en")[0] == 'id\ten\tnote\n1\tA "DOG"\tx\n\n2\t\ty\n'
     assert through(table, column="2")[1] == ["en", 'a "dog"', ""]
     assert through("1\ta\n", lambda text: "with\ta tab", column="2")[0] == "1\twith a tab\n"
+    quoted = '1\t"a ""dog"""\n'  # as a writer of CSV does
+    assert through(quoted, column="2") == (quoted.upper(), ['a "dog"'])
 
 
 def test_a_field_of_json_lines_is_translated_and_the_others_stay():
@@ -106,11 +108,18 @@ def test_a_short_subtitle_and_one_without_spaces_have_as_many_lines(answer, line
         ('{"a": 1}\n', {"field": "a"}, "file.txt, line 1: --field a is no text"),
         ('{"a": "b"}\n[1]\n', {"field": "a"}, "file.txt, line 2: no JSON object"),
         ('{"a": ' + "[" * 9999, {"field": "a"}, "file.txt, line 1: no JSON object"),
+        ('[{"a": "b"}]\n', {"field": "a"}, "file.txt is a JSON array, where an object a line is read"),
         ("a\tb\n", {"name": "x.TSV"}, "x.TSV: name what to translate in it by --column"),
         ("a\tb\n", {"name": "x.tsv.gz"}, "x.tsv.gz: name what to translate in it by --column"),
         ('{"a": 1}\n', {"name": "x.jsonl"}, "x.jsonl: name what to translate in it by --field"),
         ('{"a": 1}\n', {"name": "x.json"}, "x.json: name what to translate in it by --field"),
         ("a,b\n", {"name": "x.csv"}, "x.csv: columns between commas are not read; write it as TSV"),
+        ("a,b\n", {"name": "x.csv", "column": "1"}, "x.csv: columns between commas are not read; write it as TSV"),
+        (
+            "WEBVTT\n",
+            {"name": "x.vtt"},
+            "x.vtt: WebVTT is not read; write it as SubRip, as ffmpeg -i FILE.vtt FILE.srt does",
+        ),
         (SUBTITLES, {"detailed": True}, "file.txt: --nbest, --scores and --alignments are for lines of text, not for "),
     ],
 )
@@ -204,6 +213,11 @@ def test_sentences_are_the_text_in_pieces_whatever_it_is(text, language):
     written, asked = document(text, str, language)
     assert "".join(written.split()) == "".join(text.split())
     assert all(map(str.strip, asked))
+
+
+@pytest.mark.parametrize("language", ["pt", "pt_BR", "PT"])
+def test_a_language_of_a_region_has_the_abbreviations_of_the_language(language):
+    assert sentences_of("O Exmo. Sr. Silva chegou.", language) == ["O Exmo. Sr. Silva chegou."]
 
 
 def test_without_the_package_that_splits_one_line_says_what_to_install(monkeypatch):

@@ -99,6 +99,7 @@ def test_a_sentence_has_the_same_hypotheses_in_any_batch_and_order(name, sentenc
         ({"share_all_embeddings": True}, {}),
         ({"share_decoder_input_output_embed": True, "no_scale_embedding": True}, {"scale_embedding": False}),
         ({"activation_fn": "relu", "encoder_layers": 1, "decoder_layers": 3}, {"activation": "relu"}),
+        ({"decoder_embed_dim": 24, "decoder_ffn_embed_dim": 48}, {}),
     ],
 )
 def test_models_of_other_forms(model, changed):
@@ -265,7 +266,7 @@ def test_threads_share_a_translator(folder):
     [
         (lambda out: (out / "run" / "model.pt").unlink(), "no .*model.pt or .* in .*: run the recipe to its end"),
         (lambda out: (out / "run" / "model.pt").write_text("text"), "model.pt is not a file of weights"),
-        (lambda out: (out / "sentencepiece.model").unlink(), "no sentencepiece.model in .* name it by sentencepiece"),
+        (lambda out: (out / "sentencepiece.model").unlink(), "no sentencepiece.model in .* name it by --sentencepiece"),
         (lambda out: (out / "sentencepiece.model").write_text("text"), "sentencepiece.model: .* not one"),
         (
             lambda out: (out / "data-bin" / "dict.de.txt").write_text("a 1\n"),
