@@ -30,7 +30,7 @@ class RunConfig:
     num_classes: int | None = None  # as many as the data have
     img_size: int = 224
     pretrained: bool = False  # start from the weights that timm downloads for this model
-    checkpoint: str | None = None  # start from this file of weights
+    checkpoint: str | None = None  # start from this file of weights, or a training run's folder
     drop_path: float = 0.05
 
     # Optimisation
@@ -75,7 +75,7 @@ class Config(RunConfig):
     ema_decay: float | None = None
 
     # Hard-label distillation: half of the loss is cross-entropy with the teacher's most likely class
-    # a model of timm's, with weights that it downloads, or a training run's checkpoint, a file or URL
+    # a model of timm's, with weights that it downloads, or a training run's checkpoint, a file, folder or URL
     teacher: str | None = None
 
     # Augmentation and regularisation

@@ -16,7 +16,7 @@ from resmlp_core import fold
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import write_json
 from resmlp_vision.config import CHOICES, LIMITS, OF_A_MACHINE
-from resmlp_vision.data.loaders import settings_for, validation_loader
+from resmlp_vision.data.loaders import naming_lost_workers, settings_for, validation_loader
 from resmlp_vision.data.opening import count_classes, open_dataset
 from resmlp_vision.distributed import agree, agree_on_data, join_processes, leave_processes, rank, use_precision
 from resmlp_vision.evaluation.accuracy import evaluate, real_labels
@@ -93,7 +93,8 @@ def main() -> None:
     """Run the command line."""
     args = parse_arguments()
     try:
-        {None: measure_accuracy, "knn": measure_neighbours, "linear": train_linear}[args.probe](args)
+        with naming_lost_workers():
+            {None: measure_accuracy, "knn": measure_neighbours, "linear": train_linear}[args.probe](args)
     except torch.OutOfMemoryError:
         raise UserError("the GPU's memory is full; give a smaller --batch-size") from None
     finally:

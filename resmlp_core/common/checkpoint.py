@@ -75,11 +75,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint: weights, or the state of a training run of ours, of timm's or of fairseq's.
 
     Args:
-        path: a file, or a URL, which PyTorch's hub downloads once; a hash in its name (name-0123abcd.pth) is checked.
+        path: a file, a folder with one as ``find_checkpoint`` takes it, or a URL, which PyTorch's hub downloads once; a
+            hash in its name (name-0123abcd.pth) is checked.
 
     Raises:
         ValueError: it is not a checkpoint, or carries code, which does not run.
+        UserError: it is a folder without one.
     """
+    path = find_checkpoint(path)
     try:
         file = download(str(path)) if "://" in str(path) else Path(path)
         if file.suffix == ".safetensors":  # as timm's weights lie on the hub

@@ -39,6 +39,8 @@ class Screen:
     def __init__(self, stream: TextIO) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+            if stream.write_through:  # by python -u, as torchrun starts processes: their lines would run into one
+                stream.reconfigure(line_buffering=True, write_through=False)
         self._stream = stream
         self.lost: OSError | None = None
 

@@ -177,7 +177,7 @@ def read_layers(weights: Mapping[str, Tensor], prefix: str) -> list[Layer]:
     """Read the layers that have an A, of those whose parameters' names begin with ``prefix``.
 
     Raises:
-        ValueError: a matrix is missing, has weights that are not finite, or is an A that is not square.
+        ValueError: a matrix or α is missing, has weights that are not finite, or is an A that is not square.
     """
     pattern = re.compile(re.escape(prefix) + r"layers\.(\d+)\.cross_position\.mixer\.(.+)")
     found = [match for match in map(pattern.fullmatch, weights) if match]
@@ -199,7 +199,10 @@ def read_layers(weights: Mapping[str, Tensor], prefix: str) -> list[Layer]:
         shape = tuple(matrices["A"].shape)
         if len(shape) != 2 or shape[0] != shape[1]:
             raise ValueError(f"{names['A']} has the shape {shape}, which is not square")
-        layers.append(Layer(matrices, prefix == PARTS["decoder"], read_scales(weights, layer)))
+        scales = read_scales(weights, layer)
+        if not scales["post"]:
+            raise ValueError(f"{layer[:-1]} has no α, as in a folded model; give the one that was folded")
+        layers.append(Layer(matrices, prefix == PARTS["decoder"], scales))
     return layers
 
 

@@ -1,6 +1,7 @@
 """timm's loaders over data sets of images: of training, of views, of validation; and the share of each process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from typing import Any
 
@@ -162,6 +163,17 @@ def loader_for(model: Any, images: Any, device: torch.device) -> Any:
         return validation_loader(copy(images), config, device, **wanted)  # timm sets the transform
     sampler = OrderedDistributedSampler(images) if dist.is_initialized() else None
     return DataLoader(images, config.val_batch_size, sampler=sampler)
+
+
+@contextmanager
+def naming_lost_workers() -> Iterator[None]:
+    """Raise a UserError where a process of a loader was killed, as a system does whose memory is full."""
+    try:
+        yield
+    except RuntimeError as error:  # PyTorch's, which says by its text alone what it is
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(f"{' '.join(str(error).split())}: if the memory is full, give fewer workers") from None
 
 
 def start_worker(worker: Any) -> int:

@@ -98,6 +98,8 @@ def read_folder(folder: Path, split: str, classes: Mapping[str, int] | None) -> 
             (path for path in (root / name).iterdir() if path.is_dir() and not is_clutter(path.name)), None
         ):
             raise UserError(f"{inner} is a folder in a class's folder, which must have images alone; move it")
+    if classes and not found_classes:
+        raise UserError(f"{root} has no folders of images, one for each class")
     if classes and not found_classes & classes.keys():
         if len(found_classes) != len(classes):
             raise UserError(

@@ -161,8 +161,10 @@ def to_timm(model: ResMLP) -> dict[str, Tensor]:
     stream and absorbed, exactly, by the β of every later pre-Aff.
 
     Raises:
-        ValueError: the model is one of the paper's ablations, which timm does not have.
+        ValueError: the model is one of the paper's ablations, which timm does not have; or it is folded.
     """
+    if getattr(model.layers[0], "folded", False):
+        raise ValueError("a folded model's Affs are absorbed; give the model that was folded")
     if not isinstance(model.norm, Affine) or not mixes_linearly(model) or model.global_pool != "avg":
         raise ValueError("timm's resmlp models have only Aff, the linear layer over positions and average pooling")
     weights = {name: value.clone() for name, value in model.state_dict().items()}

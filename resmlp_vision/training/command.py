@@ -12,6 +12,7 @@ from omegaconf import MISSING
 from resmlp_core.common.arguments import MINUTES, add_rehearsal_options, refuse_without_rehearsal, starter
 from resmlp_core.common.recipes import find_recipe
 from resmlp_vision.config import RunConfig, Settings, read_config
+from resmlp_vision.data.loaders import naming_lost_workers
 from resmlp_vision.distributed import leave_processes
 from resmlp_vision.training.rehearsal import rehearse
 from resmlp_vision.training.run import train
@@ -56,7 +57,8 @@ def run_command(name: str, description: str, kind: type[Settings], trainer_type:
             command = starter() + shlex.join([*started, *args.overrides])
             status = rehearse(config, trainer_type, title, command, args.rehearse_minutes or MINUTES, args.price)
         else:
-            train(config, trainer_type)
+            with naming_lost_workers():
+                train(config, trainer_type)
     finally:
         leave_processes()
     if status:

@@ -131,9 +131,10 @@ def digest_weights(config: RunConfig) -> dict[str, str]:
     """Digest the files of weights that a run starts from, or is taught by, by their keys (SHA-256)."""
     found: dict[str, str] = {}
     for key in ("checkpoint", "teacher"):
-        path = getattr(config, key, None)
-        if path and Path(path).is_file():  # not a URL, nor the name of a model
-            found[key] = digest([Path(path)])
+        if path := getattr(config, key, None):
+            for file in (Path(path), Path(path, LAST)):
+                if file.is_file():  # not a URL, nor the name of a model
+                    found[key] = digest([file])
     return found
 
 

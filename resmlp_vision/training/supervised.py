@@ -6,6 +6,7 @@ import torch.distributed as dist
 from timm.data import Mixup
 from timm.utils import distribute_bn, unwrap_model
 
+from resmlp_core.common.errors import UserError
 from resmlp_vision.config import Config
 from resmlp_vision.data.datasets import Images, StreamedImages
 from resmlp_vision.data.loaders import training_loader
@@ -21,7 +22,16 @@ class SupervisedTrainer(Trainer[Config]):
     """Training of a classifier, from labels."""
 
     def build_model(self) -> Any:
-        """Build the classifier, only whose last layer learns where the backbone is frozen."""
+        """Build the classifier, only whose last layer learns where the backbone is frozen.
+
+        Raises:
+            UserError: there is one class only; or what ``build`` raises.
+        """
+        if self.data_classes < 2:
+            raise UserError(
+                f"data={self.config.data}: the images of {self.config.train_split!r} are of one class, and a "
+                "classifier needs two; a folder of images has a folder in it for each class"
+            )
         model = build(self.config, self.data_classes)
         if self.config.freeze_backbone:
             model.reset_classifier(self.data_classes)

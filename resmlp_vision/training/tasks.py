@@ -60,7 +60,7 @@ def create_task(model: nn.Module, config: Config, device: torch.device, classes:
         path, url = Path(config.teacher), "://" in config.teacher
         if path.suffix in (".tar", ".pth", ".pt") and not (url or path.is_file()):
             raise UserError(f"teacher={path}: there is no such file")
-        if url or path.is_file():
+        if url or path.is_file() or (path / "last.pth.tar").is_file():
             teacher = load_trained(config.teacher)
         else:
             remedy = "teacher=FILE takes the checkpoint of a training run"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +103,17 @@ def test_a_full_disk_is_told_with_what_is_free_where_it_was_to_be_written(tmp_pa
         file.flush()
     told = rf"command: {path}: the disk is full: No space left on device; [\d,]+\.\d MB are free"
     assert re.fullmatch(told, str(stopped.value))
+
+
+def test_a_line_is_written_at_once_where_nothing_is_buffered() -> None:
+    """Torchrun starts processes by python -u, and the lines of two that print at once would run into one another."""
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # tells one write from the next
+    reader.settimeout(60)
+    code = (
+        "from resmlp_core.common.errors import UserError, reporting\n"
+        "with reporting('train'):\n    print('a line')\n    raise UserError('no')"
+    )
+    streams = {"stdout": writer, "stderr": writer}
+    with reader, writer:
+        subprocess.run([sys.executable, "-u", "-c", code], **streams, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert [reader.recv(100), reader.recv(100)] == [b"a line\n", b"train: no\n"]

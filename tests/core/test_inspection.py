@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from resmlp_core import Affine, ChannelMLP, ConvolvedMixer, CrossPositionLinear, ResMLPLayer
+from resmlp_core import Affine, ChannelMLP, ConvolvedMixer, CrossPositionLinear, ResMLPLayer, fold
 from resmlp_core.inspect import plots as pictures
 from resmlp_core.inspect.__main__ import main
 from resmlp_core.inspect.matrices import read_model
@@ -223,6 +223,10 @@ def without_c():
     return weights
 
 
+def folded():
+    return fold(ResMLPLayer(DIM, CrossPositionLinear(9), ChannelMLP(DIM, 7), 0.1)).state_dict()
+
+
 @pytest.mark.parametrize(
     ("write", "options", "message"),
     [
@@ -236,6 +240,7 @@ def without_c():
         (saved({"layers.0.cross_channel.mixer.fc1.weight": torch.ones(2, 2)}), [], "something else mixes"),
         (saved(without_c()), [], "layers.1.cross_channel.mixer.fc2.weight is missing"),
         (saved(layers(1) | {"layers.0.cross_position.mixer.weight": torch.ones(2, 3)}), [], r"\(2, 3\).* not square"),
+        (saved({f"layers.0.{name}": value for name, value in folded().items()}), [], "as in a folded model"),
         (saved(diverged()), [], "decoder.layers.1.cross_position.mixer.weight is not finite"),
         (saved(text_weights()), ["--positions", "1"], "--positions 1"),
         (saved(layers(1)), ["--positions", "4"], "--positions is for models of text"),

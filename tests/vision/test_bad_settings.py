@@ -267,6 +267,21 @@ def test_an_empty_class_and_classes_that_differ(tmp_path):
     assert "class2 has no images" in fail(main, *settings)
 
 
+def test_images_of_one_class_are_nothing_to_learn_from(tmp_path):
+    """Images without folders for their classes would be one class, of which every guess is right."""
+    folder = write_images(tmp_path / "images", classes=1)
+    settings = (*TINY, f"data={folder}", f"out={tmp_path / 'out'}", "val_split=null")
+    assert "are of one class, and a classifier needs two" in fail(main, *settings)
+    for split in ("train", "val"):
+        for image in (folder / split / "class0").iterdir():
+            image.rename(folder / split / image.name)
+        (folder / split / "class0").rmdir()
+    assert "a folder of images has a folder in it for each class" in fail(main, *settings)
+    shutil.rmtree(folder / "train")
+    write_images(folder, splits=("train",))
+    assert fail(main, *settings, "val_split=val").endswith("val has no folders of images, one for each class")
+
+
 def test_classes_that_are_taken_in_their_order_are_told(tmp_path, caplog):
     folder = write_images(tmp_path / "images")
     for name in ("class0", "class1"):

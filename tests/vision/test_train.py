@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -98,6 +99,13 @@ def test_a_gpu_that_is_full_is_told(images, tmp_path):
     assert "accumulate=N" in message
     with mock.patch.object(SupervisedTrainer, "validate", side_effect=torch.OutOfMemoryError):
         assert "val_batch_size" in fail(main, *TINY, f"data={images}", f"out={tmp_path}")
+
+
+def test_a_process_of_the_loader_that_is_killed_is_told(images, tmp_path, monkeypatch):
+    """As a system kills it whose memory is full."""
+    monkeypatch.setattr(Images, "copies", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    message = fail(main, *TINY, f"data={images}", f"out={tmp_path}", "workers=1")
+    assert message.startswith("train: DataLoader worker (pid") and message.endswith("give fewer workers")
 
 
 def test_weights_that_are_not_finite_are_not_saved(images, tmp_path):

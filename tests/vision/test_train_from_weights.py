@@ -15,7 +15,7 @@ from resmlp_vision.train import main
 from resmlp_vision.training.supervised import SupervisedTrainer
 from resmlp_vision.training.tasks import HardDistillationTask
 
-from .runs import TINY, fail, run, weights, write_images
+from .runs import TINY, fail, run, same, weights, write_images
 
 ANY_MODEL = [setting for setting in TINY if not setting.startswith("model_args")]
 
@@ -101,6 +101,7 @@ def test_a_student_follows_a_checkpoint_that_is_wrong(images, tmp_path):
     teacher = f"teacher={tmp_path / 'teacher' / 'last.pth.tar'}"
     run(main, *longer, f"data={images}", f"out={tmp_path / 'student'}", teacher, "smoothing=0.9")
     assert json.loads((tmp_path / "student" / "results.json").read_text())["top1"] <= 10
+    run(main, *TINY, f"data={images}", f"out={tmp_path / 'by-folder'}", f"teacher={tmp_path / 'teacher'}", "epochs=1")
     three = write_images(tmp_path / "three", classes=3)
     settings = (*TINY, f"out={tmp_path / 'x'}", teacher)
     assert "has 2 classes but the model has 3" in fail(main, *settings, f"data={three}")
@@ -109,6 +110,17 @@ def test_a_student_follows_a_checkpoint_that_is_wrong(images, tmp_path):
         (three / split / "class2").rename(three / split / "a")
         shutil.rmtree(three / split / "class0")
     assert "classes of other names" in fail(main, *settings, f"data={three}")
+
+
+def test_a_runs_folder_stands_for_its_last_checkpoint(images, tmp_path):
+    line = (*TINY, f"data={images}", "epochs=1")
+    run(main, *line, f"out={tmp_path / 'first'}")
+    for name, start in (("file", tmp_path / "first" / "last.pth.tar"), ("folder", tmp_path / "first")):
+        run(main, *line, f"out={tmp_path / name}", f"checkpoint={start}")
+    assert same(weights(tmp_path / "file"), weights(tmp_path / "folder"))
+    (tmp_path / "first" / "last.pth.tar").write_bytes(b"another")
+    again = fail(main, *line, f"out={tmp_path / 'folder'}", f"checkpoint={tmp_path / 'first'}")
+    assert "the file of checkpoint=... has changed" in again
 
 
 @pytest.mark.parametrize("pool", ["avg", "class_mlp"])

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from timm.models import adapt_input_conv
 
 from resmlp_core.common.checkpoint import read_checkpoint
-from resmlp_vision import create_model
+from resmlp_vision import create_model, fold
 from resmlp_vision.models.resmlp import ResMLP
 from resmlp_vision.models.weights import fit_weights, load_checkpoint, load_weights, resizing, to_timm
 
@@ -61,6 +61,13 @@ def test_weights_go_back_to_timm_with_every_post_beta_absorbed():
 def test_an_ablation_does_not_pass_for_timms_model(override):
     with pytest.raises(ValueError, match="timm's resmlp models have only Aff"):
         to_timm(ResMLP(**TINY, **override))
+
+
+def test_a_folded_model_is_refused_by_name():
+    """A backbone too, where nothing is absorbed into a classifier."""
+    for classes in (5, 0):
+        with pytest.raises(ValueError, match="give the model that was folded"):
+            to_timm(fold(ResMLP(**TINY | {"num_classes": classes})))
 
 
 def test_another_number_of_classes_makes_the_classifier_anew_and_says_so(caplog):
