@@ -40,7 +40,10 @@ BENCHMARKS = {
     "mt_decode": Benchmark(
         "Translating, beside fairseq's Transformer",
         "beam {beam}, {batch} × {length} tokens",
-        ("ResMLP bfloat16", "ResMLP int8", "CTranslate2 float32", "CTranslate2 int8"),
+        (
+            *("ResMLP bfloat16", "ResMLP int8", "CTranslate2 float32", "CTranslate2 int8"),
+            *("CTranslate2 float32, one thread", "CTranslate2 int8, one thread"),
+        ),
         "ResMLP float32",
     ),
     "vision_infer": Benchmark(
@@ -60,7 +63,7 @@ def draw(axes: Axes, benchmark: Benchmark, rows: Sequence[Mapping[str, Any]]) ->
     ratios = [row["ratio"] for row in bars.values()]
     spread = [[abs(row["ratio"] - row["ratio_range"][i]) for row in bars.values()] for i in (0, 1)]
     axes.barh(list(bars), ratios, xerr=spread, color="tab:blue", ecolor="gray", label=benchmark.ours)
-    for other, marker in zip(benchmark.others, cycle("osD^"), strict=False):
+    for other, marker in zip(benchmark.others, cycle("osD^v*"), strict=False):
         if found := benchmark.of(other, rows):
             ratios = [row["ratio"] for row in found.values()]
             axes.plot(ratios, list(found), marker, color="tab:orange", markeredgecolor="black", label=other)
