@@ -33,7 +33,7 @@ class ResMLPOptions(FairseqDataclass):
         default=0.2,
         metadata={
             "help": "start of LayerScale, the scale of every sublayer's output (default: 0.2, the paper's; "
-            "1 for the tiny models and resmlp_plus)"
+            "1 for the tiny models, resmlp_plus and resmlp_gated)"
         },
     )
     position_init_std: float = field(
@@ -42,7 +42,8 @@ class ResMLPOptions(FairseqDataclass):
     position_convolution: int = field(
         default=0,
         metadata={
-            "help": "add a depth-wise convolution over so many positions to A (default: 0, none; 5 for resmlp_plus)"
+            "help": "add a depth-wise convolution over so many positions to A (default: 0, none; "
+            "5 for resmlp_plus and resmlp_gated)"
         },
     )
     position_gates: bool = field(
@@ -55,7 +56,7 @@ class ResMLPOptions(FairseqDataclass):
         default="affine",
         metadata={
             "help": "before every mixer, and after the last layer (default: affine, the paper's; "
-            "layer_norm for resmlp_plus)"
+            "layer_norm for resmlp_plus and resmlp_gated)"
         },
     )
 
