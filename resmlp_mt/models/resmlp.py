@@ -73,7 +73,6 @@ class ResMLPModel(FoldedForInference, GrowingPositions, TransformerModel):
 
 # what this is worth: docs/notebook/2026-11.md
 PLUS = {"layer_scale": 1.0, "pre_norm": "layer_norm", "position_convolution": 5}
-GATED = PLUS | {"position_gates": True}
 TINY = {  # the decoder's dimensions follow the encoder's
     "layer_scale": 1.0,
     "encoder_embed_dim": 128,
@@ -135,15 +134,15 @@ def resmlp_plus_tiny(args: Any) -> None:
 @register_model_architecture("resmlp", "resmlp_gated")
 def resmlp_gated(args: Any) -> None:
     """``resmlp_plus`` with gates before and after A."""
-    set_defaults(args, **GATED)
-    resmlp(args)
+    set_defaults(args, position_gates=True)
+    resmlp_plus(args)
 
 
 @register_model_architecture("resmlp", "resmlp_gated_tiny")
 def resmlp_gated_tiny(args: Any) -> None:
     """The same in the dimensions of ``resmlp_tiny``."""
-    set_defaults(args, **(TINY | GATED))
-    resmlp(args)
+    set_defaults(args, **TINY)
+    resmlp_gated(args)
 
 
 @register_model_architecture("resmlp", "resmlp_iwslt_de_en")

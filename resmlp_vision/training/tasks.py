@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from resmlp_core.common.errors import UserError
 from resmlp_vision.config import Config
 from resmlp_vision.models.loading import download, load_trained
+from resmlp_vision.training.checkpoints import LAST
 
 
 class HardDistillationTask(LogitDistillationTask):
@@ -60,7 +61,7 @@ def create_task(model: nn.Module, config: Config, device: torch.device, classes:
         path, url = Path(config.teacher), "://" in config.teacher
         if path.suffix in (".tar", ".pth", ".pt") and not (url or path.is_file()):
             raise UserError(f"teacher={path}: there is no such file")
-        if url or path.is_file() or (path / "last.pth.tar").is_file():
+        if url or path.is_file() or (path / LAST).is_file():
             teacher = load_trained(config.teacher)
         else:
             remedy = "teacher=FILE takes the checkpoint of a training run"
