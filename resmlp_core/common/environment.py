@@ -5,27 +5,49 @@ A user's own setting of the variables that are named here wins.
 
 import ctypes
 import os
+import re
+import time
 
-PROCESSORS = "/proc/cpuinfo"
-# A thread that reaches a barrier first spins so often before it sleeps. By default it spins for milliseconds, in which
-# another, whose core some other process has, could have run where this one spins. Where waking was measured to take
-# longer than that gains, on an AMD EPYC, the default stays.
-BRIEFLY, BY_DEFAULT = "10000", "300000"
+PROCESSORS, LOAD = "/proc/cpuinfo", "/proc/loadavg"
+# A thread of OpenMP that reaches a barrier first spins so often before it sleeps. By default it spins for milliseconds,
+# in which another, whose core some other process has, could have run where this one spins. On an AMD EPYC a thread that
+# slept was measured to wake late: there it never sleeps so early on a quiet machine, and at once beside other work.
+BY_DEFAULT, BRIEFLY, NEVER = "300000", "10000", "0"
 # oneDNN keeps what it has prepared for the shape of a product, 1,024 of them by default. Batches of text seldom have a
 # shape twice but in the layers of one update: in bfloat16 these filled 12 GB in 300 updates, where 64 fill half of it.
 SHAPES = "64"
 
 
-def spins(processors: str = PROCESSORS) -> str:
-    """Return how often a thread should spin on this machine.
+def spins(processors: str = PROCESSORS, load: str = LOAD) -> str:
+    """Return how often a thread should spin on this machine, as busy as it is now.
 
     Args:
         processors: the file in which Linux describes them.
+        load: the file in which it tells how many threads run.
     """
-    if not os.path.exists(processors):
+    if "AuthenticAMD" not in beginning(processors):
         return BRIEFLY
-    with open(processors, encoding="utf-8") as file:
-        return BY_DEFAULT if "AuthenticAMD" in file.read(200) else BRIEFLY
+    return NEVER if is_busy(load) else BY_DEFAULT
+
+
+def is_busy(load: str = LOAD) -> bool:
+    """Whether others run on cores that this process may use: they leave it fewer, in each of five looks."""
+    spare = (os.cpu_count() or 1) - len(os.sched_getaffinity(0))
+    for _ in range(5):
+        running = re.search(r"(\d+)/", beginning(load))
+        if running is None or int(running[1]) - 1 <= spare:  # one of them is this thread
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def beginning(path: str) -> str:
+    """Return the first lines of a file, nothing if there is no such file."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read(200)
+    except OSError:
+        return ""
 
 
 def bound_spinning() -> None:

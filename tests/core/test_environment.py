@@ -4,13 +4,14 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from resmlp_core.common import environment as environment_module
-from resmlp_core.common.environment import SHAPES, spins
+from resmlp_core.common.environment import SHAPES, is_busy, spins
 
 ROOT = Path(__file__).parents[2]
 VARIABLES = (
@@ -56,18 +57,44 @@ def told_spins(*line: str, **own: str) -> str:
     raise AssertionError(f"no OpenMP was loaded: {said}")
 
 
+@pytest.fixture
+def busy_machine():
+    """Other processes compute on every core meanwhile."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count())]
+    time.sleep(0.1)
+    yield
+    for other in others:
+        other.kill()
+        other.wait()
+
+
 @pytest.mark.parametrize(
     "command", [COMMANDS[0], COMMANDS[1], *(pytest.param(name, marks=pytest.mark.long) for name in COMMANDS[2:])]
 )
-def test_a_commands_threads_spin_as_this_processor_wants(command):
+def test_a_commands_threads_spin_as_this_processor_wants(busy_machine, command):
     assert told_spins("-m", command, "--help") == spins()
 
 
-@pytest.mark.parametrize(("maker", "count"), [("GenuineIntel", "10000"), ("AuthenticAMD", "300000")])
-def test_threads_spin_as_was_measured_to_be_best_on_the_processor(tmp_path, maker, count):
+@pytest.mark.parametrize(
+    ("maker", "busy", "count"),
+    [
+        ("GenuineIntel", False, "10000"),
+        ("GenuineIntel", True, "10000"),
+        ("AuthenticAMD", False, "300000"),
+        ("AuthenticAMD", True, "0"),
+    ],
+)
+def test_threads_spin_as_was_measured_to_be_best_on_the_processor(tmp_path, maker, busy, count):
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {maker}\ncpu family\t: 25\n" * 64)
-    assert spins(str(tmp_path / "cpuinfo")) == count
+    elsewhere = os.cpu_count() - len(os.sched_getaffinity(0))  # as many can run on cores that this process may not use
+    (tmp_path / "loadavg").write_text(f"2.08 1.16 0.54 {1 + elsewhere + busy}/98 5431\n")
+    assert spins(str(tmp_path / "cpuinfo"), str(tmp_path / "loadavg")) == count
     assert spins(str(tmp_path / "none")) == "10000"
+
+
+def test_a_machine_is_busy_where_others_compute_on_its_cores(busy_machine):
+    assert is_busy()
+    assert not is_busy("there is no such file")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +124,7 @@ def test_onednn_keeps_few_shapes_or_as_many_as_a_user_says(own, kept):
         assert done.stdout.count("create:cache_miss") == prepared
 
 
-def test_where_pytorch_comes_first_the_children_spin_so():
+def test_where_pytorch_comes_first_the_children_spin_so(busy_machine):
     child = "import os, torch, resmlp_core; print(os.environ['GOMP_SPINCOUNT'])"
     done = subprocess.run([sys.executable, "-c", child], env=environment(), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == spins()
@@ -121,7 +148,7 @@ def test_memory_is_kept_where_it_is_asked_for_and_a_users_own_setting_wins(call,
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_fairseq_program_of_a_recipe_gets_both(tmp_path, keep):
+def test_a_fairseq_program_of_a_recipe_gets_both(busy_machine, tmp_path, keep):
     (tmp_path / "fairseq_cli").mkdir()
     (tmp_path / "fairseq_cli" / "__init__.py").touch()
     (tmp_path / "fairseq_cli" / "probe.py").write_text(
