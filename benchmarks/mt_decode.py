@@ -4,8 +4,9 @@
 
 Models of random weights translate random sentences by beam search; all hypotheses are forced to one length, that of
 their sources. fairseq's Transformer goes through fairseq-generate's own generator; ResMLP does so too, and through its
-own search in several arithmetics. CTranslate2 has its turn with all threads and with one, which on some machines is
-several times as fast. What a step takes grows with the length: the cases of one sentence tell how fast.
+own search in every arithmetic that the processor has. CTranslate2 has its turn with all threads and with one, which on
+some machines is several times as fast. What a step takes grows with the length: the cases of one sentence tell how
+fast.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 
 from mt_train import MODELS, PEER, SIZES, make_dictionary, make_trainer
 from resmlp_mt.translation.network import Network
+from resmlp_mt.translation.products import PRODUCTS
 from resmlp_mt.translation.search import SearchOptions, search
 
 CASES = ((1, 10), (1, 50), (1, 200), (16, 50))  # sentences a batch, tokens a sentence
@@ -39,7 +41,8 @@ def make_models(size: str, dictionary: Dictionary, device: str) -> tuple[dict[st
     models = {name: trainer.model.eval() for name, trainer in trainers.items()}
     weights, heads = models["ours"].state_dict(), SIZES[size][3]
     settings = {"heads": heads, "activation": "gelu", "scale_embedding": True}
-    dtypes = ("float32", "bfloat16", "int8") if device == "cpu" else ("float32", "bfloat16", "float16")
+    own = [dtype for dtype, (_, is_fast) in PRODUCTS.items() if is_fast()]  # the rest would be emulated
+    dtypes = own if device == "cpu" else ["float32", "bfloat16", "float16"]
     networks = {f"ResMLP {dtype}": Network(weights, settings).to(device).prepare(dtype) for dtype in dtypes}
     for model in models.values():
         model.make_generation_fast_()

@@ -28,6 +28,7 @@ if os.environ.get("RESMLP_TEST_GPU") != "1":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before PyTorch looks for a GPU: tests compare bits
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start: other threads add up in another order
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each of them would compile this project
 
 
 SLOW = (  # files and folders whose tests start programs, or train

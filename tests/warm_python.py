@@ -5,17 +5,19 @@ this project itself: it registers the plugin and patches fairseq as a user's doe
 """
 
 import ctypes
+import fcntl
 import inspect
 import io
 import json
 import logging
+import multiprocessing.util
 import os
 import runpy
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -23,7 +25,9 @@ from unittest import mock
 
 PR_SET_CHILD_SUBREAPER = 36
 COLD = subprocess.Popen
+COLD_SPAWN = multiprocessing.util.spawnv_passfds
 SIGNATURE = inspect.signature(COLD._execute_child)
+ABOVE, MOST_FILES = 1000, 32  # numbers that no file has which is open already
 BEFORE_ANY_PROGRAM = ("PYTHONHASHSEED", "LC_ALL", "LD_PRELOAD")  # variables that a fork would miss
 
 
@@ -61,15 +65,33 @@ def forking(connection: socket.socket) -> type[subprocess.Popen[Any]]:
                 "folder": os.fspath(given["cwd"] or os.getcwd()),
                 "new_session": given["start_new_session"],
             }
-            message = json.dumps(program).encode()
-            socket.send_fds(connection, [len(message).to_bytes(4, "big")], files)
-            connection.sendall(message)
-            self.pid = int.from_bytes(connection.recv(4, socket.MSG_WAITALL), "big")
+            self.pid = fork_there(connection, program, files)
             self._child_created = True
             pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
             self._close_pipe_fds(*(given[pipe] for pipe in pipes))
 
     return Popen
+
+
+def spawning(connection: socket.socket) -> Callable[[Any, Any, Any], int]:
+    """Return how ``multiprocessing`` starts a process anew, as a fork of the process at the other end."""
+
+    def spawn(path: Any, line: Any, kept: Any) -> int:
+        line = [os.fsdecode(word) for word in line]
+        if line[-1] != "--multiprocessing-fork":  # the process that tracks resources, which imports next to nothing
+            return COLD_SPAWN(path, line, kept)
+        program = {"line": line[line.index("-c") :], "environment": dict(os.environ), "folder": os.getcwd()}
+        return fork_there(connection, {**program, "new_session": False, "kept": [*kept]}, [0, 1, 2, *kept])
+
+    return spawn
+
+
+def fork_there(connection: socket.socket, program: dict[str, Any], files: list[int]) -> int:
+    """Ask the process at the other end for a fork that runs a program with these files; return its number."""
+    message = json.dumps(program).encode()
+    socket.send_fds(connection, [len(message).to_bytes(4, "big")], files)
+    connection.sendall(message)
+    return int.from_bytes(connection.recv(4, socket.MSG_WAITALL), "big")
 
 
 def can_fork(given: dict[str, Any], environment: dict[str, str]) -> bool:
@@ -88,7 +110,7 @@ def can_fork(given: dict[str, Any], environment: dict[str, str]) -> bool:
 def serve(connection: socket.socket) -> dict[str, Any]:
     """Fork at each request; return it in the fork, whose standard streams are those that came with it."""
     while True:
-        size, files, _, _ = socket.recv_fds(connection, 4, 3)
+        size, files, _, _ = socket.recv_fds(connection, 4, MOST_FILES)
         if not size:
             os._exit(0)
         message = connection.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL)
@@ -102,10 +124,14 @@ def serve(connection: socket.socket) -> dict[str, Any]:
             os.close(reader)
             os.close(writer)
             connection.close()
-            for own, file in enumerate(files):
-                os.dup2(file, own)
+            program = json.loads(message)
+            for file in files:
+                fcntl.fcntl(file, fcntl.F_DUPFD, ABOVE)
                 os.close(file)
-            return json.loads(message)
+            for above, own in enumerate((0, 1, 2, *program.pop("kept", ())), start=ABOVE):
+                os.dup2(above, own)
+                os.close(above)
+            return program
         os.waitpid(parent, 0)  # the program is now a child of who asked for it
         connection.sendall(os.read(reader, 4))
         for file in (reader, writer, *files):
@@ -127,6 +153,7 @@ def run(line: list[str], environment: dict[str, str], folder: str, new_session: 
         return
     theirs.close()
     subprocess.Popen = forking(connection)  # type: ignore[misc]
+    multiprocessing.util.spawnv_passfds = spawning(connection)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
