@@ -23,7 +23,7 @@ def load_compare():
     spec = spec_from_file_location("compare", ROOT / "recipes/multi30k/compare.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.ROUNDS = 1
+    module.ROUNDS, module.UPDATES = 1, 8
     return module
 
 

@@ -12,6 +12,7 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import collate_tokens
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY, BaseFairseqModel, FairseqEncoderDecoderModel
+from warm_python import started_warm
 
 import resmlp_mt.plugin  # noqa: F401  registers the model
 
@@ -34,6 +35,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gates": {"position_gates": True},
     "all": {"pre_norm": "layer_norm", "position_convolution": 3, "position_gates": True},
 }
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[None]:
+    """Start programs whose libraries are imported already."""
+    with started_warm("torch", "sentencepiece", "tqdm", "pyarrow.parquet", "pyarrow.compute"):
+        yield
 
 
 def make_dictionary(words: int = WORDS) -> Dictionary:

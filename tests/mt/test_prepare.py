@@ -39,6 +39,8 @@ from resmlp_mt.text import one_line
 
 from .conftest import largest_file
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 VOCABULARY = 300
 # What could be taken for a special symbol, for white space or for sentencepiece's own mark.
 ODD = [

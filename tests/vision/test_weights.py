@@ -20,21 +20,21 @@ from .small_models import TINY, randomise, to_release
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "release"),
+    ("ours", "theirs", "release", "size"),
     [
-        ("resmlp_s12", "resmlp_12_224", True),
-        ("resmlp_s12", "resmlp_12_224", False),
-        ("resmlp_s24", "resmlp_24_224", True),
-        ("resmlp_s36", "resmlp_36_224", False),
-        ("resmlp_b24_p8", "resmlp_big_24_224", True),
+        ("resmlp_s12", "resmlp_12_224", True, 224),
+        ("resmlp_s12", "resmlp_12_224", False, 64),
+        ("resmlp_s24", "resmlp_24_224", True, 64),
+        ("resmlp_s36", "resmlp_36_224", False, 64),
+        ("resmlp_b24_p8", "resmlp_big_24_224", True, 64),
     ],
 )
-def test_logits_are_timms_with_the_same_weights(tmp_path, ours, theirs, release):
-    peer = randomise(timm.create_model(theirs, num_classes=11))
+def test_logits_are_timms_with_the_same_weights(tmp_path, ours, theirs, release, size):
+    peer = randomise(timm.create_model(theirs, num_classes=11, img_size=size))
     weights = to_release(peer.state_dict()) if release else peer.state_dict()
     torch.save({"model": weights}, tmp_path / "weights.pth")
-    model = create_model(ours, tmp_path / "weights.pth", num_classes=11).eval()
-    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    model = create_model(ours, tmp_path / "weights.pth", num_classes=11, img_size=size).eval()
+    images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = peer(images)
         torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
@@ -204,8 +204,9 @@ WRAPPED = {
 @pytest.mark.parametrize("names", ["ours", "timm's", "the release's"])
 @pytest.mark.parametrize("wrapper", WRAPPED)
 def test_what_wraps_a_model_is_taken_off_its_weights_names(tmp_path, wrapper, names):
-    peer = randomise(timm.create_model("resmlp_12_224", num_classes=5, img_size=32))
-    sizes = {"img_size": 32, "num_classes": 5}
+    sizes = {"img_size": 32, "num_classes": 5, "embed_dim": 32}
+    peer = randomise(timm.create_model("resmlp_12_224", num_blocks=2, **sizes))
+    sizes["depth"] = 2
     if names == "ours":
         weights = dict(fit_weights(peer.state_dict(), create_model("resmlp_s12", **sizes)))
     else:

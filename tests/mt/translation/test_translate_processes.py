@@ -9,9 +9,13 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from resmlp_mt import load_translator, translate
 
 from .small_translators import SENTENCES
+
+pytestmark = pytest.mark.usefixtures("warm")
 
 LINE = [sys.executable, "-m", "resmlp_mt.translate"]
 OPTIONS = {"env": {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}, "encoding": "utf-8"}
