@@ -23,6 +23,7 @@ from resmlp_vision.data.loaders import validation_loader
 from resmlp_vision.data.opening import count_classes, open_dataset
 from resmlp_vision.distributed import agree_on_data
 from resmlp_vision.training.loader_watch import LoaderWatch
+from resmlp_vision.training.muon import patch_muon
 
 CHECK_EVERY = 20  # updates between looks at the loss, each of which waits for the GPU
 
@@ -62,6 +63,7 @@ class Trainer(ABC, Generic[Settings]):
             self.val_loader = self.evaluation_loader(config.val_split)
         self.parameters = sum(p.numel() for p in model.parameters())
         self.create_task(model.to(device))
+        patch_muon()
         try:
             self.optimizer = create_optimizer_v2(
                 self.task.get_trainable_module(),
