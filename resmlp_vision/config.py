@@ -19,7 +19,7 @@ class RunConfig:
     # Data: hfds/NAME for a data set of the hub, hfids/NAME to stream it, or a folder of parquet files or of images
     data: str = MISSING
     train_split: str = "train"  # the split to train on, or the name of its folder
-    val_split: str | None = "validation"  # the split to validate on; its folder may be valid or val; null: none
+    val_split: str | None = "validation"  # the split to validate on; its folder may be valid or val; null: no validation
     image_key: str = "image"  # the column of images, where the data are a table
     label_key: str = "label"  # the column of labels, where the data are a table
     max_unreadable: int = 100  # a run stops when a process has skipped more images than this in a pass over the data
@@ -43,11 +43,11 @@ class RunConfig:
     weight_decay: float = 0.2  # none on alpha, beta and biases
     clip_grad: float | None = None  # the largest norm of the whole gradient; LAMB clips at 1 by itself
     sched: str = "cosine"  # how the learning rate falls: cosine or step; constant: it stays
-    warmup_epochs: float = 5  # in which the learning rate rises from warmup_lr to lr
-    warmup_lr: float = 1e-6  # the learning rate at the start
+    warmup_epochs: float = 5  # epochs in which the learning rate rises from warmup_lr to lr
+    warmup_lr: float = 1e-6  # the learning rate at the start of the warm-up
     min_lr: float = 1e-5  # the learning rate at the end of a cosine
     decay_rate: float = 0.1  # with sched: step, what the learning rate is multiplied by every decay_epochs
-    decay_epochs: float = 30  # with sched: step
+    decay_epochs: float = 30  # with sched: step, epochs from one decay to the next
     dtype: str = "float32"  # bfloat16 or float16: automatic mixed precision
     # of float32 products on a GPU, as torch.set_float32_matmul_precision takes it. high: TF32, which rounds what enters
     # a product to 10 bits and adds in float32; highest: float32 throughout, at a fraction of the speed
@@ -83,7 +83,7 @@ class Config(RunConfig):
     mixup: float = 0.8  # two images are blended, by a share from the Beta distribution of this α; 0: none
     cutmix: float = 1.0  # a part of an image is replaced by one of another, by a share likewise drawn; 0: none
     repeated_aug: int = 3  # n: an epoch has an n-th of the images, each n times, differently augmented; 0: plain epochs
-    auto_augment: str | None = "rand-m9-mstd0.5-inc1"  # a policy of timm's
+    auto_augment: str | None = "rand-m9-mstd0.5-inc1"  # a policy of timm's; null: none
     color_jitter: float = 0.4  # strength of random changes of colour, where auto_augment is null
     reprob: float = 0.25  # random erasing: how often a part of an image is filled with noise
     scale: tuple[float, float] = (0.08, 1.0)  # share of the image that a random crop has, from the least to the most
@@ -110,7 +110,7 @@ class DINOConfig(RunConfig):
     val_every: int = 10  # validation is a k-NN classification against the whole training split
 
     # Views: two global ones, which the teacher sees too, and smaller local ones
-    local_views: int = 8  # of an image
+    local_views: int = 8  # number of local views of an image
     local_size: int = 96  # side in pixels; the global ones have img_size
     global_scale: tuple[float, float] = (0.4, 1.0)  # share of the image that a global view has, least and most
     local_scale: tuple[float, float] = (0.05, 0.4)  # share of the image that a local view has
@@ -124,7 +124,7 @@ class DINOConfig(RunConfig):
     momentum_teacher: float = 0.996  # share of the teacher that an update keeps; grows to 1 by a cosine
     teacher_temp: float = 0.04  # the softmax's temperature for the teacher's outputs
     warmup_teacher_temp: float = 0.04  # the temperature at the start
-    warmup_teacher_temp_epochs: int = 0  # in which it comes to teacher_temp
+    warmup_teacher_temp_epochs: int = 0  # epochs in which the temperature comes to teacher_temp
 
 
 # What may change between the parts of an interrupted run, as it is no part of what is learnt. With other workers, or in
