@@ -19,7 +19,7 @@ class RunConfig:
     # Data: hfds/NAME for a data set of the hub, hfids/NAME to stream it, or a folder of parquet files or of images
     data: str = MISSING
     train_split: str = "train"  # the split to train on, or the name of its folder
-    val_split: str | None = "validation"  # the split to validate on; its folder may be valid or val; null: no validation
+    val_split: str | None = "validation"  # the split to validate on, whose folder may be val; null: no validation
     image_key: str = "image"  # the column of images, where the data are a table
     label_key: str = "label"  # the column of labels, where the data are a table
     max_unreadable: int = 100  # a run stops when a process has skipped more images than this in a pass over the data
