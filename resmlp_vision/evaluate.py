@@ -45,7 +45,7 @@ def parse_arguments() -> argparse.Namespace:
         help="measure the features: by the nearest training images, or by a linear classifier trained on them",
     )
     parser.add_argument("--train-split", help="of the probes' training images (default: train)")
-    parser.add_argument("--k", type=int, nargs="+", help="how many nearest images vote in --probe knn (default: 10 20)")
+    parser.add_argument("--k", type=int, nargs="+", help="nearest images that vote in --probe knn (default: 10 20)")
     parser.add_argument(
         "--batch-size", type=int, default=256, help="images a process takes at once (default: %(default)s)"
     )
