@@ -26,30 +26,30 @@ INTRODUCTION = """\
 
 For a reader who writes a recipe, or changes one on the command line. A recipe is a YAML file of these keys. Every
 command that reads one also takes `key=value`, which wins over the file: `lr=0.001`, `model_args.depth=4`,
-`train.max-update=3000`. A list is written `'scale=[0.5,1.0]'`, and no value `null`.
+`train.max-update=3000`. Write a list as `'scale=[0.5,1.0]'`, and `null` for no value.
 """
 PARTS: tuple[tuple[str, str, type], ...] = (
     (
         "Images: every training run",
-        "Of `python -m resmlp_vision.train` and `python -m resmlp_vision.dino`.\n"
+        "For `python -m resmlp_vision.train` and `python -m resmlp_vision.dino`.\n"
         "The defaults are those of `train`: the paper's recipe for ImageNet.",
         RunConfig,
     ),
-    ("Images: training with labels", "Of `python -m resmlp_vision.train`, beside the settings above.", Config),
+    ("Images: training with labels", "For `python -m resmlp_vision.train`, beside the settings above.", Config),
     (
         "Images: training without labels",
-        "Of `python -m resmlp_vision.dino`. The first rows are settings above whose default is another one here.",
+        "For `python -m resmlp_vision.dino`. The first rows are settings above that have another default here.",
         DINOConfig,
     ),
     (
         "Translation: a recipe",
-        "Of `python -m resmlp_mt.recipe`. The keys under `train` are options of `fairseq-train`, and those under\n"
+        "For `python -m resmlp_mt.recipe`. The keys under `train` are options of `fairseq-train`, and those under\n"
         "`generate` are options of `fairseq-generate`, without the two dashes.",
         Recipe,
     ),
     (
         "Translation: which training pairs to leave out",
-        "Under `clean` of a recipe, such as `clean.max_words=200`; `python -m resmlp_mt.prepare` has them as\n"
+        "Give them under `clean` of a recipe, or as `clean.max_words=200`; `python -m resmlp_mt.prepare` has them as\n"
         "options. A pair with an empty side is always left out.",
         Rules,
     ),

@@ -216,23 +216,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         type=int,
         default=1,
         metavar="N",
-        help=f"picks the sentences to learn the vocabulary from, when over {VOCABULARY_SENTENCES} (default: 1)",
+        help=f"draws the sentences to learn the vocabulary from, if over {VOCABULARY_SENTENCES:,} (default: 1)",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="threads to encode with (default: one per core)")
     parser.add_argument(
         "--normalization",
         choices=NORMALIZATIONS,
         default=NORMALIZATIONS[0],
-        help="sentencepiece's of characters; identity keeps …, ½ and full-width punctuation (default: %(default)s)",
+        help="how characters are normalised; identity keeps …, ½ and full-width punctuation (default: %(default)s)",
     )
-    cleaning = parser.add_argument_group("cleaning", "train pairs to leave out, beside those with an empty side")
-    cleaning.add_argument("--max-words", type=int, metavar="N", help="with a side of more words")
-    cleaning.add_argument("--max-chars", type=int, metavar="N", help="with a side of more characters")
+    cleaning = parser.add_argument_group(
+        "cleaning", "which training pairs to leave out, beside those with an empty side"
+    )
+    cleaning.add_argument("--max-words", type=int, metavar="N", help="with more than N words on a side")
+    cleaning.add_argument("--max-chars", type=int, metavar="N", help="with more than N characters on a side")
     cleaning.add_argument(
-        "--max-ratio", type=float, metavar="R", help="with a side of more words for each of the other"
+        "--max-ratio", type=float, metavar="R", help="with more than R words on a side for each on the other"
     )
     for name, what in (
-        ("identical", "whose sides are equal but for their case"),
+        ("identical", "whose sides are equal, capitals aside"),
         ("bad-encoding", "with U+FFFD, control characters, or UTF-8 that was read as Windows-1252"),
         ("duplicates", "that an earlier one equals"),
     ):

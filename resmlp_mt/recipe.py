@@ -53,14 +53,14 @@ def main() -> None:
     # without abbreviations, as a rehearsal takes its own options out of the command line to tell what starts the run
     parser = argparse.ArgumentParser("python -m resmlp_mt.recipe", description=about, allow_abbrev=False)
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or a recipe of this project by name: multi30k")
-    parser.add_argument("--data", help="a folder of text or parquet files, or a hub data set (default: the recipe's)")
+    parser.add_argument("--data", help="a folder of text or tables, or a data set of the hub (default: the recipe's)")
     parser.add_argument("--pair", help="languages, such as en-fr (default: the recipe's)")
     parser.add_argument("--arch", help="one of the recipe's architectures (default: its first)")
-    parser.add_argument("--stage", choices=STAGES, help="only this one (default: all)")
+    parser.add_argument("--stage", choices=STAGES, help="run only this stage (default: all)")
     parser.add_argument("--teacher", help="train on the translations of this architecture, trained in the same --out")
     parser.add_argument("--out", type=Path, help="where everything goes (default: build/RECIPE/PAIR)")
     add_rehearsal_options(parser)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.max-update=3000")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, such as train.max-update=3000")
     args = parser.parse_intermixed_args()
     refuse_without_rehearsal(parser, args)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.stage != "train" and not args.rehearse:

@@ -33,31 +33,31 @@ def command_line() -> argparse.ArgumentParser:
     """Describe the options."""
     parser = argparse.ArgumentParser(
         prog="resmlp-translate",
-        description="Translate files or standard input, a line for a line, or what is typed.",
-        epilog="The same command again goes on with a -o OUTPUT that was cut off.",
+        description="Translate files or standard input line by line, or what is typed.",
+        epilog="If a run with -o was cut off, the same command again resumes it.",
     )
     add = parser.add_argument
     add(
         "model",
         type=Path,
         metavar="MODEL",
-        help="a recipe's folder, such as build/demo/run/resmlp_tiny, or a checkpoint",
+        help="a recipe's folder, such as build/demo/run/resmlp_tiny, a checkpoint, or what resmlp-export wrote",
     )
-    add("inputs", nargs="*", default=[], metavar="INPUT", help="text, or .gz of it; - or none for standard input")
+    add("inputs", nargs="*", default=[], metavar="INPUT", help="a text file, also .gz; - or no file for standard input")
     add("-o", "--output", type=Path, metavar="FILE", help="where to write (default: standard output)")
     add(
         "--show",
         type=Path,
         metavar="FILE",
-        help=f"write a page of HTML that shows what the first {MOST} sentences look at",
+        help=f"write a page of HTML instead, which shows what the first {MOST} translations look at",
     )
     add("--force", action="store_true", help="replace a FILE that exists")
     add("--pair", metavar="SRC-TGT", help="stop if the model translates another pair of languages, such as en-de")
-    add("--sentencepiece", type=Path, metavar="FILE", help="the model's, where it is not near the checkpoint")
-    add("--dictionaries", type=Path, metavar="DIR", help="where its dict.*.txt are, if not near the checkpoint")
+    add("--sentencepiece", type=Path, metavar="FILE", help="the sentencepiece model, if not near the checkpoint")
+    add("--dictionaries", type=Path, metavar="DIR", help="the folder of dict.*.txt, if not near the checkpoint")
 
-    reading = parser.add_argument_group("what is read", "subtitles (SubRip) are known by their times")
-    reading.add_argument("--document", action="store_true", help="lines are paragraphs of several sentences")
+    reading = parser.add_argument_group("input", "subtitles in the SubRip format are recognised by their times")
+    reading.add_argument("--document", action="store_true", help="each line is a paragraph of several sentences")
     kind = reading.add_mutually_exclusive_group()
     kind.add_argument("--column", metavar="C", help="translate a column of TSV: its number from 1, or its name")
     kind.add_argument("--field", metavar="F", help="translate a field of JSON lines")
@@ -72,18 +72,18 @@ def command_line() -> argparse.ArgumentParser:
         help="above 1 favours long translations (default: %(default)s)",
     )
     search.add_argument("--prefix", metavar="TEXT", help="what every translation begins with")
-    search.add_argument("--sampling", action="store_true", help="draw N hypotheses in place of searching for the best")
-    search.add_argument("--seed", type=int, default=1, metavar="N", help="of sampling (default: %(default)s)")
+    search.add_argument("--sampling", action="store_true", help="draw --beam N translations at random, without search")
+    search.add_argument("--seed", type=int, default=1, metavar="N", help="for --sampling (default: %(default)s)")
 
-    rows = parser.add_argument_group("more than a translation a line")
+    rows = parser.add_argument_group("output")
     rows.add_argument("--nbest", type=_whole, default=1, metavar="N", help="write the N best, a line each")
-    rows.add_argument("--scores", choices=("tsv", "json"), help="write the score in a second column, or JSON lines")
-    rows.add_argument("--alignments", action="store_true", help="write which words belong together: source-target")
+    rows.add_argument("--scores", choices=("tsv", "json"), help="write scores too: in a column, or as JSON lines")
+    rows.add_argument("--alignments", action="store_true", help="write which words belong together, as source-target")
 
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", metavar="D", help="cpu or cuda (default: a GPU where there is one)")
     machine.add_argument(
-        "--dtype", metavar="T", help="of products: float32, bfloat16, int8 or float16 (default: float32)"
+        "--dtype", metavar="T", help="float32, bfloat16, on a CPU int8, on a GPU float16 (default: float32)"
     )
     machine.add_argument(
         "--max-tokens", type=_whole, default=4096, metavar="N", help="source tokens in a batch (default: %(default)s)"

@@ -18,60 +18,60 @@ class RunConfig:
 
     # Data: hfds/NAME for a data set of the hub, hfids/NAME to stream it, or a folder of parquet files or of images
     data: str = MISSING
-    train_split: str = "train"
-    val_split: str | None = "validation"  # null: no validation
-    image_key: str = "image"
-    label_key: str = "label"
-    max_unreadable: int = 100  # images that a process skips in a pass over the data before a run is stopped
+    train_split: str = "train"  # the split to train on, or the name of its folder
+    val_split: str | None = "validation"  # the split to validate on, whose folder may be val; null: no validation
+    image_key: str = "image"  # the column of images, where the data are a table
+    label_key: str = "label"  # the column of labels, where the data are a table
+    max_unreadable: int = 100  # a run stops when a process has skipped more images than this in a pass over the data
 
     # Model
     model: str = "resmlp_s12"  # a ResMLP, or any other model of timm's
-    model_args: dict[str, Any] = field(default_factory=dict)  # such as position_mixer: none
-    num_classes: int | None = None  # as many as the data have
-    img_size: int = 224
+    model_args: dict[str, Any] = field(default_factory=dict)  # options of the model, such as position_mixer: none
+    num_classes: int | None = None  # null: as many as the data have
+    img_size: int = 224  # side in pixels of what the model is given
     pretrained: bool = False  # start from the weights that timm downloads for this model
-    checkpoint: str | None = None  # start from this file of weights, or a training run's folder
-    drop_path: float = 0.05
+    checkpoint: str | None = None  # start from this file of weights, or from a training run's folder
+    drop_path: float = 0.05  # stochastic depth: how often a layer's output is dropped for an image in training
 
     # Optimisation
-    epochs: int = 400
+    epochs: int = 400  # passes over the training images
     batch_size: int = 2048  # images an update, over all processes
     accumulate: int = 1  # parts in which a process computes its share of an update, to spare memory
     opt: str = "lamb"  # any of timm's optimisers
-    opt_args: dict[str, Any] = field(default_factory=dict)  # such as betas: [0.9, 0.98]
-    lr: float = 5e-3
+    opt_args: dict[str, Any] = field(default_factory=dict)  # options of the optimiser, such as betas: [0.9, 0.98]
+    lr: float = 5e-3  # the learning rate after the warm-up
     weight_decay: float = 0.2  # none on alpha, beta and biases
-    clip_grad: float | None = None  # norm of the whole gradient; LAMB clips at 1 by itself
-    sched: str = "cosine"  # or step, constant
-    warmup_epochs: float = 5
-    warmup_lr: float = 1e-6
-    min_lr: float = 1e-5
-    decay_rate: float = 0.1  # of sched: step, every decay_epochs
-    decay_epochs: float = 30
+    clip_grad: float | None = None  # the largest norm of the whole gradient; LAMB clips at 1 by itself
+    sched: str = "cosine"  # how the learning rate falls: cosine or step; constant: it stays
+    warmup_epochs: float = 5  # epochs in which the learning rate rises from warmup_lr to lr
+    warmup_lr: float = 1e-6  # the learning rate at the start of the warm-up
+    min_lr: float = 1e-5  # the learning rate at the end of a cosine
+    decay_rate: float = 0.1  # with sched: step, what the learning rate is multiplied by every decay_epochs
+    decay_epochs: float = 30  # with sched: step, epochs from one decay to the next
     dtype: str = "float32"  # bfloat16 or float16: automatic mixed precision
     # of float32 products on a GPU, as torch.set_float32_matmul_precision takes it. high: TF32, which rounds what enters
     # a product to 10 bits and adds in float32; highest: float32 throughout, at a fraction of the speed
     matmul_precision: str = "high"
 
     # Crops
-    interpolation: str = "bicubic"  # of crops, in training and validation; DINO's views are bicubic whatever it says
+    interpolation: str = "bicubic"  # of crops, in training and validation; DINO's views are always bicubic
     crop_pct: float = 0.9  # validation resizes to img_size / crop_pct and crops the centre
 
     # The run
-    out: str = MISSING
-    device: str | None = None  # cpu or cuda; cuda where there is one
-    workers: int | None = None  # of the data loader, a process; null: as many as the cores that the process can have
-    val_batch_size: int = 256  # a process
+    out: str = MISSING  # the folder that receives checkpoints, logs and results
+    device: str | None = None  # cpu or cuda; null: cuda where there is one
+    workers: int | None = None  # processes that load images, for each that trains; null: one for each core
+    val_batch_size: int = 256  # images that a process validates at once
     val_every: int = 1  # epochs between validations; the last epoch is always validated
-    seed: int = 0
+    seed: int = 0  # of all random choices
 
 
 @dataclass
 class Config(RunConfig):
     """What ``python -m resmlp_vision.train`` reads from a YAML file and from ``key=value`` on its command line."""
 
-    freeze_backbone: bool = False  # train only the classifier, from its start: a linear probe
-    # also keep and validate an exponential moving average of the weights: what is used of a checkpoint then
+    freeze_backbone: bool = False  # train only the classifier, re-initialised: a linear probe
+    # also keep and validate an exponential moving average of the weights; loading a checkpoint then takes the average
     ema_decay: float | None = None
 
     # Hard-label distillation: half of the loss is cross-entropy with the teacher's most likely class
@@ -79,15 +79,15 @@ class Config(RunConfig):
     teacher: str | None = None
 
     # Augmentation and regularisation
-    smoothing: float = 0.1
-    mixup: float = 0.8
-    cutmix: float = 1.0
+    smoothing: float = 0.1  # of labels: the share that is spread over all classes
+    mixup: float = 0.8  # two images are blended, by a share from the Beta distribution of this α; 0: none
+    cutmix: float = 1.0  # a part of an image is replaced by one of another, by a share likewise drawn; 0: none
     repeated_aug: int = 3  # n: an epoch has an n-th of the images, each n times, differently augmented; 0: plain epochs
-    auto_augment: str | None = "rand-m9-mstd0.5-inc1"
-    color_jitter: float = 0.4  # where auto_augment is null
-    reprob: float = 0.25  # random erasing
-    scale: tuple[float, float] = (0.08, 1.0)  # of the random crop's area
-    hflip: float = 0.5
+    auto_augment: str | None = "rand-m9-mstd0.5-inc1"  # a policy of timm's; null: none
+    color_jitter: float = 0.4  # strength of random changes of colour, where auto_augment is null
+    reprob: float = 0.25  # random erasing: how often a part of an image is filled with noise
+    scale: tuple[float, float] = (0.08, 1.0)  # share of the image that a random crop has, from the least to the most
+    hflip: float = 0.5  # how often an image is mirrored
 
 
 @dataclass
@@ -102,7 +102,7 @@ class DINOConfig(RunConfig):
     opt: str = "adamw"
     lr: float = 2e-3  # 0.0005 for each 256 images
     weight_decay: float = 0.04
-    final_weight_decay: float = 0.4  # it grows by a cosine
+    final_weight_decay: float = 0.4  # weight_decay grows to it by a cosine
     clip_grad: float | None = 3.0  # norm of the whole gradient; DINO's authors clip each parameter's
     warmup_epochs: float = 10
     min_lr: float = 1e-6
@@ -110,21 +110,21 @@ class DINOConfig(RunConfig):
     val_every: int = 10  # validation is a k-NN classification against the whole training split
 
     # Views: two global ones, which the teacher sees too, and smaller local ones
-    local_views: int = 8
-    local_size: int = 96  # pixels; the global ones have img_size
-    global_scale: tuple[float, float] = (0.4, 1.0)  # of a view's area, of the image's
-    local_scale: tuple[float, float] = (0.05, 0.4)
+    local_views: int = 8  # number of local views of an image
+    local_size: int = 96  # side in pixels; the global ones have img_size
+    global_scale: tuple[float, float] = (0.4, 1.0)  # share of the image that a global view has, least and most
+    local_scale: tuple[float, float] = (0.05, 0.4)  # share of the image that a local view has
     blur: tuple[float, float, float] = (1.0, 0.1, 0.5)  # how often the first, the second, a local view is blurred
 
     # The projection head, and the teacher, which is an average of the student
-    out_dim: int = 65536
-    hidden_dim: int = 2048
-    bottleneck_dim: int = 256
-    freeze_last_layer: int = 1  # epochs
-    momentum_teacher: float = 0.996  # grows to 1 by a cosine
-    teacher_temp: float = 0.04
-    warmup_teacher_temp: float = 0.04
-    warmup_teacher_temp_epochs: int = 0
+    out_dim: int = 65536  # outputs of the head
+    hidden_dim: int = 2048  # units of its hidden layers
+    bottleneck_dim: int = 256  # units before its last layer
+    freeze_last_layer: int = 1  # epochs in which its last layer does not learn
+    momentum_teacher: float = 0.996  # share of the teacher that an update keeps; grows to 1 by a cosine
+    teacher_temp: float = 0.04  # the softmax's temperature for the teacher's outputs
+    warmup_teacher_temp: float = 0.04  # the temperature at the start
+    warmup_teacher_temp_epochs: int = 0  # epochs in which the temperature comes to teacher_temp
 
 
 # What may change between the parts of an interrupted run, as it is no part of what is learnt. With other workers, or in

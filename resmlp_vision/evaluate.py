@@ -38,7 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     for key in ("image", "label"):
         parser.add_argument(f"--{key}-key", default=key, help=f"the column of {key}s (default: %(default)s)")
     parser.add_argument("--crop-pct", type=float, help="share of the side that is cut out (default: the model's, 0.9)")
-    parser.add_argument("--real", action="store_true", help="also on ImageNet-ReaL's labels")
+    parser.add_argument("--real", action="store_true", help="also measure on ImageNet-ReaL's labels")
     parser.add_argument(
         "--probe",
         choices=("knn", "linear"),
@@ -46,9 +46,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--train-split", help="of the probes' training images (default: train)")
     parser.add_argument("--k", type=int, nargs="+", help="nearest images that vote in --probe knn (default: 10 20)")
-    parser.add_argument("--batch-size", type=int, default=256, help="images at once, a process (default: %(default)s)")
     parser.add_argument(
-        "--workers", type=int, help="of the data loader, a process (default: as many as the cores that it can have)"
+        "--batch-size", type=int, default=256, help="images a process takes at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers", type=int, help="processes that load images, for each that measures (default: one for each core)"
     )
     parser.add_argument(
         "--matmul-precision",
@@ -57,11 +59,11 @@ def parse_arguments() -> argparse.Namespace:
         help="of float32 products on a GPU: highest is float32 throughout (default: %(default)s, TF32)",
     )
     parser.add_argument(
-        "--max-unreadable", type=int, default=100, help="images, before it gives up (default: %(default)s)"
+        "--max-unreadable", type=int, default=100, help="images to skip before it gives up (default: %(default)s)"
     )
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument(
-        "--out", type=Path, help="write the figures there as JSON; of --probe linear the folder of its training"
+        "--out", type=Path, help="a file for the figures, as JSON; with --probe linear the folder of its training"
     )
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="settings of --probe linear's training, such as lr=0.1"

@@ -35,8 +35,8 @@ class Rules:
     Args:
         max_words: the most words, between white space, of either side.
         max_chars: the most characters of either side: a text without white space is a single word.
-        max_ratio: the most words of the longer side for each word of the shorter one.
-        drop_identical: leave out a pair whose sides are equal but for their case: a line copied, not translated.
+        max_ratio: the most words of the longer side for each word of the shorter side.
+        drop_identical: leave out a pair whose sides are equal, capitals aside: a line copied, not translated.
         drop_bad_encoding: leave out what has been decoded wrongly: U+FFFD, control characters, UTF-8 read as
             Windows-1252.
         drop_duplicates: leave out a pair that an earlier one equals.

@@ -35,18 +35,19 @@ class Recipe:
         data: a folder of text or parquet files, or a data set of the hub; or a mapping from pairs to these; null leaves
             it to ``--data``.
         vocab_size: entries of the joint vocabulary.
-        average: how many of the last checkpoints to average; of several numbers validation BLEU picks one.
+        average: how many of the last checkpoints to average; if these are several numbers, validation BLEU picks one.
         train: options of fairseq-train.
         archs: the choices for ``--arch``, each with the options of fairseq-train that differ for it.
         generate: options of fairseq-generate.
-        shown_positions: how many positions of A are drawn.
+        shown_positions: how many positions of A the pictures show, from the first.
         clean: which training pairs to leave out.
         normalization: how sentencepiece normalises characters: ``nmt_nfkc`` writes … as three points and full-width
             punctuation as ASCII's, ``identity`` keeps all.
         effective_tokens: the most target tokens of an update, over all devices; null leaves it to ``train``.
         tokenized_bleu: a BLEU to report beside sacreBLEU's: on Moses's tokens (``moses``), or on these with German
             compounds split (``split compounds``).
-        data_script: a script beside the recipe that writes ``data``, given it as its argument, where it is not there.
+        data_script: a script beside the recipe, which is run to write the folder ``data`` if that is not there; the
+            folder is its argument.
         matmul_precision: of float32 matrix products in training on a GPU, as ``torch.set_float32_matmul_precision``
             names it: ``highest``, or ``high``, which is TF32.
     """

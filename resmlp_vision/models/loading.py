@@ -151,11 +151,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default="resmlp_s12.fb_distilled_in1k",
-        help=f"one of {', '.join(VARIANTS)}, for released weights with their tag (default: %(default)s)",
+        help=f"one of {', '.join(VARIANTS)}; a tag behind it chooses released weights (default: %(default)s)",
     )
     parser.add_argument(
         "--checkpoint",
         type=find_checkpoint,
         metavar="FILE",
-        help="a training run's, or its folder, which says which model it is, or weights of --model; or a URL",
+        help="a training run's folder or checkpoint, which name their model, or a file or URL of weights of --model",
     )

@@ -88,6 +88,6 @@ def test_each_step_of_a_translation_runs_as_a_command_of_fairseqs(folder: Path) 
 @pytest.mark.long
 def test_a_language_model_is_trained_by_fairseqs_commands(folder: Path) -> None:
     run(
-        block("docs/translation.md", "fairseq-eval-lm").replace("--context-window 128", "--context-window 128 --cpu"),
+        block("docs/fairseq.md", "fairseq-eval-lm").replace("--context-window 128", "--context-window 128 --cpu"),
         folder,
     )

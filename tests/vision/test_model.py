@@ -91,7 +91,7 @@ def test_a_folded_model_gives_the_same(override):
 
 
 def test_a_hook_on_a_layer_sees_positions_first_and_gradients_make_a_map():
-    """The line of docs/images.md for Grad-CAM."""
+    """The line of docs/python.md for Grad-CAM."""
     model, seen = randomise(ResMLP(**TINY)), []
     model.layers[-1].register_forward_hook(lambda module, inputs, output: seen.append(output))
     model(torch.randn(3, 3, 32, 32))[:, 1].sum().backward(inputs=seen)
