@@ -16,7 +16,7 @@ def blocks(page):
     return BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/code.md", "docs/python.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/python.md"])
 def test_examples_print_what_they_say(page, tmp_path):
     example = "\n".join(block for block in blocks(page) if "build/demo" not in block)  # all that need no demo's model
     promised = re.findall(r"^ *print\(.*\)  # (.*)$", example, re.M)
