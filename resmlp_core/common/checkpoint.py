@@ -89,7 +89,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             from safetensors.torch import load_file
 
             return dict(load_file(file))
-        return dict(torch.load(file, map_location="cpu", weights_only=True))
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError
+        return state  # and no copy, which would lose the patch grid that is kept beside the parameters' names
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from None
     except ModuleNotFoundError:
@@ -98,7 +101,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a file of weights, or carries code, which is not run") from None
     except RuntimeError as error:  # of a torn file, or of one with another hash
         raise ValueError(f"{path} is not a file of weights: {str(error).partition(chr(10))[0]}") from None
-    except Exception:  # what is no pickle at all can end its reading in any of them
+    except Exception:  # no dictionary, or no pickle at all, whose reading can end in any of them
         raise ValueError(f"{path} is not a file of weights") from None
 
 

@@ -107,9 +107,14 @@ def test_a_shift_stays_a_shift_on_a_finer_grid():
     torch.testing.assert_close(moved[:, 5:15], ramp[:, 5:15] - 2)  # at the edges resizing itself bends a ramp
 
 
-def test_as_many_patches_in_another_shape_are_resampled_where_the_weights_tell_their_grid(tmp_path, caplog):
+@pytest.mark.parametrize(
+    "saved",
+    [lambda model: {"state_dict": torch.nn.DataParallel(model).state_dict()}, lambda model: model.state_dict()],
+    ids=["wrapped", "bare"],
+)
+def test_as_many_patches_in_another_shape_are_resampled_where_the_weights_tell_their_grid(tmp_path, caplog, saved):
     square, wide = ResMLP(**TINY), randomise(ResMLP(**TINY | {"img_size": (16, 64)}))
-    torch.save({"state_dict": torch.nn.DataParallel(wide).state_dict()}, tmp_path / "wide.pth")
+    torch.save(saved(wide), tmp_path / "wide.pth")
     load_checkpoint(square, tmp_path / "wide.pth")
     assert caplog.messages == ["the checkpoint is for 2x8 patches, the model for 4x4: A is resampled"]
     out, back = resizing((2, 8), (4, 4)), resizing((4, 4), (2, 8))
