@@ -3,11 +3,11 @@
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fairseq.models.transformer import DEFAULT_MAX_SOURCE_POSITIONS, DEFAULT_MAX_TARGET_POSITIONS
 from numpy.typing import NDArray
 
 import resmlp_mt.plugin
@@ -76,7 +76,7 @@ def refuse_long_sentences(settings: Mapping[str, Any], lengths: Callable[[str, s
                 )
 
 
-def length_limits(settings: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
+def length_limits(settings: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     """Return, by language, the option that limits its sentences, and the most tokens of one.
 
     Raises:
@@ -86,12 +86,15 @@ def length_limits(settings: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
     resmlp_mt.plugin.ARCH_CONFIG_REGISTRY[train["arch"]](defaults)
     source, _, target = settings["pair"].partition("-")
     limits = {}
-    for lang, side in ((source, "source"), (target, "target")):
+    for lang, side, usual in (
+        (source, "source", DEFAULT_MAX_SOURCE_POSITIONS),
+        (target, "target", DEFAULT_MAX_TARGET_POSITIONS),
+    ):
         option = f"max-{side}-positions"
         limit = train.get(option)
         if limit is None:
-            limit = getattr(defaults, option.replace("-", "_"), None)
-        if not (limit is None or str(limit).isdecimal()):
+            limit = getattr(defaults, option.replace("-", "_"), usual)
+        if not (str(limit).isdecimal() and int(limit)):
             raise UserError(f"train.{option}={limit} must be a positive integer")
-        limits[lang] = option, int(limit) if limit else inf
+        limits[lang] = option, int(limit)
     return limits
