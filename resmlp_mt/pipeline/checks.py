@@ -18,7 +18,7 @@ from resmlp_mt.data.cleaning import Rules
 from resmlp_mt.data.prepared import read_report
 from resmlp_mt.pipeline.checkpoints import whole_checkpoints
 from resmlp_mt.pipeline.fairseq_commands import count_devices
-from resmlp_mt.prepare import same_data_or
+from resmlp_mt.prepare import prepared_otherwise
 
 
 def refuse_other_data(settings: Mapping[str, Any], out: Path) -> None:
@@ -35,7 +35,7 @@ def refuse_other_data(settings: Mapping[str, Any], out: Path) -> None:
     data = settings["data"]  # prepare keeps whole paths
     now["data"] = prepared["data"] if prepared["data"] == str(Path(data).resolve()) else data
     for key, was, value in changed({key: prepared[key] for key in now}, now):
-        raise UserError(f"{out} was prepared with {key}={was}, not {value}; give {same_data_or(key)}another --out")
+        raise prepared_otherwise(out, key, was, value)
 
 
 def refuse_other_devices(settings: Mapping[str, Any], checkpoints: Path) -> None:
