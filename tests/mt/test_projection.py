@@ -74,7 +74,8 @@ def test_of_two_averages_that_were_tried_each_took_its_half(tmp_path):
     for file, text in (
         ("valid-1.log", "Translated 4 sentences in 30.0s"),
         ("valid-2.log", "Translated 4 sentences in 50.0s"),
-        *(("generate.log", "Translated 4 sentences in 1.0s"), ("text/valid.en", "a\n"), ("text/test.en", "a\n")),
+        *(("generate.log", "Translated 4 sentences in 1.0s"), ("text/train.en", "a\n")),
+        ("prepare.json", '{"text": {"valid": {"kept": 1}, "test": {"kept": 1}}}'),
         *(("data-bin/train.bin", ""), ("checkpoints/last.pt", ""), ("model.pt", "")),
     ):
         (tmp_path / file).parent.mkdir(exist_ok=True)
@@ -82,7 +83,7 @@ def test_of_two_averages_that_were_tried_each_took_its_half(tmp_path):
     first = {"devices": 1, "batches": 10, "tokens": 100, "startup": 1.0, "validations": [1.0], "saves": [1.0]}
     seen = {"first": first, "resumed": first}
     settings = {"train": {"max-epoch": 9}, "average": [1, 2]}
-    rehearsed = SimpleNamespace(out=tmp_path, folder=tmp_path, source="en", settings=settings, seen=seen)
+    rehearsed = SimpleNamespace(out=tmp_path, folder=tmp_path, settings=settings, seen=seen)
     rehearsed.batches_together = lambda: 1
     found = Rehearsal("demo", "start", "tokens", speed=10.0)
     sample = Sample(pairs=8, read=8, taken=8, held_out={"valid": [("a", "b")] * 3, "test": [("a", "b")]})
