@@ -51,11 +51,16 @@ def find_devices(cuda: bool) -> list[Device]:
     """
     if cuda:
         return [_gpu(i) for i in range(torch.cuda.device_count())]
-    info = _read("/proc/cpuinfo")
-    name = re.search(r"model name\s*:\s*(.+)", info)
     threads = torch.get_num_threads()
-    cores = f"{threads} thread{'s' * (threads > 1)} of {name[1] if name else platform.processor() or 'a CPU'}"
-    return [Device(cores, available_memory(), False, bool(re.search(r"amx_bf16|avx512_bf16", info)))]
+    cores = f"{threads} thread{'s' * (threads > 1)} of {processor()}"
+    has_bf16 = re.search(r"amx_bf16|avx512_bf16", _read("/proc/cpuinfo"))
+    return [Device(cores, available_memory(), False, bool(has_bf16))]
+
+
+def processor() -> str:
+    """Name this machine's processor."""
+    name = re.search(r"model name\s*:\s*(.+)", _read("/proc/cpuinfo"))
+    return name[1] if name else platform.processor() or "a CPU"
 
 
 def _gpu(i: int) -> Device:
@@ -114,6 +119,12 @@ def granted_cores(root: Path = ROOT, own: Path = OWN) -> float:
     return granted
 
 
+def process_memory(field: str) -> int:
+    """Return the bytes that Linux's status of this process has in a field, such as ``VmRSS``; 0 where it has none."""
+    found = re.search(rf"{field}:\s*(\d+) kB", _read("/proc/self/status"))
+    return 1024 * int(found[1]) if found else 0
+
+
 def _read(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
@@ -156,9 +167,7 @@ def usable_memory(spare: float = SPARE, processes: int = 1) -> int:
         spare: the share that is left.
         processes: that share the rest.
     """
-    resident = re.search(r"VmRSS:\s*(\d+) kB", _read("/proc/self/status"))
-    own = 1024 * int(resident[1]) if resident else 0
-    return int((1 - spare) * (available_memory() / processes + own))
+    return int((1 - spare) * (available_memory() / processes + process_memory("VmRSS")))
 
 
 def limit_memory(cuda: bool, spare: float = SPARE, processes: int = 1) -> None:
@@ -176,10 +185,9 @@ def limit_memory(cuda: bool, spare: float = SPARE, processes: int = 1) -> None:
         return
     import resource  # not on Windows
 
-    used = re.search(r"VmData:\s*(\d+) kB", _read("/proc/self/status"))
-    resident = re.search(r"VmRSS:\s*(\d+) kB", _read("/proc/self/status"))
+    used, resident = process_memory("VmData"), process_memory("VmRSS")
     if used and resident:  # most of what is mapped and not resident never will be: it stays out of the sum
-        most = 1024 * int(used[1]) + usable_memory(spare, processes) - 1024 * int(resident[1])
+        most = used - resident + usable_memory(spare, processes)
         resource.setrlimit(resource.RLIMIT_DATA, (most, resource.getrlimit(resource.RLIMIT_DATA)[1]))
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
 
@@ -228,5 +236,4 @@ def peak_memory(cuda: bool) -> int:
     """Return the most bytes that this process has used: of its GPU, else of the machine."""
     if cuda:
         return torch.cuda.max_memory_reserved()
-    peak = re.search(r"VmHWM:\s*(\d+) kB", _read("/proc/self/status"))
-    return 1024 * int(peak[1]) if peak else 0
+    return process_memory("VmHWM")
