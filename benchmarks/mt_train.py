@@ -9,6 +9,7 @@ float32, the Transformer is measured with its own by oneDNN too: what is left be
 """
 
 import argparse
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -91,23 +92,28 @@ def make_batch(size: str, dictionary: Dictionary) -> tuple[dict[str, Any], int]:
     return pairs.collater([pairs[i] for i in range(len(pairs))]), sum(lengths)
 
 
+def make_step(trainer: Trainer, batch: dict[str, Any]) -> Callable[[], None]:
+    """Prepare an update on a batch."""
+    trainer.begin_epoch(1)
+
+    def step() -> None:
+        with metrics.aggregate(new_root=True):
+            trainer.train_step([batch])
+
+    return step
+
+
 def compare(size: str, dtype: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure both models at one size, in one type."""
     dictionary = make_dictionary(SIZES[size][4])
     batch, words = make_batch(size, dictionary)
     more = ["--cpu"] * (args.device == "cpu") + ["--bf16"] * (dtype == "bfloat16")
 
-    def contender(arch: str, onednn: bool = False) -> Any:
+    def contender(arch: str, onednn: bool = False) -> Callable[[], None]:
         trainer = make_trainer(arch, size, dictionary, more)
         if onednn:
             compute_by_onednn(trainer.model)
-        trainer.begin_epoch(1)
-
-        def step() -> None:
-            with metrics.aggregate(new_root=True):
-                trainer.train_step([batch])
-
-        return step
+        return make_step(trainer, batch)
 
     contenders = {name: contender(arch) for name, arch in MODELS.items()}
     if args.device == "cpu" and dtype == "float32" and onednn_is_faster():

@@ -10,6 +10,7 @@ is measured by vision_loader.py.
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -40,20 +41,25 @@ def make_trainer(model: str, data: Path, dtype: str, device: torch.device) -> Su
     return SupervisedTrainer(config, device)
 
 
+def make_step(trainer: SupervisedTrainer, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], object]:
+    """Prepare an update on a batch."""
+    trainer.loader = [(images, labels)]
+    trainer.updates_per_epoch = 1
+    trainer.task.train()
+    return lambda: list(trainer.updates(0))
+
+
 def compare(data: Path, dtype: str, args: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
     """Measure a training step of both models."""
     images = torch.randn(args.batch, 3, 224, 224, device=device)
     labels = torch.randint(CLASSES, (args.batch,), device=device)
 
-    def contender(name: str, onednn: bool = False) -> Any:
+    def contender(name: str, onednn: bool = False) -> Callable[[], object]:
         trainer = make_trainer(name, data, dtype, device)
         if onednn:
             model = trainer.task.get_trainable_module()
             model.forward = MethodType(by_onednn(type(model).forward), model)
-        trainer.loader = [(images, labels)]
-        trainer.updates_per_epoch = 1
-        trainer.task.train()
-        return lambda: list(trainer.updates(0))
+        return make_step(trainer, images, labels)
 
     contenders = {name: contender(model) for name, model in MODELS.items()}
     if args.device == "cpu" and dtype == "float32" and onednn_is_faster():
