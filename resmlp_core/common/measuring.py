@@ -50,7 +50,7 @@ class Stopwatch:
 
 @contextmanager
 def watching_activations(model: nn.Module) -> Iterator[Callable[[], float]]:
-    """Yield a function that returns the largest magnitude in any layer's output since its last call, 0 without output."""
+    """Yield a function that returns the largest magnitude in any output of a layer since its last call; 0 for none."""
     largest: list[Tensor] = []
 
     def watch(module: nn.Module, args: Any, output: Any) -> None:
