@@ -117,7 +117,7 @@ class Duplicates:
 
     def add(self, source: str, target: str) -> None:
         """Take note of the next pair."""
-        digest = hashlib.blake2b(f"{source}\n{target}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        digest = hashlib.blake2b(f"{source}\n{target}".encode(), digest_size=8).digest()
         self._files[digest[0] % PARTS].write(digest + self._pairs.to_bytes(8, "little"))
         self._pairs += 1
 
