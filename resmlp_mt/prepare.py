@@ -10,10 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm  # type: ignore[import-untyped]
-
 import resmlp_mt.plugin  # noqa: F401  fairseq as the plugin mends it
-from resmlp_core.common.devices import available_cores
+from resmlp_core.common.devices import available_cores, gigabytes
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import alone_in, remove, write_json
 from resmlp_core.common.settings import changed
@@ -180,7 +178,7 @@ def _refuse_small_disk(settings: Settings, out: Path) -> None:
     remove(out / "text.partial")  # of a killed run: it would be removed anyway, and is no longer in the way
     free = shutil.disk_usage(out).free
     if size and free < OUTPUT_RATIO * size:
-        needed, left = (tqdm.format_sizeof(number) + "B" for number in (OUTPUT_RATIO * size, free))
+        needed, left = gigabytes(OUTPUT_RATIO * size), gigabytes(free)
         raise UserError(f"--out {out}: needs about {needed}, {left} are free")
 
 
