@@ -22,7 +22,7 @@ from resmlp_mt.prepare import prepared_otherwise
 
 
 def refuse_other_data(settings: Mapping[str, Any], out: Path) -> None:
-    """Find that the data were prepared otherwise, where the stage prepare, which would tell, is not run.
+    """Refuse other settings than the data were prepared with, as the stage prepare does, where that is not run.
 
     Raises:
         UserError: a setting of a recipe is not the one that its folder ``out`` was prepared with.
@@ -39,10 +39,10 @@ def refuse_other_data(settings: Mapping[str, Any], out: Path) -> None:
 
 
 def refuse_other_devices(settings: Mapping[str, Any], checkpoints: Path) -> None:
-    """Find that a run was stopped within an epoch on another number of devices, which part an epoch otherwise.
+    """Refuse to go on within an epoch on another number of devices, which would share the epoch otherwise.
 
     Raises:
-        UserError: the newest checkpoint of the folder says so.
+        UserError: the newest checkpoint of the folder was written so.
     """
     whole = whole_checkpoints(checkpoints)
     if not whole:
@@ -57,7 +57,7 @@ def refuse_other_devices(settings: Mapping[str, Any], checkpoints: Path) -> None
 
 
 def refuse_long_sentences(settings: Mapping[str, Any], lengths: Callable[[str, str], NDArray[np.int32]]) -> None:
-    """Find before training, not after, that a sentence to translate does not fit into A.
+    """Refuse sentences to translate that do not fit into A: before training, and not after.
 
     Args:
         settings: of the run.

@@ -60,7 +60,7 @@ class LongestBatches:
             start: tokens of the first that is tried.
             known: tokens of one that is known to.
             seconds: that it may take.
-            tell: is told the tokens of each before it is tried, with False, and with True where it fits.
+            tell: called with the tokens of each and False before it is tried, and with True where it fits.
         """
         until = time.perf_counter() + seconds
         limit_memory(self.trainer.cuda)

@@ -60,13 +60,14 @@ def hours_of(
     """Project the hours of a whole run.
 
     Args:
-        seconds: what was measured: ``read``, ``text``, ``vocabulary`` and ``data-bin`` of preparing the sample,
-            ``startup`` of fairseq, one ``validation``, one ``save``; ``average`` of one candidate and
-            ``generate`` besides the translating in them; that, ``translate valid`` and ``translate test``; ``score``.
-        growth: how many times as many pairs the whole has: ``read``, ``train``, ``valid`` and ``test``; ``pairs``
-            is the number of training pairs in the sample, ``candidates`` how many more averages there will be.
+        seconds: what was measured. Of preparing the sample: ``read``, ``text``, ``vocabulary`` and ``data-bin``. Of
+            training: ``startup``, one ``validation`` and one ``save``. After it: ``average`` of one candidate and
+            ``generate``, both less their translating, ``translate valid``, ``translate test`` and ``score``.
+        growth: how many times as many pairs the whole has: ``read`` as were read, ``train``, ``valid`` and ``test`` as
+            are in the sample. ``pairs`` is the number of training pairs in the sample, ``candidates`` that of the
+            averages that will be tried.
         length: of the training.
-        update: seconds.
+        update: seconds of one.
     """
     sampled = min(growth["train"], max(1.0, VOCABULARY_SENTENCES / (2 * growth["pairs"])))
     reading = max(seconds["read"] * growth["read"], seconds["text"] * growth["train"])
