@@ -112,7 +112,7 @@ def download(url: str) -> Path:
     path = Path(torch.hub.get_dir(), "checkpoints", f"{sha256(url.encode()).hexdigest()[:16]}_{name}")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        digest = re.search(r"-([0-9a-f]{8,})\.", name)  # checkpoint-12.pth.tar has a number, no hash
+        digest = re.search(r"-(?=\d*[a-f])([0-9a-f]{8,})\.", name)  # digits alone are a number of updates, or a date
         torch.hub.download_url_to_file(url, str(path), digest and digest[1])
     return path
 

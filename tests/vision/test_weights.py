@@ -248,7 +248,7 @@ def test_weights_come_from_a_url_whose_hash_is_checked(tmp_path, monkeypatch):
     model = create_model("resmlp_s12", depth=1)
     torch.save({"model": model.state_dict()}, tmp_path / "weights.pth")
     digest = hashlib.sha256((tmp_path / "weights.pth").read_bytes()).hexdigest()
-    right, wrong = (tmp_path / f"weights-{name[:8]}.pth" for name in (digest, "0" * 8))
+    right, wrong = (tmp_path / f"weights-{name[:8]}.pth" for name in (digest, "a" * 8))
     for path in (right, wrong):
         shutil.copy(tmp_path / "weights.pth", path)
     loaded = create_model("resmlp_s12", right.as_uri(), depth=1)
@@ -261,7 +261,7 @@ def test_weights_come_from_a_url_whose_hash_is_checked(tmp_path, monkeypatch):
 def test_checkpoints_of_one_name_at_two_urls_are_two(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     for value in (0.0, 1.0):
-        path = tmp_path / str(value) / "checkpoint-12.pth.tar"  # the number is no hash
+        path = tmp_path / str(value) / "checkpoint-20260131.pth.tar"  # the date is no hash
         path.parent.mkdir()
         torch.save({"head.bias": torch.full((3,), value)}, path)
         assert torch.equal(read_checkpoint(path.as_uri())["head.bias"], torch.full((3,), value))
