@@ -30,12 +30,13 @@ def length_of(train: Mapping[str, Any], updates_per_epoch: float) -> Length:
 
     Args:
         train: options of fairseq-train.
-        updates_per_epoch: of the whole training set.
+        updates_per_epoch: batches of the whole training set for each batch of an update.
     """
-    by_epochs = (train.get("max-epoch") or 0) * ceil(updates_per_epoch)
+    per_epoch = ceil(updates_per_epoch)  # the last of an epoch may be smaller
+    by_epochs = (train.get("max-epoch") or 0) * per_epoch
     limits = [limit for limit in (train.get("max-update") or 0, by_epochs) if limit]
-    updates = min(limits) if limits else ceil(updates_per_epoch)
-    epochs = int(updates / updates_per_epoch)
+    updates = min(limits) if limits else per_epoch
+    epochs = updates // per_epoch
     by_updates = _every(updates, train.get("save-interval-updates"))
     epochs_saved = epochs // (train.get("save-interval") or 1)
     validations = epochs // (train.get("validate-interval") or 1) + by_updates + 1

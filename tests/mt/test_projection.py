@@ -16,12 +16,13 @@ from resmlp_mt.pipeline.settings import Recipe, read_recipe
 
 
 @pytest.mark.parametrize(
-    ("options", "length"),
+    ("options", "updates_per_epoch", "length"),
     [
         # the last, the best and one that is being written are kept besides
-        ({"max-update": 2226, "keep-last-epochs": 1}, Length(2226, 8, 8, 4)),
-        ({"max-epoch": 3}, Length(954, 4, 4, 6)),
-        ({"max-epoch": 3, "max-update": 500}, Length(500, 2, 2, 4)),
+        ({"max-update": 2226, "keep-last-epochs": 1}, 317.4, Length(2226, 8, 8, 4)),
+        ({"max-epoch": 3}, 317.4, Length(954, 4, 4, 6)),
+        ({"max-epoch": 3}, 0.4, Length(3, 4, 4, 6)),  # one update has room for the whole set
+        ({"max-epoch": 3, "max-update": 500}, 317.4, Length(500, 2, 2, 4)),
         (
             {
                 "max-update": 2000,
@@ -29,12 +30,13 @@ from resmlp_mt.pipeline.settings import Recipe, read_recipe
                 "keep-interval-updates": 5,
                 "no-epoch-checkpoints": True,
             },
+            317.4,
             Length(2000, 27, 27, 8),
         ),
     ],
 )
-def test_what_a_training_does_on_its_way_follows_from_its_options(options, length):
-    assert length_of(options, 317.4) == length
+def test_what_a_training_does_on_its_way_follows_from_its_options(options, updates_per_epoch, length):
+    assert length_of(options, updates_per_epoch) == length
 
 
 def test_what_grows_with_the_corpus_and_what_does_not():
