@@ -2,10 +2,10 @@
 
     python benchmarks/busy.py [--policies 300000 passive 10000] [--works "train a translator"]
 
-A policy is the environment of a process, as the runtime reads it once, at its start: ``active`` spins at a barrier,
-``passive`` sleeps, a number is GOMP_SPINCOUNT, which spins so often and then sleeps; 300000 is what the runtime does if
-nothing is set. Each policy has a process of its own. They take turns on the same work, beside a process
-that computes and without it; who has no turn is stopped, as an idle process that spins would be busy too.
+A policy is the environment of a process, which OpenMP reads once, at its start. ``active`` spins at a barrier,
+``passive`` sleeps, and a number is GOMP_SPINCOUNT: a thread spins so often and then sleeps. 300000 is OpenMP's default.
+Each policy has a process of its own. They take turns on the same work, beside a process that computes and without it.
+A process without a turn is stopped, as one that is idle but spins would keep the cores busy.
 """
 
 import argparse

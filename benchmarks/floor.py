@@ -1,10 +1,10 @@
-"""How near the work comes to what the machine can do: the floor of each benchmark and the share of it that we reach.
+"""How near the work comes to what the machine can do: the floor of each benchmark, and the share of it that is reached.
 
     python benchmarks/floor.py
 
 The ceilings are measured: operations a second of a large matrix product, bytes a second of a large copy. The floor is
 the longer of two times: the operations of the work's matrix products at the one ceiling, and at the other the bytes
-that it can't do without: parameters, as often as they must be read or written, inputs and outputs. Memory is kept from
+that it cannot do without: parameters, as often as they must be read or written, inputs and outputs. Memory is kept from
 one step to the next, as in ``mt_train.py``.
 """
 

@@ -1,11 +1,11 @@
-"""Training a translator: words a second and peak memory, ours beside fairseq's Transformer of equal dimensions.
+"""Training a translator: words a second and peak memory, ResMLP beside fairseq's Transformer of equal dimensions.
 
     python benchmarks/mt_train.py [--sizes base tiny] [--dtype float32 bfloat16]
 
 One step is forward, backward, clipping and Adam's update through fairseq's own trainer, on random sentences of the
 lengths that a corpus has; both models get the same batch. A word is a token of the target. On a CPU the memory of one
-step is kept for the next, as in recipes. Where oneDNN computes our linear layers, on AMD's processors with AVX-512 in
-float32, the Transformer is measured with its own by oneDNN too: what is left between the two is the architecture's.
+step is kept for the next, as in recipes. On AMD's processors with AVX-512 oneDNN computes ResMLP's linear layers in
+float32; there the Transformer is measured by oneDNN too, and what is left between the two is the architecture's.
 """
 
 import argparse
@@ -42,7 +42,7 @@ MODELS = {"ours": "resmlp", PEER: "transformer"}
 
 
 def compute_by_onednn(model: TransformerModel) -> None:
-    """Let oneDNN compute the linear layers of fairseq's Transformer in training, as it does ours."""
+    """Let oneDNN compute the linear layers of fairseq's Transformer in training, as it does ResMLP's."""
     for part in (model.encoder, model.decoder):
         part.forward = MethodType(by_onednn(type(part).forward), part)
         for module in part.modules():

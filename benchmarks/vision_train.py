@@ -1,9 +1,9 @@
-"""Training a classifier: images a second and peak memory, ours beside timm's model.
+"""Training a classifier: images a second and peak memory, this project's ResMLP beside timm's.
 
     python benchmarks/vision_train.py [--dtype bfloat16] [--batch 16]
 
 One step is mixup, forward, loss, backward and the optimiser's update through the project's own trainer, with the
-settings of the released recipe; both models get the same batch. Where oneDNN computes our linear layers, on AMD's
+settings of the released recipe; both models get the same batch. Where oneDNN computes its linear layers, on AMD's
 processors with AVX-512 in float32, timm's model is measured with its own by oneDNN too. What the data loader delivers
 is measured by vision_loader.py.
 """
