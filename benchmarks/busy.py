@@ -2,10 +2,10 @@
 
     python benchmarks/busy.py [--policies 300000 passive 10000] [--works "train a translator"]
 
-A policy is the environment of a process, as the runtime reads it once, at its start: ``active`` spins at a barrier,
-``passive`` sleeps, a number is GOMP_SPINCOUNT, which spins so often and then sleeps; 300000 is what the runtime does if
-nothing is set. Each policy has a process of its own. They take turns on the same work, beside a process
-that computes and without it; who has no turn is stopped, as an idle process that spins would be busy too.
+A policy is the environment of a process, which OpenMP reads once, at its start. ``active`` spins at a barrier,
+``passive`` sleeps, and a number is GOMP_SPINCOUNT: a thread spins so often and then sleeps. 300000 is OpenMP's default.
+Each policy has a process of its own. They take turns on the same work, beside a process that computes and without it.
+A process without a turn is stopped, as one that is idle but spins would keep the cores busy.
 """
 
 import argparse
@@ -36,20 +36,12 @@ BUSY = [sys.executable, "-c", "import os\nparent = os.getppid()\nwhile os.getppi
 
 def train_translator() -> Callable[[], object]:
     """Make an update of the demo's translator."""
-    from fairseq.logging import metrics
-
     import mt_train
 
     dictionary = mt_train.make_dictionary(mt_train.SIZES["demo"][4])
     batch, _ = mt_train.make_batch("demo", dictionary)
     trainer = mt_train.make_trainer("resmlp", "demo", dictionary, ["--cpu"])
-    trainer.begin_epoch(1)
-
-    def step() -> None:
-        with metrics.aggregate(new_root=True):
-            trainer.train_step([batch])
-
-    return step
+    return mt_train.make_step(trainer, batch)
 
 
 def translate(sentences: int) -> Callable[[], object]:
@@ -68,17 +60,15 @@ def train_classifier() -> Callable[[], object]:
     import vision_train
     from resmlp_vision.config import Config
     from resmlp_vision.distributed import join_processes
+    from resmlp_vision.training.supervised import SupervisedTrainer
 
     device = join_processes("cpu")
     with tempfile.TemporaryDirectory() as folder:
         vision_train.write_images(Path(folder, "train", "one"), 128)
         small = {"depth": 8, "embed_dim": 128, "patch_size": 4}
         config = Config(data=folder, val_split=None, model_args=small, img_size=24, num_classes=10, batch_size=128)
-        trainer = vision_train.SupervisedTrainer(config, device)
-    trainer.loader = [(torch.randn(128, 3, 24, 24), torch.randint(10, (128,)))]
-    trainer.updates_per_epoch = 1
-    trainer.task.train()
-    return lambda: list(trainer.updates(0))
+        trainer = SupervisedTrainer(config, device)
+    return vision_train.make_step(trainer, torch.randn(128, 3, 24, 24), torch.randint(10, (128,)))
 
 
 def classify() -> Callable[[], object]:

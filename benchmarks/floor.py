@@ -1,25 +1,23 @@
-"""How near the work comes to what the machine can do: the floor of each benchmark and the share of it that we reach.
+"""How near the work comes to what the machine can do: the floor of each benchmark, and the share of it that is reached.
 
     python benchmarks/floor.py
 
 The ceilings are measured: operations a second of a large matrix product, bytes a second of a large copy. The floor is
 the longer of two times: the operations of the work's matrix products at the one ceiling, and at the other the bytes
-that it can't do without: parameters, as often as they must be read or written, inputs and outputs. Memory is kept from
+that it cannot do without: parameters, as often as they must be read or written, inputs and outputs. Memory is kept from
 one step to the next, as in ``mt_train.py``.
 """
 
-import time
 from collections.abc import Callable
 from functools import partial
 from statistics import median
 from typing import Any
 
-from measure import in_turns, options, save, synchronise
+from measure import in_turns, options, save
 
 import fairseq
 import timm
 import torch
-from fairseq.logging import metrics
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -52,14 +50,7 @@ def ceilings(device: str) -> tuple[float, float]:
 
 def best(call: Callable[[], object], device: str) -> float:
     """Time the fastest of ten turns, in seconds."""
-    seconds = []
-    for _ in range(10):
-        synchronise(device)
-        started = time.perf_counter()
-        call()
-        synchronise(device)
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+    return min(in_turns({"": call}, 10, device)[""])
 
 
 def size_of(model: nn.Module) -> int:
@@ -80,13 +71,7 @@ def training(device: str) -> tuple[Callable[[], object], int]:
     dictionary = mt_train.make_dictionary(mt_train.SIZES["base"][4])
     batch, _ = mt_train.make_batch("base", dictionary)
     trainer = mt_train.make_trainer("resmlp", "base", dictionary, ["--cpu"] if device == "cpu" else [])
-    trainer.begin_epoch(1)
-
-    def step() -> None:
-        with metrics.aggregate(new_root=True):
-            trainer.train_step([batch])
-
-    return step, ADAM * size_of(trainer.model)
+    return mt_train.make_step(trainer, batch), ADAM * size_of(trainer.model)
 
 
 def decoding(device: str, batch: int, length: int = 50, beam: int = 4) -> tuple[Callable[[], object], int]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from resmlp_core.common.devices import process_memory, processor
 from resmlp_core.common.files import write_json
 
 # Importing fairseq configures logging, down to DEBUG, unless that is done already.
@@ -73,14 +74,9 @@ def peak_memory(call: Callable[[], object], device: str) -> int:
         return torch.cuda.max_memory_allocated() - before
     ctypes.CDLL(None).malloc_trim(0)  # else a call is lent what earlier ones have freed
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is resident now
-    before = _resident("VmRSS")
+    before = process_memory("VmRSS")
     call()
-    return _resident("VmHWM") - before
-
-
-def _resident(field: str) -> int:
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.split(f"{field}:")[1].split()[0]) * 1024
+    return process_memory("VmHWM") - before
 
 
 def summarise(
@@ -149,11 +145,3 @@ def save(args: argparse.Namespace, rows: Sequence[Mapping[str, Any]], **versions
     }
     write_json(path, {"machine": machine, "rows": list(rows)})
     print(f"{path} has all of it")
-
-
-def processor() -> str:
-    """Name this machine's processor."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.machine()

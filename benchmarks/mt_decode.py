@@ -79,7 +79,7 @@ def generate(model: nn.Module, dictionary: Dictionary, sources: Tensor, beam: in
     return lambda: check((len(best["tokens"]) for best, *_ in generator.generate([], sample)), length)
 
 
-def find(network: Network, dictionary: Dictionary, sources: Tensor, beam: int) -> Callable[[], None]:
+def find(network: Network, sources: Tensor, beam: int) -> Callable[[], None]:
     """Prepare ResMLP's own search to do the same."""
     length = sources.size(1)
     options = SearchOptions(beam, min_len=length - 1, max_len_b=length - 1)
@@ -117,7 +117,7 @@ def compare(size: str, args: argparse.Namespace) -> list[dict[str, Any]]:
         for batch, length in CASES:
             sources = make_sources(dictionary, batch, length, args.device)
             contenders = {name: generate(model, dictionary, sources, beam) for name, model in models.items()}
-            contenders |= {name: find(network, dictionary, sources, beam) for name, network in networks.items()}
+            contenders |= {name: find(network, sources, beam) for name, network in networks.items()}
             contenders |= {
                 name: translate(translator, dictionary, sources, beam) for name, translator in translators.items()
             }

@@ -1,14 +1,15 @@
-"""Training a translator: words a second and peak memory, ours beside fairseq's Transformer of equal dimensions.
+"""Training a translator: words a second and peak memory, ResMLP beside fairseq's Transformer of equal dimensions.
 
     python benchmarks/mt_train.py [--sizes base tiny] [--dtype float32 bfloat16]
 
 One step is forward, backward, clipping and Adam's update through fairseq's own trainer, on random sentences of the
 lengths that a corpus has; both models get the same batch. A word is a token of the target. On a CPU the memory of one
-step is kept for the next, as in recipes. Where oneDNN computes our linear layers, on AMD's processors with AVX-512 in
-float32, the Transformer is measured with its own by oneDNN too: what is left between the two is the architecture's.
+step is kept for the next, as in recipes. On AMD's processors with AVX-512 oneDNN computes ResMLP's linear layers in
+float32; there the Transformer is measured by oneDNN too, and what is left between the two is the architecture's.
 """
 
 import argparse
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -41,7 +42,7 @@ MODELS = {"ours": "resmlp", PEER: "transformer"}
 
 
 def compute_by_onednn(model: TransformerModel) -> None:
-    """Let oneDNN compute the linear layers of fairseq's Transformer in training, as it does ours."""
+    """Let oneDNN compute the linear layers of fairseq's Transformer in training, as it does ResMLP's."""
     for part in (model.encoder, model.decoder):
         part.forward = MethodType(by_onednn(type(part).forward), part)
         for module in part.modules():
@@ -91,23 +92,28 @@ def make_batch(size: str, dictionary: Dictionary) -> tuple[dict[str, Any], int]:
     return pairs.collater([pairs[i] for i in range(len(pairs))]), sum(lengths)
 
 
+def make_step(trainer: Trainer, batch: dict[str, Any]) -> Callable[[], None]:
+    """Prepare an update on a batch."""
+    trainer.begin_epoch(1)
+
+    def step() -> None:
+        with metrics.aggregate(new_root=True):
+            trainer.train_step([batch])
+
+    return step
+
+
 def compare(size: str, dtype: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure both models at one size, in one type."""
     dictionary = make_dictionary(SIZES[size][4])
     batch, words = make_batch(size, dictionary)
     more = ["--cpu"] * (args.device == "cpu") + ["--bf16"] * (dtype == "bfloat16")
 
-    def contender(arch: str, onednn: bool = False) -> Any:
+    def contender(arch: str, onednn: bool = False) -> Callable[[], None]:
         trainer = make_trainer(arch, size, dictionary, more)
         if onednn:
             compute_by_onednn(trainer.model)
-        trainer.begin_epoch(1)
-
-        def step() -> None:
-            with metrics.aggregate(new_root=True):
-                trainer.train_step([batch])
-
-        return step
+        return make_step(trainer, batch)
 
     contenders = {name: contender(arch) for name, arch in MODELS.items()}
     if args.device == "cpu" and dtype == "float32" and onednn_is_faster():

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 
 @dataclass
 class Benchmark:
-    """How the rows of one are drawn: ours as bars, some others as markers, all as ratios to the peer."""
+    """How the rows of a benchmark are drawn: ResMLP's as bars, some others as markers, all as ratios to the peer."""
 
     title: str
     work: str  # a row's, made of its keys

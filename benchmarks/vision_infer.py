@@ -1,8 +1,8 @@
-"""Classifying: images a second and peak memory, ours beside timm's model of the same weights and timm's of like size.
+"""Classifying: images a second and peak memory, ResMLP-S12 beside timm's of the same weights and models of like size.
 
     python benchmarks/vision_infer.py [--compile] [--dtype float32 bfloat16] [--batch 1 32]
 
-The weights are random; that ours, folded and not, and timm's resmlp_12_224 give the same logits is checked first. Each
+The weights are random. That S12, folded and not, and timm's resmlp_12_224 give the same logits is checked first. Each
 turn classifies the same number of images, whatever the size of the batch. Weights and images are of one type; bfloat16
 is left out by default where the processor would emulate it.
 """
@@ -61,7 +61,7 @@ def classify(model: Callable[[Tensor], Tensor], images: Tensor, times: int) -> N
 
 
 def compare(models: Mapping[str, nn.Module], dtype: str, batch: int, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure models at one size of the batch; if asked, folded ours and timm's compiled too."""
+    """Measure models at one size of the batch; if asked, the folded S12 and timm's compiled too."""
     images = torch.randn(batch, 3, 224, 224, device=args.device, dtype=getattr(torch, dtype))
     times = max(args.batch) // batch
     modes: dict[str, Mapping[str, Any]] = {"eager": models}
@@ -88,7 +88,7 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16"), help="(default: what is native)")
     parser.add_argument("--batch", nargs="+", type=int, help=f"images in a batch (default: {BATCHES})")
-    parser.add_argument("--compile", action="store_true", help="measure folded ours and timm's compiled too")
+    parser.add_argument("--compile", action="store_true", help="measure the folded S12 and timm's compiled too")
     args = parser.parse_args()
     args.dtype = args.dtype or default_dtypes(args.device)
     args.batch = args.batch or BATCHES[args.device]

@@ -1,15 +1,16 @@
-"""Training a classifier: images a second and peak memory, ours beside timm's model.
+"""Training a classifier: images a second and peak memory, this project's ResMLP beside timm's.
 
     python benchmarks/vision_train.py [--dtype bfloat16] [--batch 16]
 
 One step is mixup, forward, loss, backward and the optimiser's update through the project's own trainer, with the
-settings of the released recipe; both models get the same batch. Where oneDNN computes our linear layers, on AMD's
+settings of the released recipe; both models get the same batch. Where oneDNN computes its linear layers, on AMD's
 processors with AVX-512 in float32, timm's model is measured with its own by oneDNN too. What the data loader delivers
 is measured by vision_loader.py.
 """
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -40,20 +41,25 @@ def make_trainer(model: str, data: Path, dtype: str, device: torch.device) -> Su
     return SupervisedTrainer(config, device)
 
 
+def make_step(trainer: SupervisedTrainer, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], object]:
+    """Prepare an update on a batch."""
+    trainer.loader = [(images, labels)]
+    trainer.updates_per_epoch = 1
+    trainer.task.train()
+    return lambda: list(trainer.updates(0))
+
+
 def compare(data: Path, dtype: str, args: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
     """Measure a training step of both models."""
     images = torch.randn(args.batch, 3, 224, 224, device=device)
     labels = torch.randint(CLASSES, (args.batch,), device=device)
 
-    def contender(name: str, onednn: bool = False) -> Any:
+    def contender(name: str, onednn: bool = False) -> Callable[[], object]:
         trainer = make_trainer(name, data, dtype, device)
         if onednn:
             model = trainer.task.get_trainable_module()
             model.forward = MethodType(by_onednn(type(model).forward), model)
-        trainer.loader = [(images, labels)]
-        trainer.updates_per_epoch = 1
-        trainer.task.train()
-        return lambda: list(trainer.updates(0))
+        return make_step(trainer, images, labels)
 
     contenders = {name: contender(model) for name, model in MODELS.items()}
     if args.device == "cpu" and dtype == "float32" and onednn_is_faster():

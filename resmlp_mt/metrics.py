@@ -189,9 +189,10 @@ def compare(
 
 
 def other_form(hypotheses: Sequence[str], references: Sequence[str], language: str = "") -> str:
-    """Say what BLEU would be with all letters composed, where it is another: ä is one character or two, a and U+0308.
+    """Warn where BLEU would be another if all letters were composed: ä is one character, or two, a and U+0308.
 
-    Models write composed letters, as sentencepiece makes them (NFC); references need not have them.
+    Models write composed letters, as sentencepiece makes them (NFC); references need not have them. Without such a
+    difference the warning is empty.
     """
     if all(unicodedata.is_normalized("NFC", line) for line in (*hypotheses, *references)):
         return ""

@@ -1,11 +1,11 @@
 """The optimiser Muon for fairseq: ``fairseq-train --optimizer muon`` (Jordan et al., 2024).
 
-A matrix moves by the nearest orthogonal matrix to its momentum: along every direction equally, where Adam's step is led
-by the few strongest ones. A ResMLP has no normalisation that would even these out, and learns several times faster
-(``docs/notebook/2026-11.md``). All other parameters move by AdamW. It was described by Keller Jordan and others at
-https://kellerjordan.github.io/posts/muon/.
+A matrix moves by the orthogonal matrix that is nearest to its momentum, and so as far along every direction, where the
+steps of Adam follow the few strongest ones. A ResMLP has no normalisation that would even these out, and learns several
+times faster by Muon (``docs/notebook/2026-11.md``). All other parameters move by AdamW. Keller Jordan and others
+describe Muon at https://kellerjordan.github.io/posts/muon/.
 
-PyTorch's own ``torch.optim.Muon`` takes matrices alone, computes in bfloat16, which is slow where a processor has no
+PyTorch's own ``torch.optim.Muon`` takes only matrices, computes in bfloat16, which is slow where a processor has no
 instructions for it, and would fill the upper triangle of the decoder's A.
 """
 

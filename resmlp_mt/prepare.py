@@ -10,10 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm  # type: ignore[import-untyped]
-
 import resmlp_mt.plugin  # noqa: F401  fairseq as the plugin mends it
-from resmlp_core.common.devices import available_cores
+from resmlp_core.common.devices import available_cores, gigabytes
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import alone_in, remove, write_json
 from resmlp_core.common.settings import changed
@@ -161,16 +159,17 @@ def _earlier_report(out: Path, settings: Settings) -> dict[str, Any]:
     for key, was, value in changed(earlier, {key: now.get(key) for key in earlier}):
         if was == str(Path(settings.data).resolve()):  # it is no folder any more, and not of the hub
             raise UserError(f"there is no folder {was}, from which {out} was prepared")
-        raise UserError(f"{out} was prepared with {key}={was}, not {value}; give {same_data_or(key)}another --out")
+        raise prepared_otherwise(out, key, was, value)
     made_of = report.get("text", {}).get("source_sha256")
     if made_of and made_of != fingerprint(settings.data, settings.source_lang, settings.target_lang):
         raise UserError(f"--data {settings.data} has changed since {out} was prepared from it: choose another --out")
     return report
 
 
-def same_data_or(key: str) -> str:
-    """Say, where a folder was prepared with another setting, what else than another folder may be meant."""
-    return "the same --data, or " if key == "data" else ""
+def prepared_otherwise(out: Path, key: str, was: Any, value: Any) -> UserError:
+    """Return the error for a folder that was prepared with another value of a setting."""
+    remedy = "the same --data, or another --out" if key == "data" else "another --out"
+    return UserError(f"{out} was prepared with {key}={was}, not {value}; give {remedy}")
 
 
 def _refuse_small_disk(settings: Settings, out: Path) -> None:
@@ -179,7 +178,7 @@ def _refuse_small_disk(settings: Settings, out: Path) -> None:
     remove(out / "text.partial")  # of a killed run: it would be removed anyway, and is no longer in the way
     free = shutil.disk_usage(out).free
     if size and free < OUTPUT_RATIO * size:
-        needed, left = (tqdm.format_sizeof(number) + "B" for number in (OUTPUT_RATIO * size, free))
+        needed, left = gigabytes(OUTPUT_RATIO * size), gigabytes(free)
         raise UserError(f"--out {out}: needs about {needed}, {left} are free")
 
 

@@ -25,7 +25,8 @@ def has_text(text: str) -> bool:
 def space_between(texts: Iterable[str]) -> str:
     """What stands between texts that follow each other: a space, or nothing where their script writes none.
 
-    They have more characters of such a script than spaces then: a foreign name or a quotation decides nothing.
+    Nothing stands between texts that have more characters of such scripts than spaces, so that a foreign name or a
+    quotation in them does not decide.
     """
     text = "".join(texts)
     return "" if sum(unicodedata.name(one, "").startswith(UNSPACED) for one in text) > text.count(" ") else " "

@@ -1,19 +1,19 @@
-"""The options of a rehearsal, which the commands that train have alike, and how it says to start them."""
+"""The options of a rehearsal, which every command that trains has, and how its report starts such a command."""
 
 import math
 import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
-MINUTES = 5.0  # that a rehearsal takes
+MINUTES = 5.0  # of a rehearsal, by default
 
 
 def add_rehearsal_options(parser: ArgumentParser) -> None:
     """Add ``--rehearse``, ``--rehearse-minutes`` and ``--price``."""
     group = parser.add_argument_group("rehearsal")
-    tells = "run every part with little of the data, and tell what the whole takes"
+    tells = "run every part on a little of the data, and tell whether the run can start and what it takes"
     group.add_argument("--rehearse", action="store_true", help=tells)
-    group.add_argument("--rehearse-minutes", type=positive, metavar="N", help=f"that it takes (default: {MINUTES:g})")
-    group.add_argument("--price", type=positive, metavar="P", help="of an hour of this machine, to tell the cost")
+    group.add_argument("--rehearse-minutes", type=positive, metavar="N", help=f"minutes for it (default: {MINUTES:g})")
+    group.add_argument("--price", type=positive, metavar="P", help="of an hour on this machine: the cost is told too")
 
 
 def positive(text: str) -> float:
@@ -25,15 +25,15 @@ def positive(text: str) -> float:
 
 
 def refuse_without_rehearsal(parser: ArgumentParser, args: Namespace) -> None:
-    """End with a message where the options of a rehearsal are given and none is asked for."""
+    """End with a message where a rehearsal's options are given without ``--rehearse``."""
     if not args.rehearse and (args.rehearse_minutes, args.price) != (None, None):
         parser.error("--rehearse-minutes and --price are for --rehearse")
 
 
 def starter() -> str:
-    """Return the program that runs a module as this process was: Python, or torchrun with as many processes.
+    """Return what starts a module as this process was started: Python, or torchrun with as many processes.
 
-    On several machines torchrun finds the others at the first process's, on its own default port.
+    On several machines torchrun meets the others on the first process's machine, at torchrun's default port.
     """
     here, everywhere = (int(os.environ.get(key, 1)) for key in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     if everywhere == 1:

@@ -18,9 +18,10 @@ from torch import Tensor
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.files import replacing
 
-# torch.load(weights_only=True) refuses types that it has not been told are harmless. Training runs keep two in their
-# checkpoints: their options, an argparse.Namespace, and fairseq the counts of --eval-bleu, NumPy arrays of integers, or
-# of doubles where several processes summed them. Nothing else is let in: a checkpoint that carries code is refused.
+# torch.load(weights_only=True) refuses types that it has not been told are harmless. Checkpoints of training runs hold
+# two such: their options are an argparse.Namespace, and fairseq keeps the counts of --eval-bleu as NumPy arrays, of
+# integers, or of doubles where several processes summed them. Nothing else is let in: a checkpoint that carries code is
+# refused.
 make_array: Any = np.zeros(0).__reduce__()[0]  # what a pickle calls for an array; NumPy keeps it private
 torch.serialization.add_safe_globals(
     [
@@ -43,7 +44,7 @@ NAMES = (
     ("blocks.{}.gamma_2", "blocks.{}.ls2", "layers.{}.cross_channel.post.alpha"),
 )
 
-# What is taken for the checkpoint of a folder: of an exported translator, a recipe, a classifier's training run.
+# The checkpoint that a folder stands for, as resmlp-export, a recipe and the training of a classifier name theirs.
 IN_FOLDERS = ("model.safetensors", "model.pt", "last.pth.tar")
 
 # Parameters that every ResMLP has, by the names that others gave them: what stands before them is a wrapper's.
@@ -89,7 +90,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             from safetensors.torch import load_file
 
             return dict(load_file(file))
-        return dict(torch.load(file, map_location="cpu", weights_only=True))
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError
+        return state  # and no copy, which would lose the patch grid that is kept beside the parameters' names
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from None
     except ModuleNotFoundError:
@@ -98,17 +102,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a file of weights, or carries code, which is not run") from None
     except RuntimeError as error:  # of a torn file, or of one with another hash
         raise ValueError(f"{path} is not a file of weights: {str(error).partition(chr(10))[0]}") from None
-    except Exception:  # what is no pickle at all can end its reading in any of them
+    except Exception:  # no dictionary, or no pickle at all, whose reading can end in any of them
         raise ValueError(f"{path} is not a file of weights") from None
 
 
 def download(url: str) -> Path:
-    """Download a file into PyTorch's cache, where it lies by the whole URL, as most checkpoints are named alike."""
+    """Download a file into PyTorch's cache, unless it is there; its name begins with a digest of the whole URL."""
     name = Path(urlsplit(url).path).name
     path = Path(torch.hub.get_dir(), "checkpoints", f"{sha256(url.encode()).hexdigest()[:16]}_{name}")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        digest = re.search(r"-([0-9a-f]{8,})\.", name)  # checkpoint-12.pth.tar has a number, no hash
+        digest = re.search(r"-(?=\d*[a-f])([0-9a-f]{8,})\.", name)  # digits alone are a number of updates, or a date
         torch.hub.download_url_to_file(url, str(path), digest and digest[1])
     return path
 
@@ -139,8 +143,8 @@ def weights_in(state: Mapping[str, Any], sought: Collection[str] = SOUGHT) -> di
         sought: names of parameters that the model has.
 
     Returns:
-        The parameters by name, with the patch grid that ``grid_of`` tells; where none is sought all that the checkpoint
-        holds.
+        The parameters by name, with the patch grid that ``grid_of`` tells; all that the checkpoint holds where it has
+        none of those sought.
     """
     weights: dict[str, Tensor] = {}
     grids: dict[str, Any] = {}

@@ -22,8 +22,8 @@ class Device:
     """A GPU, or the cores of a CPU.
 
     Args:
-        name: of the maker's.
-        memory: bytes: all of a GPU's, and of a machine's what is available.
+        name: the maker's name for it; of a CPU with the number of threads.
+        memory: in bytes: all that a GPU has, or what the machine has available.
         tf32: whether it multiplies in TF32.
         bf16: whether it multiplies in bfloat16.
     """
@@ -47,15 +47,20 @@ def find_devices(cuda: bool) -> list[Device]:
     """List what trains: the GPUs that this process sees, or the CPU.
 
     Args:
-        cuda: whether it is GPUs.
+        cuda: whether GPUs train.
     """
     if cuda:
         return [_gpu(i) for i in range(torch.cuda.device_count())]
-    info = _read("/proc/cpuinfo")
-    name = re.search(r"model name\s*:\s*(.+)", info)
     threads = torch.get_num_threads()
-    cores = f"{threads} thread{'s' * (threads > 1)} of {name[1] if name else platform.processor() or 'a CPU'}"
-    return [Device(cores, available_memory(), False, bool(re.search(r"amx_bf16|avx512_bf16", info)))]
+    cores = f"{threads} thread{'s' * (threads > 1)} of {processor()}"
+    has_bf16 = re.search(r"amx_bf16|avx512_bf16", _read("/proc/cpuinfo"))
+    return [Device(cores, available_memory(), False, bool(has_bf16))]
+
+
+def processor() -> str:
+    """Name this machine's processor."""
+    name = re.search(r"model name\s*:\s*(.+)", _read("/proc/cpuinfo"))
+    return name[1] if name else platform.processor() or "a CPU"
 
 
 def _gpu(i: int) -> Device:
@@ -91,7 +96,7 @@ def available_cores(processes: int = 1) -> int:
     """Return how many cores this process can have.
 
     Args:
-        processes: of the machine, that share the cores.
+        processes: how many of the machine's share the cores.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(min(allowed, granted_cores())) // processes)
@@ -112,6 +117,12 @@ def granted_cores(root: Path = ROOT, own: Path = OWN) -> float:
         if len(found) == 2 and found[0] not in ("max", "-1"):
             granted = min(granted, int(found[0]) / int(found[1]))
     return granted
+
+
+def process_memory(field: str) -> int:
+    """Return the bytes that Linux's status of this process has in a field, such as ``VmRSS``; 0 where it has none."""
+    found = re.search(rf"{field}:\s*(\d+) kB", _read("/proc/self/status"))
+    return 1024 * int(found[1]) if found else 0
 
 
 def _read(path: str | Path) -> str:
@@ -144,49 +155,46 @@ def _copying_speed() -> float:
 
 
 def wait_for_device() -> None:
-    """Wait until the GPU has done what it was asked for; a CPU has."""
+    """Wait until the GPU has done what it was asked for; there is nothing to wait for on a CPU."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def usable_memory(spare: float = SPARE, processes: int = 1) -> int:
-    """Return how many bytes this process may have in use on a CPU, so that of what is available some is spared.
+    """Return how many bytes this process may use on a CPU if a share of what is available is to be left.
 
     Args:
         spare: the share that is left.
-        processes: that share the rest.
+        processes: how many share the rest.
     """
-    resident = re.search(r"VmRSS:\s*(\d+) kB", _read("/proc/self/status"))
-    own = 1024 * int(resident[1]) if resident else 0
-    return int((1 - spare) * (available_memory() / processes + own))
+    return int((1 - spare) * (available_memory() / processes + process_memory("VmRSS")))
 
 
 def limit_memory(cuda: bool, spare: float = SPARE, processes: int = 1) -> None:
-    """Let this process find that memory is short a tenth before it is: what needs more raises ``out of memory``.
+    """Let this process run out of memory before its machine does: what needs more raises an error that can be caught.
 
-    On a CPU the limit is that of the data that the process writes to, and it is the first that the kernel would end.
+    On a CPU the limit is one of data (RLIMIT_DATA), and the kernel is told to end this process before any other.
 
     Args:
         cuda: whether it trains on a GPU.
         spare: the share that is left.
-        processes: of the machine, that share the rest of a CPU's.
+        processes: how many of the machine's share the rest of a CPU's memory.
     """
     if cuda:
         torch.cuda.set_per_process_memory_fraction(float(1 - spare))
         return
     import resource  # not on Windows
 
-    used = re.search(r"VmData:\s*(\d+) kB", _read("/proc/self/status"))
-    resident = re.search(r"VmRSS:\s*(\d+) kB", _read("/proc/self/status"))
+    used, resident = process_memory("VmData"), process_memory("VmRSS")
     if used and resident:  # most of what is mapped and not resident never will be: it stays out of the sum
-        most = 1024 * int(used[1]) + usable_memory(spare, processes) - 1024 * int(resident[1])
+        most = used - resident + usable_memory(spare, processes)
         resource.setrlimit(resource.RLIMIT_DATA, (most, resource.getrlimit(resource.RLIMIT_DATA)[1]))
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
 
 
 @contextmanager
 def limited_memory(cuda: bool, processes: int = 1) -> Iterator[None]:
-    """Do what ``limit_memory`` does while the block runs, in each of so many processes of the machine."""
+    """Limit memory while the block runs, as ``limit_memory`` does with these arguments."""
     if cuda:
         limit_memory(cuda)
         try:
@@ -228,5 +236,4 @@ def peak_memory(cuda: bool) -> int:
     """Return the most bytes that this process has used: of its GPU, else of the machine."""
     if cuda:
         return torch.cuda.max_memory_reserved()
-    peak = re.search(r"VmHWM:\s*(\d+) kB", _read("/proc/self/status"))
-    return 1024 * int(peak[1]) if peak else 0
+    return process_memory("VmHWM")

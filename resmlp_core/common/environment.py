@@ -1,4 +1,4 @@
-"""How the C libraries beneath PyTorch wait and keep memory; imported before PyTorch, whose OpenMP looks only once.
+"""How the C libraries beneath PyTorch wait and keep memory. It is imported before PyTorch, whose OpenMP reads it once.
 
 A user's own setting of the variables that are named here wins.
 """
@@ -9,12 +9,12 @@ import re
 import time
 
 PROCESSORS, LOAD = "/proc/cpuinfo", "/proc/loadavg"
-# A thread of OpenMP that reaches a barrier first spins so often before it sleeps. By default it spins for milliseconds,
-# in which another, whose core some other process has, could have run where this one spins. On an AMD EPYC a thread that
-# slept was measured to wake late: there it never sleeps so early on a quiet machine, and at once beside other work.
+# How often a thread of OpenMP spins at a barrier before it sleeps. By default it spins for milliseconds, for which it
+# keeps its core from a thread that has work to do, where other processes leave too few cores. On an AMD EPYC waking was
+# measured to be slow: there a thread never sleeps so early on a quiet machine, and at once beside other work.
 BY_DEFAULT, BRIEFLY, NEVER = "300000", "10000", "0"
-# oneDNN keeps what it has prepared for the shape of a product, 1,024 of them by default. Batches of text seldom have a
-# shape twice but in the layers of one update: in bfloat16 these filled 12 GB in 300 updates, where 64 fill half of it.
+# How many products oneDNN keeps prepared, one for each shape. Its default is 1,024, but batches of text seldom have a
+# shape twice, save in the layers of one update. In bfloat16 1,024 filled 12 GB in 300 updates, 64 half of that.
 SHAPES = "64"
 
 

@@ -27,10 +27,10 @@ def check_known(name: str, known: Collection[str], kind: str, error: type[Except
 
 
 class Screen:
-    """Standard output or error as commands print to it: a run is worth more than what it says of itself.
+    """Standard output or error as commands print to it. Printing never ends a run.
 
-    What the encoding lacks is written as a question mark, and nothing is raised where no one reads any more, as after
-    ``| head``, or where the disk is full: ``lost`` then tells why, and what follows is dropped.
+    What the encoding lacks is written as a question mark. Where no one reads any more, as after ``| head``, or the disk
+    is full, nothing is raised: ``lost`` then tells why, and what follows is dropped.
 
     Args:
         stream: where it goes.
@@ -72,12 +72,12 @@ class Screen:
 
 
 def output_is_lost() -> bool:
-    """Whether what is printed goes nowhere, so that a command that only prints may stop."""
+    """Whether what is printed goes nowhere any more; a command that only prints may then stop."""
     return bool(getattr(sys.stdout, "lost", None))
 
 
 def open_standard_streams() -> None:
-    """Open what the caller has closed (``<&-``, ``>&-``), so that no file takes its number; there is nothing in it."""
+    """Open as empty what the caller has closed (``<&-``, ``>&-``), so that no other file takes its number."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             nowhere = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115  it stays open
@@ -99,8 +99,9 @@ def log_no_retries() -> None:
 def reporting(command: str) -> Iterator[None]:
     """Turn the errors that a user can fix into ``command: message`` on standard error and exit status 1.
 
-    Serves as a decorator of a command's main function too. Ctrl-C exits with status 130. Printing raises nothing: see
-    ``Screen``; a reader that has left is no error, output that could not be written is one when all else is done.
+    Serves as a decorator of a command's main function too. Ctrl-C exits with status 130. Printing raises nothing, as
+    ``Screen`` says. Output that no one reads any more is no error. Output that could not be written is reported when
+    all else is done.
 
     Args:
         command: the name that the message starts with.
@@ -132,7 +133,7 @@ def reporting_errors(command: str) -> Iterator[None]:
 
 
 def in_one_line(error: OSError) -> str:
-    """Say what is wrong with which file; of a full disk also what is free there by now."""
+    """Say what is wrong with which file; of a full disk also how much is free there by now."""
     where = f"{error.filename}: " if error.filename else ""
     why = error.strerror or str(error)
     if error.errno not in DISK_FULL:

@@ -50,7 +50,7 @@ class Stopwatch:
 
 @contextmanager
 def watching_activations(model: nn.Module) -> Iterator[Callable[[], float]]:
-    """Yield what returns the largest absolute value that a layer has given since it was last asked; then 0."""
+    """Yield a function that returns the largest magnitude in any output of a layer since its last call; 0 for none."""
     largest: list[Tensor] = []
 
     def watch(module: nn.Module, args: Any, output: Any) -> None:
@@ -75,16 +75,17 @@ def watching_activations(model: nn.Module) -> Iterator[Callable[[], float]]:
 def search_largest(
     fits: Callable[[int], bool], start: int, time_left: Callable[[], float], known: int = 0
 ) -> tuple[int, bool]:
-    """Try for the largest batch that fits, to an eighth: twice as many each time, then between.
+    """Search for the largest batch that fits, to within an eighth: by doubling, then by halving what is between.
 
     Args:
         fits: tries a batch of so many units.
         start: what is tried first. Where it does not fit, half of it is tried, and so on.
-        time_left: seconds. What took a second is taken to take two with twice as many, and is then not begun.
+        time_left: tells the seconds that are left. A size is tried only where they are twice what it should take, by
+            the time that the largest so far took.
         known: what is known to fit.
 
     Returns:
-        The largest that fit, 0 if none did, and whether a larger one was tried and did not.
+        The largest that fits, 0 if none does, and whether a larger one was tried and does not.
     """
     largest, smallest_failed, size, seconds = known, 0, start, 0.0
     while size and 8 * (size - largest) >= largest:

@@ -11,26 +11,26 @@ from resmlp_core.common.devices import Device, gigabytes
 from resmlp_core.common.figures import row
 
 PHASES = ("data", "forward", "backward", "communication", "optimiser")
-SAME_LOSS = 2e-3  # relative; the sums of a GPU differ by less from run to run, other batches by more
-WAITING = 0.1  # of a step: a run that waits longer for its data has too few workers
+SAME_LOSS = 2e-3  # relative: a GPU's sums differ by less from run to run, the losses of other batches by more
+WAITING = 0.1  # of a step; a run that waits longer for its data has too few workers
 WORSE = 1.5  # times the first loss
-STEEP = 20  # updates: one that rises in fewer, and in a tenth of the warm-up's, is too steep to tell of a divergence
-GROWTH = 2.0  # in a quarter of the ramp's updates, while the rate stays where it is
-TELLING = 16  # updates of a ramp; the medians of a quarter of fewer differ by chance
+STEEP = 20  # updates: a ramp that rises in fewer, and in less than a tenth of the warm-up, tells little of divergence
+GROWTH = 2.0  # times as much in the ramp's last quarter as in the quarter before, where the rate stays the same
+TELLING = 16  # updates of a ramp: the medians of its quarters differ by chance where there are fewer
 MOST_ADVICE = 5
 
 
 @dataclass
 class Changes:
-    """How a half of the project writes what advice may change: ``key=value``, as its command line takes it.
+    """How the settings that advice may change are written, ``key=value``, on the command line of translation or vision.
 
     Args:
-        batch: the settings for the most that a device takes at once, given that number; an update stays as large.
-        workers: the setting for as many processes that load data; None where all cores load already.
+        batch: the settings by which a device takes at most this number at once; an update stays as large.
+        workers: the setting for this number of processes that load data; None where all cores load already.
         rate: the setting for a learning rate of this fraction of the recipe's.
-        precision: the setting for half precision; None where the run has it, or the device has it not.
+        precision: the setting for half precision; None where the run has it already, or the device lacks it.
         disk: a setting by which the run needs less disk; None where there is none.
-        free_batch: whether what is learnt stays the same with more at once, as with ``effective_tokens``.
+        free_batch: whether the run learns the same where a device takes more at once, as with ``effective_tokens``.
     """
 
     batch: Callable[[int], str]
@@ -43,7 +43,7 @@ class Changes:
 
 @dataclass
 class Rehearsal:
-    """What a rehearsal found; what it has not come to stays empty.
+    """What a rehearsal found; what it did not come to stays empty.
 
     Args:
         run: what is rehearsed, such as ``wmt14_en_de, resmlp_12``.
@@ -68,7 +68,7 @@ class Rehearsal:
         disk_free: bytes that are free where the run will write.
         gradient_norms: of each rehearsed update; the last ones as in ``ramp``.
         losses: of each rehearsed update, in the same order.
-        ignorance: the loss of a model that tells nothing apart, where the loss may rise to it, as DINO's does.
+        ignorance: the loss of a model that tells nothing apart, where a sound run may rise to it, as DINO's does.
         activations: the largest activation in each update of the ramp.
         ramp: how many of the last updates were the ramp to ``rate`` and, for its second half, at that rate.
         warmup: updates in which the run itself comes to its highest rate.
@@ -131,7 +131,7 @@ class Rehearsal:
 
     @property
     def steep(self) -> bool:
-        """Whether the ramp rose so much faster than the run's warm-up that a loss which rises tells little."""
+        """Whether the ramp rose so much faster than the run's warm-up that a rising loss tells little."""
         return self.ramp // 2 < min(STEEP, self.warmup / 10)
 
     @property
@@ -144,7 +144,7 @@ class Rehearsal:
         )
 
     def reasons(self) -> list[str]:
-        """Why the run cannot start, most telling first; nothing if it can."""
+        """Say why the run cannot start, the most telling reason first; nothing if it can."""
         found = []
         if self.fits is False:
             found.append(f"out of memory: a batch of {self.batch:,} {self.unit} does not fit {self._memory()}")

@@ -17,7 +17,7 @@ def rows(matrix: Tensor, bias: Tensor | None, first: int, total: int) -> tuple[T
             f"a sequence of {total} positions does not fit a matrix A of {size}; give shorter ones, "
             "or train with more max_positions (--max-source-positions, --max-target-positions in fairseq)"
         )
-    exporting = not torch.jit.is_scripting() and torch.compiler.is_compiling()  # and `==` would be a promise
+    exporting = not torch.jit.is_scripting() and torch.compiler.is_compiling()  # it would take `==` for a promise
     if not exporting and first == 0 and total == size:
         return matrix, bias  # the backward pass of a slice, even of one of it all, is a copy
     return matrix[first:total, :total], None if bias is None else bias[first:total]

@@ -20,16 +20,17 @@ ROWS = 512  # hidden units of so many positions stay in a processor's cache
 def fold(model: Model) -> Model:
     """Copy a model for inference, with every Aff absorbed that stands beside a linear layer.
 
-    Of the two around A, which mixes positions and not channels, one scale of the channels stays. What has a method
-    ``fold_`` absorbs its own: the layers, the classifier, the translation model. Mixers other than A keep theirs.
+    A mixes positions, and so cannot absorb scales of the channels: the two Affs around it become one before it. Modules
+    with a method ``fold_`` absorb their own: the layers, the classifier, the translation model. Mixers other than A
+    keep their Affs.
 
     Args:
         model: any that has ``ResMLPLayer`` in it. It stays as it is.
 
     Returns:
-        A model of equal logits, in evaluation mode, whose parameters ask for no gradients. They are not those of the
-        original by name or value. What comes before the logits, such as the encoder's output, lacks the Aff that is
-        absorbed after it.
+        A model of equal logits, in evaluation mode, whose parameters ask for no gradients. Their names and values are
+        others than the original's. What comes before the logits differs too: the encoder's output, for one, lacks the
+        final Aff, which what reads it has absorbed.
     """
     folded = copy.deepcopy(model)
     folded.eval()  # in training LayerDrop would hide layers from fold_
@@ -39,7 +40,7 @@ def fold(model: Model) -> Model:
 
 
 def fold_(model: nn.Module) -> None:
-    """Do what ``fold`` does to the model itself; parts that are folded already stay."""
+    """Fold the model itself, as ``fold`` does a copy; parts that are folded already stay as they are."""
     for module in list(model.modules()):
         absorb = getattr(module, "fold_", None)
         if absorb is not None and not getattr(module, "folded", False):
@@ -50,14 +51,14 @@ def fold_(model: nn.Module) -> None:
 
 @torch.no_grad()
 def absorb_before(norm: Norm, *linears: nn.Linear) -> nn.Module:
-    """Absorb α and β of what stands before linear layers: W (α ⊙ x + β) + b = (W Diag(α)) x + (W β + b).
+    """Absorb the α and β that stand before linear layers: W (α ⊙ x + β) + b = (W Diag(α)) x + (W β + b).
 
     Args:
-        norm: α and β after no normalisation, or after LayerNorm's.
+        norm: Aff, or LayerNorm, whose α and β come after its normalisation.
         linears: all that read its output; they are changed.
 
     Returns:
-        What stays of ``norm``: nothing of Aff, the normalisation of LayerNorm.
+        What stays of ``norm``: nothing of Aff, of LayerNorm its normalisation.
     """
     alpha, beta = scale_and_shift(norm)
     for linear in linears:
@@ -129,7 +130,7 @@ class FoldedCrossPosition(nn.Module):
 
     def leaving(self, x: Tensor, mixed: Tensor, offset: Tensor) -> Tensor:
         """Return the sublayer's output for ``x``, what the mixer made of it, and P at these positions."""
-        mixed = mixed.to(x.dtype).contiguous()  # what is the same for all positions may lie there once
+        mixed = mixed.to(x.dtype).contiguous()  # a mixer may return one position expanded to all
         return mixed.add_(x).add_(offset)
 
 

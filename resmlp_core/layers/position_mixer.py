@@ -9,11 +9,11 @@ from resmlp_core.layers.position_cache import PositionCache
 
 
 class PositionMixer(nn.Module):
-    """Mixes positions, the same for A and for whatever stands in its place.
+    """The interface of what mixes positions: A, or whatever stands in its place.
 
     Attributes:
-        channelwise: it is linear, and no channel reads another, but for a bias that ``take_bias`` gives up. A scale of
-            the channels may then stand before it or after it alike, which is what folding needs.
+        channelwise: it is linear, and no channel reads another, apart from a bias that ``take_bias`` gives up. It makes
+            no difference then whether a scale of the channels stands before it or after it, which folding relies on.
         matrix: the name of A among its parameters, for ``resmlp-inspect``; None if there is none.
     """
 

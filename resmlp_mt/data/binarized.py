@@ -1,4 +1,4 @@
-"""fairseq's binary data, written as they come: its own writer keeps 40 bytes of Python objects for every sentence."""
+"""fairseq's binary data, written as sentences come: fairseq's own writer keeps 40 bytes of objects for each."""
 
 import struct
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """Which training pairs to leave out of a parallel corpus: each rule is a switch, and each keeps a count.
 
-A rule looks at what the model will see, which is a text as sentencepiece normalises it, but for its encoding.
+A rule looks at a text as the model will see it, normalised by sentencepiece; that on encodings, as it was read.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ PARTS = 16  # duplicates are looked for in a sixteenth of the pairs at a time, s
 SEEN = np.dtype([("digest", np.uint64), ("pair", np.uint64)])
 # Replacement characters, controls other than the tab, and code points that Unicode keeps for no one.
 UNREADABLE = re.compile("[\ufffd\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
-# UTF-8's bytes may look so as Windows-1252. Words in capitals end in these too, before a quotation mark or dash; so do
-# Portuguese ones in Ã, but that is what most of such bytes begin with.
+# What letters look like whose UTF-8 was read as Windows-1252. But a word in capitals may end in one of these before a
+# quotation mark or a dash. Ã is not among them, though Portuguese words end in it: most mangled letters begin with it.
 CLOSED_CAPITAL = "(?<![a-z\xdf-\xff])[ÄÅÆÇÈ][«»‘’“”–—](?![A-Za-z\xc0-\xff])"
 FOLLOWING = "[\x80-\xbf\u0152-\u2122]"
 MANGLED = re.compile(f"(?!{CLOSED_CAPITAL})(?:[\xc2-\xdf]{FOLLOWING}|[\xe0-\xef]{FOLLOWING}{{2}})")
@@ -117,7 +117,7 @@ class Duplicates:
 
     def add(self, source: str, target: str) -> None:
         """Take note of the next pair."""
-        digest = hashlib.blake2b(f"{source}\n{target}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        digest = hashlib.blake2b(f"{source}\n{target}".encode(), digest_size=8).digest()
         self._files[digest[0] % PARTS].write(digest + self._pairs.to_bytes(8, "little"))
         self._pairs += 1
 

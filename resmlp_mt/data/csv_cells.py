@@ -23,18 +23,19 @@ class Numbered(Iterator[tuple[int, str]]):
 
 
 def cells_of(line: str, following: Numbered, delimiter: str, unless: int | None) -> list[str]:
-    """Part a line as a writer of CSV has joined it, over the following lines where a quoted cell has line breaks.
+    """Split a line into cells. Where a quoted cell has line breaks it takes the following lines too.
 
     Args:
-        line: the first of it.
+        line: the first line of the row.
         following: the lines after it, with their numbers.
         delimiter: what stands between cells.
-        unless: so many cells, parted at every delimiter, are taken as they are: not all TSV is quoted. Of these only
-            a cell is unquoted which only such a writer makes: one with doubled quotation marks within a pair of them,
-            or one at the end that opens a pair, where the next line has not as many cells.
+        unless: the number of cells in a file that need not be quoted, as TSV need not: a line that has as many when it
+            is split at every delimiter is taken as it is. Even then a cell is unquoted that only a writer of CSV makes:
+            one with doubled quotation marks within a pair of them, or a last one that opens a pair, where the next line
+            has another number of cells. None where every line is CSV.
 
     Raises:
-        csv.Error: it was not joined so, and must have been.
+        csv.Error: the line is not CSV, and must be.
     """
     plain = line.removesuffix("\r").split(delimiter)
     following_line = following.peek().removesuffix("\r")

@@ -173,13 +173,14 @@ class JSONLines(Format):
             try:
                 row = json.loads(line)
                 row = row.get("translation", row)
-                pair = one_line(row[source] or ""), one_line(row[target] or "")
-                "".join(pair).encode("utf-8", errors)  # JSON can spell half a surrogate pair, which is no text
+                texts = [one_line(row[language] or "") for language in (source, target)]
+                # JSON can spell half a surrogate pair, which is no text
+                one, other = (text.encode("utf-16", "surrogatepass").decode("utf-16", errors) for text in texts)
             except (ValueError, AttributeError, KeyError, TypeError):
                 raise UserError(
                     f"{path}, line {number}: no JSON object with a text for {source} and for {target}"
                 ) from None
-            yield pair
+            yield one, other
 
 
 class Parquet(Format):

@@ -1,10 +1,10 @@
 """The hypotheses in what fairseq-generate printed."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from resmlp_core.common.errors import UserError
+from resmlp_mt.data.text_lines import lines_of
 
 
 def best_hypotheses(path: Path) -> dict[int, str]:
@@ -15,7 +15,7 @@ def best_hypotheses(path: Path) -> dict[int, str]:
     """
     best: dict[int, str] = {}
     newest = None
-    for line in iterate_lines(path):
+    for line in lines_of(path):
         if match := re.match(r"D-(\d+)\t[^\t]*\t(.*)", line):
             if int(match[1]) in best and newest != match[1]:
                 raise UserError(
@@ -42,17 +42,3 @@ def read_hypotheses(path: Path) -> list[str]:
         why = "fairseq-generate has not ended, or left out what is longer than the model"
         raise UserError(f"{path} lacks sentence {min(missing)}: {why}")
     return [best[i] for i in range(len(best))]
-
-
-def iterate_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text file, one sentence each, without their ends.
-
-    Raises:
-        UserError: it is not UTF-8.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:  # a lone \r ends no line for ``prepare`` either
-            for line in file:
-                yield line.removesuffix("\n")
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8") from None

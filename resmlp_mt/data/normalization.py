@@ -8,13 +8,13 @@ from typing import Any
 
 import sentencepiece
 
-# sentencepiece's NFKC, as fairseq's users have it, or none; both make one kind of all white space, at which fairseq,
-# which reads pieces with spaces between, would part a piece
+# sentencepiece's NFKC, its default, or none. Both make a space of any white space: fairseq separates pieces by white
+# space, and would split a piece that had some.
 NORMALIZATIONS = ("nmt_nfkc", "identity")
 
 
 def normalizer(normalization: str) -> Callable[[str], str]:
-    """Make what turns a text into what a model sees of it: as sentencepiece normalises it, by one of NORMALIZATIONS."""
+    """Return a function that normalises a text as the model's sentencepiece will, by one of ``NORMALIZATIONS``."""
     normalize = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc", escape_whitespaces=False).normalize
 
     def seen(text: str) -> str:
@@ -27,7 +27,7 @@ def normalizer(normalization: str) -> Callable[[str], str]:
 
 @contextmanager
 def normalization_option(name: str) -> Iterator[dict[str, Any]]:
-    """Return the option of sentencepiece's trainer for one of ``NORMALIZATIONS``."""
+    """Yield the option of sentencepiece's trainer for one of ``NORMALIZATIONS``."""
     if name != "identity":
         yield {"normalization_rule_name": name}
         return

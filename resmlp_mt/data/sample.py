@@ -20,12 +20,12 @@ class Sample:
     """What was read of a corpus and what was taken.
 
     Args:
-        pairs: of the training set: about as many as there are.
+        pairs: how many pairs the training set has, about.
         read: how many of them were read.
         taken: how many were taken.
-        seconds: that reading them took.
-        bytes: of text in those that were read.
-        held_out: all pairs of valid and of test, of which some were taken, by split.
+        seconds: how long reading them took.
+        bytes: of text in the pairs that were read.
+        held_out: all pairs of valid and of test, by split; some of them were taken.
     """
 
     pairs: int = 0
@@ -44,10 +44,10 @@ def write_sample(
     Args:
         corpus: the data, as ``resmlp_mt.data.corpus.read_pairs`` takes them, and the two languages.
         folder: the folder to make.
-        pairs: of the training set: the first half of them is its beginning, the other is drawn from what follows. Of
-            a data set on the hub no more is read than these, the second half from another of its files.
-        held_out: pairs of valid and of test, spread over them; all are read.
-        seconds: after which no more is read.
+        pairs: how many to take of the training set: half of them are its first, the other half is drawn from the rest.
+            Of a data set on the hub no more pairs than these are read, the second half from another of its files.
+        held_out: how many to take of valid and of test each, spread over them; all are read.
+        seconds: after which no more is read than the first half.
         mend_encoding: as for ``read_pairs``.
 
     Raises:
@@ -58,33 +58,44 @@ def write_sample(
     for split in SPLITS[:2]:
         sample.held_out[split] = found = list(read_pairs(*corpus, split))
         _write(folder, split, corpus[1:], found[:: max(1, len(found) // held_out)][:held_out])
-    draw, first, drawn = random.Random(1), list[Pair](), dict[int, tuple[int, Pair]]()
-    (stream, total), started = _stream(corpus, pairs, mend_encoding), time.perf_counter()
-    for i, pair in enumerate(stream):
-        sample.read = i + 1
-        sample.bytes += len(pair[0].encode()) + len(pair[1].encode()) + 2
-        if i < pairs // 2:
-            first.append(pair)
-        else:  # each of those read so far is as likely to be among the drawn
-            place = i - len(first) if i < pairs else draw.randrange(i - len(first) + 1)
-            if place < pairs - len(first):
-                drawn[place] = i, pair
-            if not i % 1000 and time.perf_counter() - started > seconds:
-                break
-    else:
-        total = total or sample.read
+    stream, total = _stream(corpus, pairs, mend_encoding)
+    started = time.perf_counter()
+    chosen, ended = _draw(stream, pairs, started + seconds, sample)
     if not sample.read:
         raise UserError(f"--data {corpus[0]}: train has no pair")
     sample.seconds = time.perf_counter() - started
-    sample.pairs = total or count_pairs(*corpus, "train") or _guess(corpus, sample)
-    chosen = [*first, *(pair for _, pair in sorted(drawn.values()))]
+    sample.pairs = total or (sample.read if ended else count_pairs(*corpus, "train") or _guess(corpus, sample))
     sample.taken = len(chosen)
     _write(folder, "train", corpus[1:], chosen)
     return sample
 
 
+def _draw(stream: Iterator[Pair], pairs: int, until: float, sample: Sample) -> tuple[list[Pair], bool]:
+    """Take the first half of so many pairs and draw the other half from those that follow, until it is too late.
+
+    Returns:
+        The pairs, in order, and whether the stream has ended.
+    """
+    draw, first, drawn = random.Random(1), list[Pair](), dict[int, tuple[int, Pair]]()
+    ended = True
+    for i, pair in enumerate(stream):
+        sample.read = i + 1
+        sample.bytes += len(pair[0].encode()) + len(pair[1].encode()) + 2
+        if i < pairs // 2:
+            first.append(pair)
+            continue
+        # each of those read so far is as likely to be among the drawn
+        place = i - len(first) if i < pairs else draw.randrange(i - len(first) + 1)
+        if place < pairs - len(first):
+            drawn[place] = i, pair
+        if not i % 1000 and time.perf_counter() > until:
+            ended = False
+            break
+    return [*first, *(pair for _, pair in sorted(drawn.values()))], ended
+
+
 def _stream(corpus: tuple[str, str, str], pairs: int, mend_encoding: bool) -> tuple[Iterator[Pair], int | None]:
-    """Stream the training set; of one on the hub that has more pairs, only these: the beginning, and what is elsewhere.
+    """Stream the training set; where it is on the hub and has more pairs, half from its beginning, half from elsewhere.
 
     Returns:
         The stream and, where it is not of the whole, how many pairs the whole has.

@@ -12,8 +12,8 @@ from resmlp_core.common.errors import UserError
 from resmlp_mt.text import one_line
 
 LOOK = 1 << 16  # bytes of a file by which to tell how its lines end
-BINARY = 10  # one byte of so many is zero in what is no text, though it be UTF-8
-NOISE = 500  # and one of so many in what is not: of bytes at random one of 256 is
+BINARY = 10  # UTF-8 in which more than one byte of so many is zero is no text
+NOISE = 500  # nor are other bytes with more than one zero of so many: at random one of 256 is zero
 
 
 def lines_of(path: Path, errors: str = "strict") -> Iterator[str]:

@@ -38,7 +38,7 @@ class ResMLPDecoderLayer(ResMLPLayer):
             NORMS[cfg.pre_norm],
         )
         self.need_attn = True
-        self._cache_key = f"{uuid.uuid4()}.cross_position"  # the host keeps all layers' states in one dictionary
+        self._cache_key = f"{uuid.uuid4()}.cross_position"  # fairseq keeps all layers' states in one dictionary
         self.encoder_attn: nn.Module | None = None
         if not no_encoder_attn:
             self.encoder_attn_pre: Any = NORMS[cfg.pre_norm](dim)
@@ -68,7 +68,7 @@ class ResMLPDecoderLayer(ResMLPLayer):
     ) -> tuple[Tensor, Tensor | None, None]:
         """Decode ``(T, B, C)``, or with an incremental state the next position, ``(1, B, C)``.
 
-        The two self-attention masks are the host's and go unused: A is triangular, and padding, which stands after
+        The two self-attention masks are fairseq's and go unused: A is triangular, and padding, which stands after
         the sentence, cannot reach it.
 
         Returns:
@@ -113,7 +113,7 @@ class ResMLPDecoderLayer(ResMLPLayer):
             cache.reorder(new_order)
 
     def make_generation_fast_(self, need_attn: bool = False, **kwargs: Any) -> None:
-        """Skip the attention weights that no one asked for; called by the host before generation."""
+        """Skip the attention weights that no one asked for; called by fairseq before generation."""
         self.need_attn = need_attn
 
 
@@ -132,7 +132,7 @@ class ResMLPDecoder(TransformerDecoderBase):
         output_projection: nn.Module | None = None,
     ):
         super().__init__(cfg, dictionary, embed_tokens, no_encoder_attn, output_projection)
-        # The host applies this after its last layer. The residual stream still carries the input embedding there, of
+        # fairseq applies this after its last layer. The residual stream still carries the input embedding there, of
         # variance 1 a channel: where the output is tied to it, the first logit of the token just read is α d^1/2. From
         # d^-1/4 the first loss is ln V, as from d^-1/2, and falls faster (docs/notebook/2026-11.md).
         self.layer_norm: Any = (
@@ -144,11 +144,11 @@ class ResMLPDecoder(TransformerDecoderBase):
         self.cross_self_attention = True  # fairseq then makes the mask, which no one reads, without asking the device
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> dict[str, Any]:
-        """Leave weights as they are: the host takes a moving average for an early version, without a final norm."""
+        """Leave weights as they are: fairseq takes a moving average for a version that had no final norm."""
         return state_dict
 
     def build_decoder_layer(self, cfg: TransformerConfig, no_encoder_attn: bool = False) -> nn.Module:
-        """Build one layer; called by the host for each."""
+        """Build one layer; called by fairseq for each."""
         return wrap_layer(ResMLPDecoderLayer(cfg, no_encoder_attn), cfg)
 
     def fold_(self) -> None:
@@ -160,7 +160,7 @@ class ResMLPDecoder(TransformerDecoderBase):
 
     @by_onednn
     def output_layer(self, features: Tensor) -> Tensor:
-        """Map features ``(B, T, C)`` to logits ``(B, T, vocabulary)``; called by the host."""
+        """Map features ``(B, T, C)`` to logits ``(B, T, vocabulary)``; called by fairseq."""
         return super().output_layer(features)
 
     def buffered_future_mask(self, tensor: Tensor) -> None:
@@ -178,7 +178,7 @@ class ResMLPDecoder(TransformerDecoderBase):
         """Decode ``prev_output_tokens``, ``(B, T)``, padded on either side, up to the features before the logits.
 
         Returns:
-            The features, ``(B, T, C)``, and the host's dictionary of attention weights and inner states.
+            The features, ``(B, T, C)``, and fairseq's dictionary of attention weights and inner states.
 
         Raises:
             ValueError: ``full_context_alignment`` is asked for; a triangular A has no full context.

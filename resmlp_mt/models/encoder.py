@@ -17,12 +17,12 @@ from resmlp_mt.models.vocabulary_digest import Vocabulary
 
 
 def build_channel_mlp(dim: int, hidden_dim: int, cfg: TransformerConfig, module_name: str) -> ChannelMLP:
-    """Build C · GELU(B · x) with the host's activation, activation dropout and quantisation noise."""
+    """Build C · GELU(B · x) with fairseq's activation, activation dropout and quantisation noise."""
     mlp = ChannelMLP(
         dim,
         hidden_dim,
         activation=utils.get_activation_fn(cfg.activation_fn),
-        # the host's older name for it counts where the newer one is not set
+        # relu_dropout is fairseq's older name for it, and counts where the newer one is not set
         dropout=FairseqDropout(float(cfg.activation_dropout or cfg.relu_dropout), module_name=module_name),
     )
     quant_noise(mlp.fc1, cfg.quant_noise.pq, cfg.quant_noise.pq_block_size)
@@ -39,7 +39,7 @@ def build_cross_position(dim: int, max_positions: int, cfg: TransformerConfig, c
 
 
 def wrap_layer(layer: nn.Module, cfg: TransformerConfig) -> nn.Module:
-    """Give a layer what the host gives its own: activation checkpointing and FSDP, as the options ask."""
+    """Give a layer what fairseq gives its own: activation checkpointing and FSDP, as the options ask."""
     if cfg.checkpoint_activations:
         layer = checkpoint_wrapper(layer, offload_to_cpu=cfg.offload_activations)
     # FSDP must wrap a checkpointed layer whatever its size
@@ -47,7 +47,7 @@ def wrap_layer(layer: nn.Module, cfg: TransformerConfig) -> nn.Module:
 
 
 class ResMLPEncoderLayer(ResMLPLayer):
-    """The paper's layer with a full A, behind the signature that the host's encoder calls."""
+    """The paper's layer with a full A, behind the signature that fairseq's encoder calls."""
 
     def __init__(self, cfg: TransformerConfig) -> None:
         dim = cfg.encoder.embed_dim
@@ -65,7 +65,7 @@ class ResMLPEncoderLayer(ResMLPLayer):
         self, x: Tensor, encoder_padding_mask: Tensor | None = None
     ) -> Tensor:
         """Map ``(T, B, C)`` to ``(T, B, C)``; the mask is ``(B, T)``, True at padding."""
-        # the host hands over a transposed view; one copy here spares one in every matrix product
+        # fairseq hands over a transposed view; one copy here spares one in every matrix product
         return super().forward(x.contiguous(), padding_mask=encoder_padding_mask)
 
 
@@ -77,15 +77,15 @@ class ResMLPEncoder(TransformerEncoderBase):
 
     def __init__(self, cfg: TransformerConfig, dictionary: Any, embed_tokens: nn.Embedding, return_fc: bool = False):
         super().__init__(cfg, dictionary, embed_tokens, return_fc=return_fc)
-        self.layer_norm = NORMS[cfg.pre_norm](cfg.encoder.embed_dim)  # the host applies this after its last layer
+        self.layer_norm = NORMS[cfg.pre_norm](cfg.encoder.embed_dim)  # fairseq applies this after its last layer
         self.vocabulary = Vocabulary(dictionary)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> dict[str, Any]:
-        """Leave weights as they are: the host takes a moving average for an early version, without a final norm."""
+        """Leave weights as they are: fairseq takes a moving average for a version that had no final norm."""
         return state_dict
 
     def build_encoder_layer(self, cfg: TransformerConfig) -> nn.Module:
-        """Build one layer; called by the host for each."""
+        """Build one layer; called by fairseq for each."""
         return wrap_layer(ResMLPEncoderLayer(cfg), cfg)
 
     def forward(
@@ -98,7 +98,7 @@ class ResMLPEncoder(TransformerEncoderBase):
         """Encode ``src_tokens``, ``(B, T)``, padded on either side.
 
         Returns:
-            The host's dictionary, in the order of the tokens given: ``encoder_out`` holds ``(T, B, C)``,
+            fairseq's dictionary, in the order of the tokens given: ``encoder_out`` holds ``(T, B, C)``,
             ``encoder_padding_mask`` and ``encoder_embedding`` hold ``(B, T)`` and ``(B, T, C)``.
         """
         shift = left_padding(src_tokens, self.padding_idx)

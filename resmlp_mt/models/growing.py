@@ -9,7 +9,7 @@ from resmlp_core import CrossPositionLinear
 
 
 class GrowingPositions(BaseFairseqModel):
-    """A model of fairseq's whose A can be larger than that of the weights it begins from; before fairseq's class.
+    """A mixin for fairseq's models, before fairseq's class: they may begin from the weights of a smaller A.
 
     The old A is put into the upper left corner, the old bias at its beginning. The rest stays as it is at a start, so
     that sentences which fitted before are translated as before.

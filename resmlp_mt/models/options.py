@@ -1,4 +1,4 @@
-"""ResMLP's own options, the same for translation and language modelling, and those of the host's that do not apply."""
+"""ResMLP's own options, the same for translation and language modelling, and those of fairseq's that do not apply."""
 
 import argparse
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from resmlp_core import NORMS
 
-# Options of the host's that ask for something that ResMLP does not have, with what to say of each.
+# Options of fairseq's that ask for what ResMLP does not have, with the reason that its refusal gives.
 NOT_IN_RESMLP = {
     "encoder_normalize_before": "Aff, or LayerNorm by --pre-norm, stands before every sublayer, and Aff after it",
     "decoder_normalize_before": "Aff, or LayerNorm by --pre-norm, stands before every sublayer, and Aff after it",
@@ -65,7 +65,7 @@ DEFAULTS = {option.name: option.default for option in fields(ResMLPOptions) if n
 
 
 def settle_options(args: Any, absent: Mapping[str, str] = NOT_IN_RESMLP) -> argparse.Namespace:
-    """Make the options of a training run or a checkpoint those that the host's classes are to build by.
+    """Settle the options of a training run or a checkpoint by which fairseq's classes build the model.
 
     Args:
         args: a namespace, which is changed, or the part of a configuration that is about the model.
@@ -77,7 +77,7 @@ def settle_options(args: Any, absent: Mapping[str, str] = NOT_IN_RESMLP) -> argp
     Raises:
         ValueError: an option asks for a part of the Transformer that ResMLP does not have.
     """
-    if OmegaConf.is_config(args):  # of such, the host drops options that it does not know
+    if OmegaConf.is_config(args):  # fairseq drops from it the options that it does not know
         options: Any = OmegaConf.to_container(args, resolve=True, enum_to_str=True)
         args = argparse.Namespace(**options)
     for option, reason in absent.items():

@@ -23,7 +23,7 @@ class ResMLPModel(FoldedForInference, GrowingPositions, TransformerModel):
 
     @classmethod
     def hub_models(cls) -> dict[str, Any]:
-        """Name no released models: there are none yet, and the host's Transformers do not fit."""
+        """Name no released models: there are none yet, and fairseq's Transformers do not fit."""
         return {}
 
     @classmethod
@@ -48,7 +48,7 @@ class ResMLPModel(FoldedForInference, GrowingPositions, TransformerModel):
         return super().build_model(settle_options(args), task)
 
     def forward(self, *args: Any, return_all_hiddens: bool = False, **kwargs: Any) -> Any:
-        """Run the host's forward; the encoder's inner states, which no loss reads, come only when asked for."""
+        """Run fairseq's forward; the encoder's inner states, which no loss reads, come only when asked for."""
         return super().forward(*args, return_all_hiddens=return_all_hiddens, **kwargs)
 
     def fold_(self) -> None:
@@ -60,12 +60,12 @@ class ResMLPModel(FoldedForInference, GrowingPositions, TransformerModel):
 
     @classmethod
     def build_encoder(cls, cfg: Any, src_dict: Any, embed_tokens: nn.Embedding) -> ResMLPEncoder:
-        """Build the encoder; called by the host."""
+        """Build the encoder; called by fairseq."""
         return ResMLPEncoder(TransformerConfig.from_namespace(cfg), src_dict, embed_tokens)
 
     @classmethod
     def build_decoder(cls, cfg: Any, tgt_dict: Any, embed_tokens: nn.Embedding) -> ResMLPDecoder:
-        """Build the decoder; called by the host."""
+        """Build the decoder; called by fairseq."""
         return ResMLPDecoder(
             TransformerConfig.from_namespace(cfg), tgt_dict, embed_tokens, no_encoder_attn=cfg.no_cross_attention
         )

@@ -36,7 +36,7 @@ def help_of(options: Any, option: str) -> dict[str, Any]:
 class ResMLPLanguageModelConfig(ResMLPOptions, TransformerLanguageModelConfig):
     """The dimensions of ResMLP-6, which are those of fairseq's ``transformer_lm``: 6 layers, 512, hidden 2048.
 
-    A dataclass, as the host has for its own, so that fairseq-hydra-train knows an architecture's defaults.
+    A dataclass, as fairseq has for its own, so that fairseq-hydra-train knows an architecture's defaults.
     """
 
     activation_fn: ChoiceEnum(utils.get_available_activation_fns()) = field(  # type: ignore[valid-type]
@@ -68,7 +68,7 @@ class ResMLPLanguageModel(FoldedForInference, GrowingPositions, TransformerLangu
 
     @classmethod
     def hub_models(cls) -> dict[str, Any]:
-        """Name no released models: there are none, and the host's Transformers do not fit."""
+        """Name no released models: there are none, and fairseq's Transformers do not fit."""
         return {}
 
     @classmethod
@@ -87,7 +87,7 @@ class ResMLPLanguageModel(FoldedForInference, GrowingPositions, TransformerLangu
         refuse_long_samples(task.args, args.max_target_positions)
         if args.decoder_layers_to_keep:
             args.decoder_layers = len(args.decoder_layers_to_keep.split(","))
-        # The host makes embeddings of several kinds, and a decoder of its own around them; without layers it costs
+        # fairseq makes embeddings of several kinds, and a decoder of its own around them; without layers it costs
         # nothing to be replaced.
         without_layers = argparse.Namespace(**vars(args) | {"decoder_layers": 0, "decoder_layers_to_keep": None})
         model = super().build_model(without_layers, task)
@@ -106,7 +106,7 @@ class ResMLPTinyLanguageModel(ResMLPLanguageModel):
 
 
 def refuse_long_samples(task_options: Any, positions: int) -> None:
-    """Refuse samples that do not fit A before the host, which would leave them all out without an error.
+    """Refuse samples that do not fit A: fairseq would leave them all out without an error.
 
     Args:
         task_options: of fairseq's language_modeling; without a break at every sentence its samples are as long as

@@ -35,7 +35,9 @@ def send_plain_options(split: Split) -> Split:
 
 
 def tell_the_others(trainer: Trainer, mine: Any) -> list[Any]:
-    """Return what each rank has to say, in their order."""
+    """Return what each process of a training has to say, in the order of their ranks."""
+    if trainer.data_parallel_world_size == 1:
+        return [mine]
     everyone: list[Any] = [None] * trainer.data_parallel_world_size
     torch.distributed.all_gather_object(everyone, mine, group=trainer.data_parallel_process_group)
     return everyone

@@ -19,7 +19,7 @@ def keep_every_sentence(batch_by_size: Callable[..., list[Any]]) -> Callable[...
     @wraps(batch_by_size)
     def whole(indices: Iterable[int], *args: Any, **kwargs: Any) -> list[Any]:
         indices = indices if isinstance(indices, np.ndarray) else np.fromiter(indices, dtype=np.int64)
-        if not len(indices):  # the host's would look for the longest
+        if not len(indices):  # fairseq's would look for the longest
             return []
         batches = list(batch_by_size(indices, *args, **kwargs))
         kept = sum(len(batch) for batch in batches)

@@ -3,11 +3,11 @@
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fairseq.models.transformer import DEFAULT_MAX_SOURCE_POSITIONS, DEFAULT_MAX_TARGET_POSITIONS
 from numpy.typing import NDArray
 
 import resmlp_mt.plugin
@@ -18,11 +18,11 @@ from resmlp_mt.data.cleaning import Rules
 from resmlp_mt.data.prepared import read_report
 from resmlp_mt.pipeline.checkpoints import whole_checkpoints
 from resmlp_mt.pipeline.fairseq_commands import count_devices
-from resmlp_mt.prepare import same_data_or
+from resmlp_mt.prepare import prepared_otherwise
 
 
 def refuse_other_data(settings: Mapping[str, Any], out: Path) -> None:
-    """Find that the data were prepared otherwise, where the stage prepare, which would tell, is not run.
+    """Refuse other settings than the data were prepared with, as the stage prepare does, where that is not run.
 
     Raises:
         UserError: a setting of a recipe is not the one that its folder ``out`` was prepared with.
@@ -35,14 +35,14 @@ def refuse_other_data(settings: Mapping[str, Any], out: Path) -> None:
     data = settings["data"]  # prepare keeps whole paths
     now["data"] = prepared["data"] if prepared["data"] == str(Path(data).resolve()) else data
     for key, was, value in changed({key: prepared[key] for key in now}, now):
-        raise UserError(f"{out} was prepared with {key}={was}, not {value}; give {same_data_or(key)}another --out")
+        raise prepared_otherwise(out, key, was, value)
 
 
 def refuse_other_devices(settings: Mapping[str, Any], checkpoints: Path) -> None:
-    """Find that a run was stopped within an epoch on another number of devices, which part an epoch otherwise.
+    """Refuse to go on within an epoch on another number of devices, which would share the epoch otherwise.
 
     Raises:
-        UserError: the newest checkpoint of the folder says so.
+        UserError: the newest checkpoint of the folder was written so.
     """
     whole = whole_checkpoints(checkpoints)
     if not whole:
@@ -57,7 +57,7 @@ def refuse_other_devices(settings: Mapping[str, Any], checkpoints: Path) -> None
 
 
 def refuse_long_sentences(settings: Mapping[str, Any], lengths: Callable[[str, str], NDArray[np.int32]]) -> None:
-    """Find before training, not after, that a sentence to translate does not fit into A.
+    """Refuse sentences to translate that do not fit into A: before training, and not after.
 
     Args:
         settings: of the run.
@@ -76,7 +76,7 @@ def refuse_long_sentences(settings: Mapping[str, Any], lengths: Callable[[str, s
                 )
 
 
-def length_limits(settings: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
+def length_limits(settings: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     """Return, by language, the option that limits its sentences, and the most tokens of one.
 
     Raises:
@@ -86,12 +86,15 @@ def length_limits(settings: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
     resmlp_mt.plugin.ARCH_CONFIG_REGISTRY[train["arch"]](defaults)
     source, _, target = settings["pair"].partition("-")
     limits = {}
-    for lang, side in ((source, "source"), (target, "target")):
+    for lang, side, usual in (
+        (source, "source", DEFAULT_MAX_SOURCE_POSITIONS),
+        (target, "target", DEFAULT_MAX_TARGET_POSITIONS),
+    ):
         option = f"max-{side}-positions"
         limit = train.get(option)
         if limit is None:
-            limit = getattr(defaults, option.replace("-", "_"), None)
-        if not (limit is None or str(limit).isdecimal()):
+            limit = getattr(defaults, option.replace("-", "_"), usual)
+        if not (str(limit).isdecimal() and int(limit)):
             raise UserError(f"train.{option}={limit} must be a positive integer")
-        limits[lang] = option, int(limit) if limit else inf
+        limits[lang] = option, int(limit)
     return limits

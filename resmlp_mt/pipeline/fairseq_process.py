@@ -13,7 +13,7 @@ from resmlp_core.common.errors import DISK_FULL, UserError
 SHOWN = 20  # of a program's last lines
 TRACEBACKS = 200  # lines in which to look for a full disk: errors of PyTorch's, with their tracebacks, stand behind it
 
-# A kill of this process must not leave fairseq writing to a folder that the next run works in: our death closes the
+# A kill of this process must not leave fairseq writing to a folder that the next run works in: its death closes the
 # pipe that is its standard input, and it then ends itself with its workers. It reads by os.read, as its workers are
 # forks, and sys.stdin has a lock that a fork would inherit locked.
 FOLLOWER = """

@@ -52,5 +52,4 @@ def trained_with(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that make a trained model what it is, by the names that a user gives them."""
     train = {f"train.{key}": value for key, value in settings["train"].items() if key not in FREE}
     own = ("pair", "vocab_size", "clean", "effective_tokens", "taught_by", "matmul_precision")
-    settings = {"matmul_precision": "highest", **settings}  # what a run was that does not say so
     return train | {key: settings.get(key) for key in own}

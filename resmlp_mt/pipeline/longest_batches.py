@@ -60,7 +60,7 @@ class LongestBatches:
             start: tokens of the first that is tried.
             known: tokens of one that is known to.
             seconds: that it may take.
-            tell: is told the tokens of each before it is tried, with False, and with True where it fits.
+            tell: called with the tokens of each and False before it is tried, and with True where it fits.
         """
         until = time.perf_counter() + seconds
         limit_memory(self.trainer.cuda)
@@ -98,11 +98,6 @@ class LongestBatches:
         return made / seconds
 
 
-def tell_all(trainer: Any, mine: Any) -> list[Any]:
-    """Return what each process of a training has to say."""
-    return tell_the_others(trainer, mine) if trainer.data_parallel_world_size > 1 else [mine]
-
-
 def agree(trainer: Any, mine: Any) -> Any:
     """Return what the first process says, so that all do the same."""
-    return tell_all(trainer, mine)[0]
+    return tell_the_others(trainer, mine)[0]

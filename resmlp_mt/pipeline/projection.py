@@ -30,12 +30,13 @@ def length_of(train: Mapping[str, Any], updates_per_epoch: float) -> Length:
 
     Args:
         train: options of fairseq-train.
-        updates_per_epoch: of the whole training set.
+        updates_per_epoch: batches of the whole training set for each batch of an update.
     """
-    by_epochs = (train.get("max-epoch") or 0) * ceil(updates_per_epoch)
+    per_epoch = ceil(updates_per_epoch)  # the last of an epoch may be smaller
+    by_epochs = (train.get("max-epoch") or 0) * per_epoch
     limits = [limit for limit in (train.get("max-update") or 0, by_epochs) if limit]
-    updates = min(limits) if limits else ceil(updates_per_epoch)
-    epochs = int(updates / updates_per_epoch)
+    updates = min(limits) if limits else per_epoch
+    epochs = updates // per_epoch
     by_updates = _every(updates, train.get("save-interval-updates"))
     epochs_saved = epochs // (train.get("save-interval") or 1)
     validations = epochs // (train.get("validate-interval") or 1) + by_updates + 1
@@ -60,13 +61,14 @@ def hours_of(
     """Project the hours of a whole run.
 
     Args:
-        seconds: what was measured: ``read``, ``text``, ``vocabulary`` and ``data-bin`` of preparing the sample,
-            ``startup`` of fairseq, one ``validation``, one ``save``; ``average`` of one candidate and
-            ``generate`` besides the translating in them; that, ``translate valid`` and ``translate test``; ``score``.
-        growth: how many times as many pairs the whole has: ``read``, ``train``, ``valid`` and ``test``; ``pairs``
-            is the number of training pairs in the sample, ``candidates`` how many more averages there will be.
+        seconds: what was measured. Of preparing the sample: ``read``, ``text``, ``vocabulary`` and ``data-bin``. Of
+            training: ``startup``, one ``validation`` and one ``save``. After it: ``average`` of one candidate and
+            ``generate``, both less their translating, ``translate valid``, ``translate test`` and ``score``.
+        growth: how many times as many pairs the whole has: ``read`` as were read, ``train``, ``valid`` and ``test`` as
+            are in the sample. ``pairs`` is the number of training pairs in the sample, ``candidates`` that of the
+            averages that will be tried.
         length: of the training.
-        update: seconds.
+        update: seconds of one.
     """
     sampled = min(growth["train"], max(1.0, VOCABULARY_SENTENCES / (2 * growth["pairs"])))
     reading = max(seconds["read"] * growth["read"], seconds["text"] * growth["train"])

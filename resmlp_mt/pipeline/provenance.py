@@ -11,6 +11,7 @@ from typing import Any
 import fairseq
 import torch
 
+from resmlp_core.common.devices import processor
 from resmlp_mt.pipeline.fairseq_commands import PLUGIN
 
 PACKAGES = ("torch", "numpy", "sentencepiece", "sacrebleu", "sacremoses", "datasets")
@@ -30,7 +31,7 @@ def provenance(settings: Mapping[str, Any], prepared: Mapping[str, Any]) -> dict
         "seed": settings["train"].get("seed", 1),
         "data_sha256": prepared["text"]["sha256"],
         "vocabulary_sha256": prepared["sentencepiece"]["sha256"],
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "CPU",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor(),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "fairseq": fairseq.__version__}
         | {name: installed_version(name) for name in PACKAGES},

@@ -11,6 +11,7 @@ import torch
 
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.rehearsal import Changes, Rehearsal
+from resmlp_mt.data.prepared import read_report
 from resmlp_mt.data.sample import Sample
 from resmlp_mt.pipeline.projection import hours_of, length_of
 from resmlp_mt.pipeline.rehearsed_run import RehearsedRun
@@ -72,8 +73,9 @@ def project(found: Rehearsal, run: RehearsedRun, sample: Sample, took: Mapping[s
     """
     first, resumed = run.seen["first"], run.seen["resumed"]
     growth = {"read": sample.pairs / sample.read, "train": sample.pairs / sample.taken, "pairs": sample.taken}
+    prepared = read_report(run.out)["text"]
     for split, pairs in sample.held_out.items():
-        growth[split] = len(pairs) / max(1, count_lines(run.out / "text" / f"{split}.{run.source}"))
+        growth[split] = len(pairs) / prepared[split]["kept"]
     batches = run.batches_together() * first["devices"]  # of an update
     length = length_of(run.settings["train"], growth["train"] * first["batches"] / batches)
     growth["candidates"] = len({min(count, length.kept - 2) for count in run.settings["average"]})
@@ -137,9 +139,3 @@ def translating(log: Path) -> float:
 def size_of(folder: Path) -> int:
     """Return the bytes of the files in a folder."""
     return sum(path.stat().st_size for path in folder.iterdir())
-
-
-def count_lines(text: Path) -> int:
-    """Count the lines of a text."""
-    with text.open("rb") as file:
-        return sum(1 for _ in file)

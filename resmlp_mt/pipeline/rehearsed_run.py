@@ -45,7 +45,7 @@ class RehearsedRun(Run):
     def prepare(self) -> None:
         """Prepare, and let each translation have the mean length of the references.
 
-        A model that has hardly learnt anything stops at once, or not at all.
+        A model that has hardly learnt anything would end its translations at once, or not at all.
         """
         super().prepare()
         length = self._mean_length()
@@ -78,7 +78,7 @@ class RehearsedRun(Run):
         """Do the first part and, if it came to its end, the second.
 
         Raises:
-            UserError: one ended otherwise than it was to, or than by a lack of memory or by numbers that overflowed.
+            UserError: one failed, and not by a lack of memory or by numbers that overflowed.
         """
         self._part("first")
         if self.seen["first"].get("killed"):
@@ -117,7 +117,7 @@ class RehearsedRun(Run):
             problem = last_line(str(error))
         seen = self.seen[part] = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
         diverged = not all(map(isfinite, seen.get("losses", [])))
-        # that a process ends is an answer where it was to be killed, had no memory, or had come to nothing finite
+        # that the process failed is a finding where it was to be killed, had no memory, or met numbers not finite
         if problem and not (seen.get("killed") or seen.get("saved") or seen.get("fits") is False or diverged):
             raise UserError(seen.get("error") or problem)
 
@@ -134,7 +134,7 @@ class RehearsedRun(Run):
             time.sleep(0.2)
 
     def _lengths(self, split: str, lang: str) -> NDArray[np.int32]:
-        """Of valid and test, those of all sentences, and not only of those that are rehearsed."""
+        """Return those of all sentences of valid and test, and not only of those that are rehearsed."""
         if split == "train":
             return super()._lengths(split, lang)
         processor = sentencepiece.SentencePieceProcessor(model_file=str(self.out / "sentencepiece.model"))

@@ -25,7 +25,8 @@ import resmlp_mt.plugin  # noqa: F401  this package is loaded before fairseq, wh
 from resmlp_core.common.devices import find_devices, interconnect_speed, is_out_of_memory, limit_memory, peak_memory
 from resmlp_core.common.files import write_json
 from resmlp_core.common.measuring import watching_activations
-from resmlp_mt.pipeline.longest_batches import LongestBatches, agree, tell_all
+from resmlp_mt.patches.shared_checkpoint import tell_the_others
+from resmlp_mt.pipeline.longest_batches import LongestBatches, agree
 from resmlp_mt.pipeline.rehearsal_plan import Plan, read_plan
 from resmlp_mt.pipeline.update_times import UpdateTimes
 
@@ -115,7 +116,7 @@ class Observer:
                 raise
             self.longest.search(size // 2, 0, self.plan.seconds["search"], self.tell_tried)
             raise SystemExit("out of memory") from None
-        self.seen |= {"fits": True, "peak_memory": max(tell_all(self.trainer, peak_memory(self.trainer.cuda)))}
+        self.seen |= {"fits": True, "peak_memory": max(tell_the_others(self.trainer, peak_memory(self.trainer.cuda)))}
         budget = self.plan.seconds["first"]
         with open_dict(self.cfg):
             freq = self.cfg.optimization.update_freq[0]
@@ -161,7 +162,7 @@ class Observer:
         if self.plan.part == "first":
             if self.trainer.get_num_updates() >= self.seen["last"]:
                 self.record(killed=True)
-                tell_all(self.trainer, None)  # that none is killed while it still sends
+                tell_the_others(self.trainer, None)  # that none is killed while it still sends
                 os.kill(os.getpid(), signal.SIGKILL)
         elif usual or self.seen["ramp"]:
             self.settle(time.perf_counter() - self.began)

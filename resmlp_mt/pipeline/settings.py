@@ -1,7 +1,7 @@
 """The settings of a recipe: read from YAML and the command line, and refused where they cannot be meant."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,21 +124,25 @@ def check_values(settings: dict[str, Any]) -> None:
     for key, known in choices.items():
         if settings[key] not in known:
             raise UserError(f"{key}={settings[key]} is none of {', '.join(filter(None, known))}")
-    train = settings["train"]
     for stage, options in (("train", OWN_TRAIN_OPTIONS), ("generate", OWN_GENERATE_OPTIONS)):
         for option in options & settings[stage].keys():
             raise UserError(f"{stage}.{option} cannot be set: a recipe decides what goes where, by --out")
         seed = settings[stage].get("seed", 1)
         if type(seed) is not int or not 0 <= seed <= MOST_SEED:
             raise UserError(f"{stage}.seed={seed} must be an integer from 0 to {MOST_SEED}")
+    check_train(settings["train"], settings["effective_tokens"])
+
+
+def check_train(train: Mapping[str, Any], effective_tokens: int | None) -> None:
+    """Raise a UserError for options of fairseq-train by which a run could not resume, share its batches or report."""
     for option in sorted(RESTARTS & train.keys()):
         raise UserError(
             f"train.{option}: a run that was interrupted would begin anew; train.finetune-from-model=FILE starts a "
             "recipe from another model"
         )
-    if settings["effective_tokens"] and not (type(train.get("max-tokens")) is int and train["max-tokens"] > 0):
+    if effective_tokens and not (type(train.get("max-tokens")) is int and train["max-tokens"] > 0):
         raise UserError("effective_tokens needs train.max-tokens, the most that a device takes at once, as an integer")
-    if settings["effective_tokens"] and "update-freq" in train:
+    if effective_tokens and "update-freq" in train:
         raise UserError("train.update-freq follows from effective_tokens; give effective_tokens=null beside it")
     for option in ("disable-validation", "validate-after-updates"):
         if train.get(option):

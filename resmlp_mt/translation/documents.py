@@ -20,7 +20,7 @@ def sentences_of(text: str, language: str) -> list[str]:
 
     Args:
         text: a line.
-        language: its ISO code, or such as ``pt_BR``. That of an unknown language gets the rules of English.
+        language: its ISO code, or such as ``pt_BR``; an unknown language gets the rules of English.
 
     Raises:
         UserError: the package that splits is not installed.
@@ -29,7 +29,7 @@ def sentences_of(text: str, language: str) -> list[str]:
         import sentencex
     except ImportError:
         raise UserError("--document needs the package sentencex: pip install 'resmlp[mt]', or sentencex") from None
-    # It does not survive some kinds of white space, such as a no-break space after a capital.
+    # sentencex fails at some kinds of white space, such as a no-break space after a capital
     ends = [0]
     for sentence in sentencex.segment(language.lower().partition("_")[0], re.sub(r"\s", " ", text)):
         ends.append(ends[-1] + len(sentence))
@@ -76,8 +76,8 @@ class _Text:
 def paragraphs(lines: Iterable[str]) -> Iterator[Record]:
     """Lines as paragraphs, of which one that was wrapped over several lines comes out as one; blank lines stay.
 
-    A file is taken to be wrapped when most of its lines end where the next one's first word had no room. What a program
-    writes line by line, and waits, is judged by the lines that are there.
+    A file is taken to be wrapped when most of its lines end where the next one's first word had no room. Where a
+    program writes some lines and waits for their translation, those lines decide.
     """
     chunks = as_they_come(lines, LOOK, PATIENCE)
     beginning = next(chunks, [])

@@ -120,7 +120,7 @@ class FileTranslator:
             self._make_smaller()
 
     def _is_long(self, text: str) -> bool:
-        # no token is shorter than a character, but for a mark at the beginning and the end of the sentence
+        # a text has no more tokens than characters, but for a mark at its beginning and the end of the sentence
         return len(text) + 2 > self.translator.max_source_tokens and len(self.translator.split(text)) > 1
 
     def _make_smaller(self) -> None:

@@ -45,7 +45,7 @@ def lines_from(name: str) -> Iterator[str]:
 
 
 def standard_input() -> BinaryIO:
-    """Open standard input anew: Python's own must not be waited for by a thread that the command does not wait for."""
+    """Open standard input anew: Python cannot end in order while a thread that it does not wait for reads its own."""
     try:
         return open(os.dup(sys.stdin.fileno()), "rb")
     except UnsupportedOperation:  # it is no file

@@ -50,9 +50,9 @@ def read_trained(
     checkpoint = Path(find_checkpoint(model))
     state = _read_weights(checkpoint)
     if checkpoint.name == WEIGHTS:
-        weights, settings = state, _read_settings(checkpoint.with_name(SETTINGS))
+        settings, weights = _read_settings(checkpoint.with_name(SETTINGS)), state
     else:
-        weights, settings = state.get("model", {}), _settings_of(state, checkpoint)
+        settings, weights = _settings_of(state, checkpoint), state["model"]
     near = [checkpoint.resolve().parent, *checkpoint.resolve().parents[1 : NEAR + 1]]
     model_file = Path(sentencepiece) if sentencepiece else _find("sentencepiece.model", near, "sentencepiece")
     folders = [Path(dictionaries)] if dictionaries else [at for folder in near for at in (folder, folder / "data-bin")]
@@ -112,7 +112,7 @@ def _settings_of(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Take from a checkpoint's options what its weights do not tell."""
     configuration = state.get("cfg") or {"model": state.get("args"), "task": state.get("args")}
     parts = configuration.get("model"), configuration.get("task")
-    options, task = ({**vars(part)} if isinstance(part, Namespace) else part for part in parts)
+    options, task = (vars(part) if isinstance(part, Namespace) else part for part in parts)
     if not options or not task or "model" not in state:
         raise UserError(f"{path} is not a checkpoint of fairseq's")
     name = options.get("_name") or options.get("arch") or "of another kind"

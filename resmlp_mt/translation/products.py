@@ -80,7 +80,7 @@ class Int8Linear(nn.Module):
 
 
 def to_bytes(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest magnitude of each row of ``x``, and the row scaled to bytes, where that has 127 from ZERO."""
+    """Return the largest magnitude of each row of ``x``, and the row in bytes, in which it is 127 away from ZERO."""
     # where all of a row is 0, any bytes will do: what they give is multiplied by 0
     most = x.abs().amax(-1, keepdim=True)  # vector_norm is several times slower
     return most, (x * (LARGEST / most)).add_(ZERO + 0.5).to(torch.uint8)

@@ -118,7 +118,7 @@ def in_this_process(program: str, *arguments: object) -> str:
         with (
             mock.patch("sys.argv", [program, *map(str, arguments)]),
             redirect_stdout(printed),
-            warnings.catch_warnings(action="ignore"),  # the host's, about parts of its own
+            warnings.catch_warnings(action="ignore"),  # fairseq's, about parts of its own
         ):
             main()
     finally:

@@ -69,6 +69,8 @@ def test_one_command_goes_from_text_to_bleu(unbroken):
     assert results["tokens_per_second"] == pytest.approx(sum(speeds) / len(speeds), rel=1e-3)
     assert 3600 * results["hours"] == pytest.approx(float(re.findall(r'"train_wall": "(\d+)"', log)[-1]), abs=5)
     assert results["command"].startswith("python -m resmlp_mt.recipe ")
+    if not torch.cuda.is_available():
+        assert f": {results['device']}\n" in Path("/proc/cpuinfo").read_text()
     for picture in ("learning-curve.png", "matrices.png"):
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
 

@@ -254,7 +254,7 @@ def test_no_space_for_the_rehearsal_fails(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     failed = rehearse(recipe, tmp_path / "out")
     assert failed.status == 1
-    assert "needs about" in failed.reason and "1.00kB are free" in failed.reason
+    assert "needs about" in failed.reason and "0.0 MB are free" in failed.reason
 
 
 def test_a_sample_that_yields_a_smaller_vocabulary_is_rehearsed_with_that(recipe, tmp_path):

@@ -230,6 +230,11 @@ def test_what_is_not_utf8_can_be_read_as_such(tmp_path: Path) -> None:
     assert list(read_pairs(tmp_path, "en", "de", "train", mend_encoding=True)) == [("a", "ok"), ("b", "\ufffdh")]
 
 
+def test_half_a_surrogate_pair_in_json_can_be_read_as_what_is_not_utf8(tmp_path: Path) -> None:
+    jsonl_with_half_a_character(tmp_path)
+    assert list(read_pairs(tmp_path, "en", "de", "train", mend_encoding=True)) == [("a", "\ufffd")]
+
+
 def test_a_text_with_a_nul_and_a_wrong_byte_is_text(tmp_path: Path) -> None:
     write_text(tmp_path)
     (tmp_path / "train.de").write_bytes(b"ok\n\xe4h\0\n")

@@ -44,7 +44,7 @@ def build(*line, words=WORDS):
     torch.manual_seed(0)
     start = ("data", "--user-dir", Path(resmlp_mt.__file__).parent, "--task", "language_modeling", "--arch")
     parser = options.get_training_parser("language_modeling")
-    with warnings.catch_warnings(action="ignore"):  # the host's, about its use of Hydra
+    with warnings.catch_warnings(action="ignore"):  # fairseq's, about its use of Hydra
         cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, [*map(str, (*start, *line))]))
     return LanguageModelingTask(cfg.task, make_dictionary(words)).build_model(cfg.model)
 

@@ -304,7 +304,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
 
     monkeypatch.setattr(shutil, "disk_usage", disk_usage)
     line = arguments(data, out, "--vocab-size", "100")
-    with pytest.raises(SystemExit, match=rf"^prepare: --out {out}: needs about [\d.]+kB, [\d.]+kB are free$"):
+    with pytest.raises(SystemExit, match=rf"^prepare: --out {out}: needs about [\d.]+ MB, [\d.]+ MB are free$"):
         main(line)
     assert not list(out.iterdir())
     space = needed * 5 // 4

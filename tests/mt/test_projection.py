@@ -16,12 +16,13 @@ from resmlp_mt.pipeline.settings import Recipe, read_recipe
 
 
 @pytest.mark.parametrize(
-    ("options", "length"),
+    ("options", "updates_per_epoch", "length"),
     [
         # the last, the best and one that is being written are kept besides
-        ({"max-update": 2226, "keep-last-epochs": 1}, Length(2226, 8, 8, 4)),
-        ({"max-epoch": 3}, Length(954, 4, 4, 6)),
-        ({"max-epoch": 3, "max-update": 500}, Length(500, 2, 2, 4)),
+        ({"max-update": 2226, "keep-last-epochs": 1}, 317.4, Length(2226, 8, 8, 4)),
+        ({"max-epoch": 3}, 317.4, Length(954, 4, 4, 6)),
+        ({"max-epoch": 3}, 0.4, Length(3, 4, 4, 6)),  # one update has room for the whole set
+        ({"max-epoch": 3, "max-update": 500}, 317.4, Length(500, 2, 2, 4)),
         (
             {
                 "max-update": 2000,
@@ -29,12 +30,13 @@ from resmlp_mt.pipeline.settings import Recipe, read_recipe
                 "keep-interval-updates": 5,
                 "no-epoch-checkpoints": True,
             },
+            317.4,
             Length(2000, 27, 27, 8),
         ),
     ],
 )
-def test_what_a_training_does_on_its_way_follows_from_its_options(options, length):
-    assert length_of(options, 317.4) == length
+def test_what_a_training_does_on_its_way_follows_from_its_options(options, updates_per_epoch, length):
+    assert length_of(options, updates_per_epoch) == length
 
 
 def test_what_grows_with_the_corpus_and_what_does_not():
@@ -74,7 +76,8 @@ def test_of_two_averages_that_were_tried_each_took_its_half(tmp_path):
     for file, text in (
         ("valid-1.log", "Translated 4 sentences in 30.0s"),
         ("valid-2.log", "Translated 4 sentences in 50.0s"),
-        *(("generate.log", "Translated 4 sentences in 1.0s"), ("text/valid.en", "a\n"), ("text/test.en", "a\n")),
+        *(("generate.log", "Translated 4 sentences in 1.0s"), ("text/train.en", "a\n")),
+        ("prepare.json", '{"text": {"valid": {"kept": 1}, "test": {"kept": 1}}}'),
         *(("data-bin/train.bin", ""), ("checkpoints/last.pt", ""), ("model.pt", "")),
     ):
         (tmp_path / file).parent.mkdir(exist_ok=True)
@@ -82,7 +85,7 @@ def test_of_two_averages_that_were_tried_each_took_its_half(tmp_path):
     first = {"devices": 1, "batches": 10, "tokens": 100, "startup": 1.0, "validations": [1.0], "saves": [1.0]}
     seen = {"first": first, "resumed": first}
     settings = {"train": {"max-epoch": 9}, "average": [1, 2]}
-    rehearsed = SimpleNamespace(out=tmp_path, folder=tmp_path, source="en", settings=settings, seen=seen)
+    rehearsed = SimpleNamespace(out=tmp_path, folder=tmp_path, settings=settings, seen=seen)
     rehearsed.batches_together = lambda: 1
     found = Rehearsal("demo", "start", "tokens", speed=10.0)
     sample = Sample(pairs=8, read=8, taken=8, held_out={"valid": [("a", "b")] * 3, "test": [("a", "b")]})

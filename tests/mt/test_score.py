@@ -52,12 +52,12 @@ def test_what_is_not_all_of_an_output_is_refused(tmp_path, content, message):
             "D-0\t-0.1\t▁Ein ▁Hund\n".encode(),
             "holds pieces, not words: give fairseq-generate --remove-bpe sentencepiece",
         ),
-        ("D-0\t-0.1\tKöln\n".encode("latin-1"), "is not UTF-8"),
+        ("D-0\t-0.1\tKöln\n".encode("latin-1"), ", line 1: not UTF-8"),
     ],
 )
 def test_pieces_and_other_encodings_are_refused(tmp_path, content, message):
     (tmp_path / "out").write_bytes(content)
-    with pytest.raises(UserError, match=f"out {message}"):
+    with pytest.raises(UserError, match=f"out ?{message}"):
         read_hypotheses(tmp_path / "out")
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from resmlp_core.common.errors import UserError, reporting
 from resmlp_mt.pipeline import fairseq_commands
 from resmlp_mt.pipeline import provenance as source
 from resmlp_mt.pipeline.checkpoints import mend_checkpoints, newest_checkpoints
+from resmlp_mt.pipeline.checks import refuse_long_sentences
 from resmlp_mt.pipeline.fairseq_commands import arguments, run_fairseq_train
 from resmlp_mt.pipeline.fairseq_process import run_fairseq
 from resmlp_mt.pipeline.kept_settings import keep_settings
@@ -161,6 +163,15 @@ def test_other_settings_of_decoding_leave_nothing_that_followed_from_the_earlier
     # what a student trains on is checked against the model when one is to be trained
     kept = {"checkpoints", "model.pt", "settings.json", "generate-train.txt"}
     assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+@pytest.mark.parametrize(("arch", "most"), [("resmlp_tiny", 256), ("transformer", 1024)])
+def test_a_sentence_that_the_model_would_refuse_after_its_training_is_refused_before(arch, most):
+    settings = {"pair": "en-de", "train": {"arch": arch}}
+    refuse_long_sentences(settings, lambda split, lang: np.array([3, most], np.int32))
+    told = f"has {most + 1} tokens in en, more than train.max-source-positions={most}; give"
+    with pytest.raises(UserError, match=told):
+        refuse_long_sentences(settings, lambda split, lang: np.array([3, most + 1], np.int32))
 
 
 def test_null_takes_back_an_option_that_a_recipe_has():

@@ -107,9 +107,14 @@ def test_a_shift_stays_a_shift_on_a_finer_grid():
     torch.testing.assert_close(moved[:, 5:15], ramp[:, 5:15] - 2)  # at the edges resizing itself bends a ramp
 
 
-def test_as_many_patches_in_another_shape_are_resampled_where_the_weights_tell_their_grid(tmp_path, caplog):
+@pytest.mark.parametrize(
+    "saved",
+    [lambda model: {"state_dict": torch.nn.DataParallel(model).state_dict()}, lambda model: model.state_dict()],
+    ids=["wrapped", "bare"],
+)
+def test_as_many_patches_in_another_shape_are_resampled_where_the_weights_tell_their_grid(tmp_path, caplog, saved):
     square, wide = ResMLP(**TINY), randomise(ResMLP(**TINY | {"img_size": (16, 64)}))
-    torch.save({"state_dict": torch.nn.DataParallel(wide).state_dict()}, tmp_path / "wide.pth")
+    torch.save(saved(wide), tmp_path / "wide.pth")
     load_checkpoint(square, tmp_path / "wide.pth")
     assert caplog.messages == ["the checkpoint is for 2x8 patches, the model for 4x4: A is resampled"]
     out, back = resizing((2, 8), (4, 4)), resizing((4, 4), (2, 8))
@@ -244,7 +249,7 @@ def test_weights_come_from_a_url_whose_hash_is_checked(tmp_path, monkeypatch):
     model = create_model("resmlp_s12", depth=1)
     torch.save({"model": model.state_dict()}, tmp_path / "weights.pth")
     digest = hashlib.sha256((tmp_path / "weights.pth").read_bytes()).hexdigest()
-    right, wrong = (tmp_path / f"weights-{name[:8]}.pth" for name in (digest, "0" * 8))
+    right, wrong = (tmp_path / f"weights-{name[:8]}.pth" for name in (digest, "a" * 8))
     for path in (right, wrong):
         shutil.copy(tmp_path / "weights.pth", path)
     loaded = create_model("resmlp_s12", right.as_uri(), depth=1)
@@ -257,7 +262,7 @@ def test_weights_come_from_a_url_whose_hash_is_checked(tmp_path, monkeypatch):
 def test_checkpoints_of_one_name_at_two_urls_are_two(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     for value in (0.0, 1.0):
-        path = tmp_path / str(value) / "checkpoint-12.pth.tar"  # the number is no hash
+        path = tmp_path / str(value) / "checkpoint-20260131.pth.tar"  # the date is no hash
         path.parent.mkdir()
         torch.save({"head.bias": torch.full((3,), value)}, path)
         assert torch.equal(read_checkpoint(path.as_uri())["head.bias"], torch.full((3,), value))
