@@ -160,6 +160,12 @@ def test_a_streams_label_that_is_no_class_is_told(checkpoint, images, tmp_path, 
     assert f"{named} is not a class number below num_classes" in fail(evaluate.main, *line)
 
 
+def test_the_folder_itself_may_vote(checkpoint, images, tmp_path):
+    folder = ("--data", images / "val", "--split", "", "--train-split", "")
+    run(evaluate.main, *arguments(checkpoint, *folder, "--probe", "knn", "--k", 1, "--out", tmp_path / "found.json"))
+    assert json.loads((tmp_path / "found.json").read_text())["training_images"] == 21
+
+
 def test_images_that_cannot_be_read_are_named_and_left_out(checkpoint, images, tmp_path):
     broken = write_images(tmp_path / "images", classes=3, images=7)
     paths = sorted((broken / "val").rglob("*.png"))
