@@ -55,6 +55,8 @@ def open_dataset(
                     f"data={config.data} has no column {column!r}; the {key} is one of {source.column_names}"
                 )
         if kind == "hfds":
+            if not len(source):
+                raise UserError(f"data={config.data} has no images in {split!r}")
             return Images(EncodedImages(name, split=split, **keys), training, config.max_unreadable)
         reader = EncodedStream(
             name,
@@ -141,7 +143,7 @@ def count_classes(dataset: Images | StreamedImages, num_classes: int | None) -> 
         labels = reader.dataset.unique(reader.label_key) if hasattr(reader, "dataset") else range(names)
     except NotImplementedError:  # images, for one
         labels = [None]
-    if not all(isinstance(label, int) for label in labels) or min(labels) < 0:
+    if not all(type(label) is int and label >= 0 for label in labels):
         raise UserError("the labels are not class numbers from 0 up; give another label_key or split")
     if num_classes and max(labels) >= num_classes:
         raise UserError(f"num_classes={num_classes}, but the data have the label {max(labels)}")

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -165,9 +167,6 @@ class TestUnreadable:
 
     @pytest.mark.parametrize("streamed", [False, True])
     def test_in_tables_too(self, tmp_path, caplog, streamed):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         folder = write_images(tmp_path / "images")
         self.spoil(folder / "train" / "class0")
         files = sorted((folder / "train").rglob("*.*"))
@@ -205,9 +204,6 @@ class TestUnreadable:
 
 
 def test_parquet_without_the_split_or_the_column(tmp_path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     (tmp_path / "data").mkdir()
     pq.write_table(pa.table({"picture": [b""], "label": [0]}), tmp_path / "data" / "train.parquet")
     settings = (*TINY, f"data={tmp_path / 'data'}", f"out={tmp_path / 'out'}")
@@ -218,6 +214,19 @@ def test_parquet_without_the_split_or_the_column(tmp_path):
     assert "not class numbers" in fail(main, *settings, "image_key=picture", "label_key=picture")
 
 
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        ([], pa.array([], pa.int64()), "has no images in 'train'"),
+        ([b""], [True], "the labels are not class numbers from 0 up"),
+    ],
+    ids=["empty", "booleans"],
+)
+def test_tables_that_hold_nothing_to_learn_from(tmp_path, images, labels, message):
+    pq.write_table(pa.table({"image": pa.array(images, pa.binary()), "label": labels}), tmp_path / "train.parquet")
+    assert message in fail(main, *TINY, f"data={tmp_path}", f"out={tmp_path / 'out'}")
+
+
 def test_repeated_augmentation_leaves_out_images_and_says_so(tmp_path):
     folder = write_images(tmp_path / "images", images=150)
     settings = (*TINY, f"data={folder}", f"out={tmp_path / 'out'}", "repeated_aug=3", "batch_size=280")
@@ -226,9 +235,6 @@ def test_repeated_augmentation_leaves_out_images_and_says_so(tmp_path):
 
 
 def test_a_damaged_shard_of_parquet_is_told_in_one_line(tmp_path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     for shard in range(2):
         path = tmp_path / f"train-0000{shard}-of-00002.parquet"
         pq.write_table(pa.table({"image": [b"x" * 2000], "label": [0]}), path)
