@@ -4,6 +4,7 @@ import dataclasses
 import io
 import math
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ import pytest
 from PIL import Image
 
 from resmlp_core.common.errors import UserError
+from resmlp_core.common.recipes import find_recipe
+from resmlp_vision import dino, train
 from resmlp_vision.config import LIMITS, Config, DINOConfig, read_config
 from resmlp_vision.data.datasets import Images
 from resmlp_vision.data.opening import read_folder
@@ -373,3 +376,18 @@ def test_settings_are_read_from_a_file_and_the_command_line_wins(tmp_path):
         read_config(recipe, [], Config)
     with pytest.raises(UserError, match="is not key=value"):
         read_config(None, ["lr"], Config)
+
+
+@pytest.mark.parametrize(("command", "kind"), [(train, Config), (dino, DINOConfig)])
+def test_the_help_names_a_recipe_that_there_is_and_defaults_as_they_are_written(command, kind, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["command", "--help"])
+    monkeypatch.setenv("COLUMNS", "10000")  # no setting is broken over two lines
+    with pytest.raises(SystemExit):
+        command.main()
+    text = capsys.readouterr().out
+    assert find_recipe(re.search(r"by name: (\S+)", text)[1], kind).exists()
+    shown = re.split(r", (?=\w+=)", text.partition("settings and their defaults: ")[2].strip())
+    assert {"data=...", "val_split=validation", "checkpoint=null"} < set(shown)
+    given = ["data=x", "out=x"]
+    defaults = [setting for setting in shown if not setting.endswith("=...")]
+    assert read_config(None, [*defaults, *given], kind) == read_config(None, given, kind)
