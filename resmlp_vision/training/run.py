@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch.distributed as dist
 from omegaconf import OmegaConf
 from timm.utils import random_seed
 
-from resmlp_core.common.checkpoint import read_checkpoint
+from resmlp_core.common.checkpoint import find_checkpoint, read_checkpoint
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.files import alone_in, digest, replacing
 from resmlp_core.common.settings import changed
@@ -132,7 +132,8 @@ def digest_weights(config: RunConfig) -> dict[str, str]:
     found: dict[str, str] = {}
     for key in ("checkpoint", "teacher"):
         if path := getattr(config, key, None):
-            for file in (Path(path), Path(path, LAST)):
+            with suppress(UserError):  # of a folder whose checkpoint is gone
+                file = Path(find_checkpoint(path))
                 if file.is_file():  # not a URL, nor the name of a model
                     found[key] = digest([file])
     return found
