@@ -16,11 +16,8 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-import matplotlib
-import torch
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import torch
 
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import alone_in, remove, write_json
