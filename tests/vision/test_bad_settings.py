@@ -24,7 +24,7 @@ from resmlp_vision.data.datasets import Images
 from resmlp_vision.data.opening import read_folder
 from resmlp_vision.train import main
 
-from .runs import TINY, fail, read_log, run, write_images
+from .runs import TINY, fail, lengthen, read_log, run, write_images
 
 
 @pytest.mark.parametrize(
@@ -334,8 +334,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(images, tmp_path):
     settings = (*TINY, f"data={images}", f"out={tmp_path}")
     run(main, *settings, "epochs=3", "sched=cosine")
     before = (tmp_path / "last.pth.tar").read_bytes()
-    settings_file = tmp_path / "config.yaml"  # lets the run go on for an epoch more
-    settings_file.write_text(settings_file.read_text().replace("\nepochs: 3", "\nepochs: 4"))
+    lengthen(tmp_path)
     line = [sys.executable, "-m", "resmlp_vision.train", *settings, "epochs=4"]
     limit = len(before) // 2
     done = subprocess.run(
