@@ -1,4 +1,4 @@
-"""Language models of the demo's German: ours beside fairseq's transformer_lm, at equal dimensions and updates.
+"""Language models of the demo's German: ResMLP beside fairseq's transformer_lm, at equal dimensions and updates.
 
     python recipes/demo/grammar.py build/demo/corpus
     python recipes/demo/language_model.py build/demo/language-model [KEY=VALUE ...]
