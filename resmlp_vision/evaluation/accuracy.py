@@ -60,7 +60,7 @@ def apply_to_images(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield what a model makes of a loader's images, and their labels, batch by batch, with a progress bar.
 
-    Of the loader's images come those that can be read, and each once over all processes.
+    Images that cannot be read are left out. Each of the others comes once over all processes.
 
     Args:
         model: maps images ``(B, 3, height, width)`` to ``(B, ...)``.

@@ -22,7 +22,7 @@ class HardDistillationTask(LogitDistillationTask):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # timm compares what the two normalise by at every batch, for which a GPU is waited for: here it is done once
+        # whether both normalise alike is found out once: timm does at every batch, and each time waits for the GPU
         scale = self.student_std / self.teacher.std_kd
         shift = (self.student_mean - self.teacher.mean_kd) / self.teacher.std_kd
         self.same_input = bool((scale == 1).all() and (shift == 0).all())

@@ -267,7 +267,7 @@ def test_fine_tuning_starts_from_the_teacher_and_a_probe_from_no_classifier(chec
         ("teacher_temp=0", "teacher_temp=0.0 must be from 0.001 to 100"),
         ("warmup_teacher_temp_epochs=-1", "warmup_teacher_temp_epochs=-1 must be from 0 to 1000000"),
         ("final_weight_decay=-1", "final_weight_decay=-1.0 must be from 0 to 1000"),
-        ("model=vit_tiny_patch16_224 model_args.num_heads=2", "model=vit_tiny_patch16_224 is not ours"),
+        ("model=vit_tiny_patch16_224 model_args.num_heads=2", "model=vit_tiny_patch16_224 is no ResMLP"),
         ("batch_size=400", "36 training images are fewer than batch_size=400"),
     ],
 )
