@@ -16,7 +16,7 @@ from timm.data import RealLabelsImagenet, create_transform
 from resmlp_core.common.errors import UserError
 from resmlp_vision import create_model, evaluate, train
 from resmlp_vision.config import Config
-from resmlp_vision.data.datasets import Images, StreamedImages
+from resmlp_vision.data.datasets import StreamedImages
 from resmlp_vision.data.image_io import open_rgb
 from resmlp_vision.data.opening import count_classes, open_dataset
 from resmlp_vision.data.unreadable import UNREADABLE, Unreadable
@@ -337,15 +337,3 @@ def test_training_replaces_and_counts_what_cannot_be_read(tmp_path):
         path.write_bytes(b"no image")
     again = (*TINY, f"data={folder}", f"out={tmp_path / 'again'}", "max_unreadable=3")
     assert "more than max_unreadable=3 images cannot be read" in fail(train.main, *again)
-
-
-def test_the_next_image_takes_the_place_of_one_that_cannot_be_read(tmp_path):
-    folder = write_images(tmp_path / "images")
-    dataset = open_dataset(Config(data=str(folder)), "train", training=True)
-    assert isinstance(dataset, Images)
-    dataset.transform = lambda image: image
-    paths = [folder / "train" / name for name in dataset.filenames()]
-    expected = open_rgb(paths[1])
-    paths[0].write_bytes(paths[0].read_bytes()[:50])
-    image, label = dataset[0]
-    assert image == expected and label == 0 and dataset.unreadable.count.value == 1
