@@ -48,7 +48,7 @@ class BatchTrial:
             seconds: to spend; two small batches are tried whatever they take.
 
         Returns:
-            Whether a larger one is known not to fit; else none was tried.
+            Whether a larger one is known not to fit; otherwise none was tried.
         """
         end = time.monotonic() + seconds
 
