@@ -48,8 +48,6 @@ def open_dataset(
                     f"data={config.data} has no column {column!r}; the {key} is one of {source.column_names}"
                 )
         if kind == "hfds":
-            if not len(source):
-                raise UserError(f"data={config.data} has no images in {split!r}")
             return Images(EncodedImages(name, split=split, **keys), training, config.max_unreadable)
         reader = EncodedStream(
             name,

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from datasets.info import DatasetInfosDict
 from PIL import Image
 
 from resmlp_core.common.checkpoint import read_checkpoint
@@ -44,6 +46,25 @@ def write_images(folder: Path, classes: int = 2, images: int = 12, splits: tuple
                 low = 250 * label // classes
                 pixels = random.integers(low, low + 250 // classes, (12, 12, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / split / f"class{label}" / f"{split}{label}{i}.png")
+    return folder
+
+
+def write_tables(
+    folder: Path,
+    splits: dict[str, list[tuple[dict[str, Any], int]]],
+    names: Sequence[str],
+    columns: tuple[str, str] = ("image", "label"),
+) -> Path:
+    """Write images and labels as the hub has data sets: parquet files, and a card that tells how many there are."""
+    image, label = columns
+    features = datasets.Features({image: datasets.Image(), label: datasets.ClassLabel(names=[*names])})
+    counts = datasets.SplitDict()
+    for split, rows in splits.items():
+        table = datasets.Dataset.from_list([{image: cell, label: number} for cell, number in rows], features=features)
+        table.to_parquet(folder / f"{split}.parquet")
+        counts.add(datasets.SplitInfo(split, num_bytes=1, num_examples=len(rows)))
+    info = datasets.DatasetInfo(features=features, splits=counts)
+    DatasetInfosDict({"default": info}).write_to_directory(folder)
     return folder
 
 
