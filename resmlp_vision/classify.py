@@ -43,6 +43,18 @@ def expand(given: str) -> list[Path]:
     return found
 
 
+def labels_of(model: Any) -> list[str]:
+    """Return what the classes of a model are called, by their numbers.
+
+    A training run's model has the names of its data, of which ImageNet's folders, such as n01440764, are put in words.
+    A model of a thousand classes without names is taken for ImageNet's.
+    """
+    words = ImageNetInfo().label_descriptions(as_dict=True)
+    names = [words.get(name, name) for name in getattr(model, "classes", [])]
+    unnamed = list(words.values()) if model.num_classes == 1000 else [f"class {i}" for i in range(model.num_classes)]
+    return names + unnamed[len(names) :]
+
+
 @reporting("classify")
 def main() -> None:
     """Run the command line."""
@@ -53,8 +65,7 @@ def main() -> None:
     add_model_arguments(parser)
     args = parser.parse_args()
     model = fold(load(args.model, args.checkpoint))
-    names = ImageNetInfo()
-    synsets = set(names.label_names())  # the names of ImageNet's folders, such as n01440764
+    labels = labels_of(model)
     status = 0
     paths: list[Path] = []
     for given in args.images:
@@ -72,13 +83,7 @@ def main() -> None:
             continue
         print(path)
         for index, probability in best:
-            if index < len(getattr(model, "classes", [])):
-                label = model.classes[index]
-                if label in synsets:
-                    label = names.label_name_to_description(label)
-            else:
-                label = names.index_to_description(index) if model.num_classes == 1000 else f"class {index}"
-            print(f"  {probability:7.2%}  {label}", flush=True)
+            print(f"  {probability:7.2%}  {labels[index]}", flush=True)
     if status:
         sys.exit(status)
 

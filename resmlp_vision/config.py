@@ -92,9 +92,10 @@ class Config(RunConfig):
 
 @dataclass
 class DINOConfig(RunConfig):
-    """What ``python -m resmlp_vision.dino`` reads: the defaults of DINO's own training script (Caron et al., 2021).
+    """What ``python -m resmlp_vision.dino`` reads.
 
-    But for ``clip_grad``, and the rate's cosine, which starts with the first epoch; theirs follows the warm-up.
+    The defaults are those of DINO's own training script (Caron et al., 2021), with two exceptions: ``clip_grad``, and
+    the cosine of the learning rate, which begins with the first epoch here and after the warm-up there.
     """
 
     epochs: int = 300
@@ -173,7 +174,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "teacher_temp": (1e-3, 100),
     "warmup_teacher_temp": (1e-3, 100),
     "warmup_teacher_temp_epochs": (0, 1_000_000),
-    # model_args, of models of ours
+    # model_args of a ResMLP
     "depth": (1, 1000),
     "embed_dim": (1, 16_384),
     "patch_size": (1, 4096),

@@ -9,7 +9,7 @@ from resmlp_vision.training.dino import DINOTrainer
 @reporting("dino")
 def main() -> None:
     """Run the command line."""
-    run_command("dino", "Train a backbone without labels, by DINO.", DINOConfig, DINOTrainer)
+    run_command("dino", "Train a backbone without labels, by DINO.", "dino/cifar10", DINOConfig, DINOTrainer)
 
 
 if __name__ == "__main__":

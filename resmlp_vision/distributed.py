@@ -47,10 +47,10 @@ def join_processes(device: str | None = None) -> torch.device:
 
 
 def leave_processes() -> None:
-    """Leave the group that ``join_processes`` joined, if it did; PyTorch warns of one that is left to the exit.
+    """Leave the group that ``join_processes`` joined, if it did: PyTorch warns where a program ends within a group.
 
-    After an error that is left to the exit where there are others: NCCL would wait for them here, and they for this
-    process in their next all-reduce, while torchrun stops them once this one is gone.
+    After an error one process of several stays in the group until it ends, and torchrun then stops the others. NCCL
+    would wait for them here, while they wait for this process in their next all-reduce.
     """
     if dist.is_initialized() and (sys.exception() is None or dist.get_world_size() == 1):
         dist.destroy_process_group()

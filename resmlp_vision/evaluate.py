@@ -44,7 +44,7 @@ def parse_arguments() -> argparse.Namespace:
         choices=("knn", "linear"),
         help="measure the features: by the nearest training images, or by a linear classifier trained on them",
     )
-    parser.add_argument("--train-split", help="of the probes' training images (default: train)")
+    parser.add_argument("--train-split", help="of the probes' training images, '' as in --split (default: train)")
     parser.add_argument("--k", type=int, nargs="+", help="nearest images that vote in --probe knn (default: 10 20)")
     parser.add_argument(
         "--batch-size", type=int, default=256, help="images a process takes at once (default: %(default)s)"
@@ -79,7 +79,9 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--train-split is only for --probe")
     if args.probe != "linear" and args.out and (args.out.is_dir() or not args.out.parent.is_dir()):
         parser.error(f"--out {args.out} is to be a file, in a folder that is there")
-    args.k, args.train_split = args.k or [10, 20], args.train_split or "train"
+    args.k = args.k or [10, 20]
+    if args.train_split is None:
+        args.train_split = "train"
     for name in ("val_batch_size", "workers", "max_unreadable", "crop_pct"):
         option, (least, most) = name.removeprefix("val_"), LIMITS[name]
         value = getattr(args, option)

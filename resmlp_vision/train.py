@@ -12,7 +12,7 @@ from resmlp_vision.training.supervised import SupervisedTrainer
 @reporting("train")
 def main() -> None:
     """Run the command line."""
-    run_command("train", "Train an image classifier.", Config, SupervisedTrainer)
+    run_command("train", "Train an image classifier.", "cifar10", Config, SupervisedTrainer)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Language models of the demo's German: ours beside fairseq's transformer_lm, at equal dimensions and updates.
+"""Language models of the demo's German: ResMLP beside fairseq's transformer_lm, at equal dimensions and updates.
 
     python recipes/demo/grammar.py build/demo/corpus
     python recipes/demo/language_model.py build/demo/language-model [KEY=VALUE ...]
@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from yaml import YAMLError
 
 from resmlp_core.common.checkpoint import count_parameters, read_checkpoint
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import alone_in, replacing, write_json
+from resmlp_core.common.settings import reading_settings
 from resmlp_mt.pipeline.checkpoints import is_trained, updates_of
 from resmlp_mt.pipeline.fairseq_commands import announce, arguments, run_fairseq_train
 from resmlp_mt.pipeline.fairseq_process import run_fairseq
@@ -148,13 +148,8 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(MODELS), metavar="NAME,...", help="those to train (default: all)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for all of them, such as optimizer=muon")
     args = parser.parse_intermixed_args()
-    for override in args.overrides:
-        if "=" not in override:
-            raise UserError(f"{override!r} is not KEY=VALUE")
-    try:
+    with reading_settings("the command line", args.overrides):
         overrides: Any = OmegaConf.to_container(OmegaConf.from_dotlist(args.overrides))
-    except YAMLError as error:
-        raise UserError(f"an override is not YAML: {' '.join(str(error).split())}") from None
     for option in OWN_TRAIN_OPTIONS & overrides.keys():
         raise UserError(f"{option} cannot be set: OUT decides where everything goes")
     if args.updates < 1:

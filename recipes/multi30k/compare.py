@@ -16,11 +16,8 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-import matplotlib
-import torch
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import torch
 
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import alone_in, remove, write_json
@@ -134,9 +131,8 @@ def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:
     save(figure, out / "comparison.png")
 
 
-@reporting("compare")
-def main() -> None:
-    """Run the command line."""
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line; names and seeds come as lists."""
     about, _, details = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
         description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -156,20 +152,27 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     if (args.minutes or args.updates or 0) <= 0:
         parser.error("--updates or --minutes must be above 0")
-    names, seeds = args.configs.split(","), args.seeds.split(",")
-    if not all(seed.isdecimal() for seed in seeds):
-        parser.error(f"--seeds {args.seeds}: seeds are integers")
-    if len(set(names)) < len(names) or len(set(seeds)) < len(seeds):
+    args.configs, args.seeds = args.configs.split(","), args.seeds.split(",")
+    if not all(seed.isdecimal() for seed in args.seeds):
+        parser.error(f"--seeds {','.join(args.seeds)}: seeds are integers")
+    if any(len(set(given)) < len(given) for given in (args.configs, args.seeds)):
         parser.error("--configs and --seeds must name each but once")
     for key in SET_BY.keys() & {override.partition("=")[0] for override in args.overrides}:
         parser.error(f"{key} is set by {SET_BY[key]}")
+    return args
+
+
+@reporting("compare")
+def main() -> None:
+    """Run the command line."""
+    args = parse_arguments()
 
     def read(name: str, *overrides: str) -> dict[str, Any]:
         settings = read_recipe(args.recipe, [*args.overrides, "train.max-epoch=0", *overrides], name, CONFIGS)
         choose_data(settings, args.pair, args.data)
         return settings
 
-    configs = {name: read(name, f"train.max-update={args.updates or UPDATES}") for name in names}
+    configs = {name: read(name, f"train.max-update={args.updates or UPDATES}") for name in args.configs}
     speeds: dict[str, float] = {}
     if args.minutes is not None:
         settings = next(iter(configs.values()))
@@ -177,12 +180,12 @@ def main() -> None:
         with alone_in(args.out):
             speeds = measure_speeds(configs, args.out)
     rows = []
-    for name in names:
+    for name in args.configs:
         updates = args.updates if args.minutes is None else round(args.minutes * 60 * speeds[name])
         if updates < 1:
             raise UserError(f"--minutes {args.minutes} leaves no time for one update of {name}")
         runs = []
-        for seed in seeds:
+        for seed in args.seeds:
             run = f"{name}-{seed}" + (f"-from-{args.teacher}" if args.teacher else "")
             print(f"\n== {run}: {updates} updates", flush=True)
             settings = read(name, f"train.max-update={updates}", f"train.seed={seed}")

@@ -12,12 +12,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import write_json

@@ -117,8 +117,8 @@ class StreamedImages(IterableImageDataset):
         before = BLANK, 0
         for number, (file, label) in enumerate(self.reader):
             file = file or {"bytes": b"", "path": None}  # an empty cell
-            if not (isinstance(label, int) and 0 <= label < self.num_classes):
-                self.unreadable.no_class.value = label if isinstance(label, int) and label else -1
+            if not (type(label) is int and 0 <= label < self.num_classes):
+                self.unreadable.no_class.value = label if type(label) is int and label else -1
                 label = 0 if self.training else UNREADABLE
             try:
                 with io.BytesIO(file["bytes"]) if file["bytes"] is not None else xopen(file["path"], "rb") as encoded:

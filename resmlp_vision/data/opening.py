@@ -18,6 +18,8 @@ from resmlp_vision.distributed import world_size
 log = logging.getLogger(__name__)
 
 VALIDATION = ("validation", "valid", "val")  # names that an image folder's validation split goes by
+# What datasets and timm raise where there is no such data set or split, or it cannot be downloaded or prepared.
+OPENING_ERRORS = (ValueError, OSError, KeyError, RuntimeError, datasets.exceptions.DatasetsError)
 
 
 def open_dataset(
@@ -34,20 +36,11 @@ def open_dataset(
     Raises:
         UserError: there is no such data set, split or column, or a class has no images.
     """
-    folder = Path(config.data)
-    kind, _, name = config.data.partition("/")
-    if kind not in ("hfds", "hfids"):
-        if "://" in config.data:
-            raise UserError(f"data={config.data} is a URL; a data set of the hub is data=hfds/NAME, others are folders")
-        if not folder.is_dir():
-            raise UserError(f"no folder {folder}; a data set of the hub is data=hfds/NAME")
-        tables = (path.relative_to(folder) for depth in ("", "*/") for path in folder.glob(f"{depth}*.parquet"))
-        parquet = any(not any(map(is_clutter, path.parts)) for path in tables)
-        kind, name = ("hfds" if parquet else "folder"), config.data
+    kind, name = kind_of(config.data)
     keys = {"input_key": config.image_key, "target_key": config.label_key}
     try:
         if kind == "folder":
-            return Images(read_folder(folder, split, classes), training, config.max_unreadable)
+            return Images(read_folder(Path(name), split, classes), training, config.max_unreadable)
         source = datasets.load_dataset(name, split=split, streaming=kind == "hfids")
         for key, column in (("image_key", config.image_key), ("label_key", config.label_key)):
             if source.column_names and column not in source.column_names:
@@ -67,7 +60,7 @@ def open_dataset(
         )
         files = max(1, source.num_shards // world_size())
         return StreamedImages(reader, training, config.max_unreadable, files)
-    except (ValueError, OSError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+    except OPENING_ERRORS as error:
         if "num_samples" in str(error):
             raise UserError(f"data={config.data}: it does not say how many images {split!r} has; use hfds/") from None
         cause = error.__cause__ or error  # datasets' own error says only that another was raised
@@ -75,6 +68,27 @@ def open_dataset(
             raise cause from None
         remedy = "; data=FOLDER takes images that are here" if kind != "folder" and isinstance(cause, OSError) else ""
         raise UserError(f"data={config.data}, split {split!r}: {' '.join(str(cause).split())}{remedy}") from None
+
+
+def kind_of(data: str) -> tuple[str, str]:
+    """Tell what the setting ``data`` names.
+
+    Returns:
+        ``hfds`` for tables, ``hfids`` for a stream or ``folder`` for images, and the name on the hub or the disk.
+
+    Raises:
+        UserError: it is a URL, or no folder.
+    """
+    kind, _, name = data.partition("/")
+    if kind in ("hfds", "hfids"):
+        return kind, name
+    if "://" in data:
+        raise UserError(f"data={data} is a URL; a data set of the hub is data=hfds/NAME, others are folders")
+    folder = Path(data)
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}; a data set of the hub is data=hfds/NAME")
+    tables = (path.relative_to(folder) for depth in ("", "*/") for path in folder.glob(f"{depth}*.parquet"))
+    return ("hfds" if any(not any(map(is_clutter, path.parts)) for path in tables) else "folder"), data
 
 
 def read_folder(folder: Path, split: str, classes: Mapping[str, int] | None) -> Any:
@@ -141,7 +155,7 @@ def count_classes(dataset: Images | StreamedImages, num_classes: int | None) -> 
         labels = reader.dataset.unique(reader.label_key) if hasattr(reader, "dataset") else range(names)
     except NotImplementedError:  # images, for one
         labels = [None]
-    if not all(isinstance(label, int) for label in labels) or min(labels) < 0:
+    if not all(type(label) is int and label >= 0 for label in labels):
         raise UserError("the labels are not class numbers from 0 up; give another label_key or split")
     if num_classes and max(labels) >= num_classes:
         raise UserError(f"num_classes={num_classes}, but the data have the label {max(labels)}")

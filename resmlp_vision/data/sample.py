@@ -10,11 +10,10 @@ import pyarrow.parquet as parquet  # type: ignore[import-untyped]
 
 from resmlp_vision.config import RunConfig
 from resmlp_vision.data.datasets import EncodedImages, Images, StreamedImages
-from resmlp_vision.data.opening import open_dataset
+from resmlp_vision.data.opening import OPENING_ERRORS, kind_of, open_dataset
 from resmlp_vision.distributed import gather, rank
 
 LARGE = 2e9  # bytes of tables; fewer are prepared as the training itself does
-UNREADABLE = (ValueError, OSError, KeyError, RuntimeError, datasets.exceptions.DatasetsError)
 LEAST = 2048  # images of a sample; a training set's has two batches at least
 
 
@@ -46,12 +45,12 @@ class Data:
 
     def sample(self, config: RunConfig, split: str, training: bool) -> Images | None:
         """Open the first images of a split of large tables that are not prepared yet; None of any other data."""
-        kind, _, name = config.data.partition("/")
-        if kind == "hfids" or (kind != "hfds" and not [*Path(config.data).glob("**/*.parquet")]):
+        kind, name = kind_of(config.data)
+        if kind != "hfds":
             return None
         path = self.folder / "tables" / "data" / f"{split}-00000-of-00001.parquet"  # as the hub names a split's tables
         try:
-            builder = datasets.load_dataset_builder(name if kind == "hfds" else config.data)
+            builder = datasets.load_dataset_builder(name)
             size, images = measure(builder, split)
             if size < LARGE or Path(builder.cache_dir).exists() or not images:
                 return None
@@ -61,7 +60,7 @@ class Data:
                 stream = stream.cast_column(config.image_key, datasets.Image(decode=False))
                 rows = list(stream.take(max(LEAST, 2 * config.batch_size)))
                 datasets.Dataset.from_list(rows, features=stream.features).to_parquet(path)
-        except UNREADABLE:  # open_dataset says why
+        except OPENING_ERRORS:  # open_dataset says why
             return None
         finally:
             gather(None)  # the sample is there

@@ -5,8 +5,6 @@ import zlib
 from multiprocessing import Array, Value
 from typing import Any
 
-from torch import Tensor
-
 from resmlp_core.common.errors import UserError
 from resmlp_vision.distributed import gather
 
@@ -60,10 +58,7 @@ class Unreadable:
 
 
 def unreadable_in(loader: Any) -> Unreadable:
-    """Return what counts the unreadable images of a loader; a loader that does not count them has none."""
-    return getattr(getattr(loader, "dataset", None), "unreadable", None) or Unreadable(limit=0)
-
-
-def readable(labels: Tensor) -> Tensor:
-    """Return which validation images could be read, as booleans ``(B,)``."""
-    return labels != UNREADABLE
+    """Return the counter of a loader's data set, or of one within it; one that stays at 0 where there is none."""
+    while loader is not None and not hasattr(loader, "unreadable"):
+        loader = getattr(loader, "dataset", None)
+    return Unreadable(limit=0) if loader is None else loader.unreadable

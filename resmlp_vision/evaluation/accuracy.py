@@ -15,7 +15,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from resmlp_core.common.errors import UserError
 from resmlp_vision.data.datasets import Images, StreamedImages
 from resmlp_vision.data.loaders import loader_for
-from resmlp_vision.data.unreadable import readable, unreadable_in
+from resmlp_vision.data.unreadable import UNREADABLE, unreadable_in
 from resmlp_vision.distributed import rank, total, world_size
 
 
@@ -60,7 +60,7 @@ def apply_to_images(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield what a model makes of a loader's images, and their labels, batch by batch, with a progress bar.
 
-    Of the loader's images come those that can be read, and each once over all processes.
+    Images that cannot be read are left out. Each of the others comes once over all processes.
 
     Args:
         model: maps images ``(B, 3, height, width)`` to ``(B, ...)``.
@@ -82,7 +82,7 @@ def apply_to_images(
             outputs = model(images.to(device))
         outputs, labels = outputs[:count], labels.to(device)[:count]  # what is behind fills the last process's batch
         if unreadable.count.value:  # to choose among rows, a GPU is waited for
-            known = readable(labels)
+            known = labels != UNREADABLE
             outputs, labels = outputs[known], labels[known]
         yield outputs, labels
     unreadable.refuse_more()

@@ -1,4 +1,4 @@
-"""Classifiers for training and for use: ours and, beside them, any other of timm's."""
+"""Classifiers for training and for use: ResMLPs, and any other model of timm's."""
 
 import argparse
 import logging
@@ -116,7 +116,7 @@ def download(name: str, asked: str, remedy: str, **options: Any) -> Any:
 
 
 def options_in(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings in the checkpoint of one of our training runs; of any other checkpoint none."""
+    """Return the settings in a checkpoint of ``train``'s; none in any other."""
     args = state.get("args")
     ours = isinstance(args, argparse.Namespace) and {"num_classes", "classes"} <= vars(args).keys()
     return vars(args) if ours else {}
@@ -132,7 +132,7 @@ def load_trained(checkpoint: str | Path) -> Any:
 
 
 def load_run(state: Mapping[str, Any], checkpoint: str | Path) -> Any:
-    """Do what ``load_trained`` does to a checkpoint that has been read."""
+    """Load the model of a training run's checkpoint that has been read, as ``load_trained`` does."""
     args = options_in(state)
     if not args:
         raise ValueError(f"{checkpoint} is no checkpoint of a training run of resmlp_vision")

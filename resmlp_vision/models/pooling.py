@@ -50,21 +50,14 @@ class ClassMLPPooling(nn.Module):
         hidden_dim: of the channel MLPs.
         layer_scale: start of the post-Affs' α.
         norm: makes what stands before each mixer.
-        depth: number of layers.
     """
 
     def __init__(
-        self,
-        positions: int,
-        dim: int,
-        hidden_dim: int,
-        layer_scale: float,
-        norm: Callable[[int], Norm],
-        depth: int = 2,
+        self, positions: int, dim: int, hidden_dim: int, layer_scale: float, norm: Callable[[int], Norm]
     ) -> None:
         super().__init__()
         self.embedding = nn.Parameter(torch.zeros(dim))
-        self.layers = nn.ModuleList(ClassMLPLayer(positions, dim, hidden_dim, layer_scale, norm) for _ in range(depth))
+        self.layers = nn.ModuleList(ClassMLPLayer(positions, dim, hidden_dim, layer_scale, norm) for _ in range(2))
         nn.init.trunc_normal_(self.embedding, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:

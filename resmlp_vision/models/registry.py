@@ -83,7 +83,7 @@ def timm_entry(name: str) -> Callable[..., Any]:
             feature_cfg={"out_indices": 3, "feature_cls": "getter"},
             **{**VARIANTS[name], **kwargs},
         )
-        if not kwargs.get("features_only"):  # timm's data pipeline shall know what size the model takes
+        if not kwargs.get("features_only"):  # tells timm's data pipeline the size of images
             model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (model.in_chans, *model.stem.img_size)}
         return model
 

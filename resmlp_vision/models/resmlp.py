@@ -112,7 +112,7 @@ class ResMLP(nn.Module):
         self.apply(init_weights)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        """Keep the patch grid beside the parameters, as A's size tells how many patches there are and no more."""
+        """Keep the patch grid beside the parameters: A's size tells the number of patches, not the rows."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if hasattr(destination, "_metadata"):
             destination._metadata[prefix[:-1]]["grid"] = self.stem.grid_size

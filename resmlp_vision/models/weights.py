@@ -32,8 +32,7 @@ def fit_weights(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tenso
 
     A post-Aff's β, which the release does not have, is zero. A classifier that the checkpoint lacks, or has for another
     number of classes, is left as the model has it, and A is resampled when the model's patch grid is another; both are
-    logged. Weights that do not tell their grid are taken for a square one's, or for one like the model's if that has as
-    many patches.
+    logged. Where weights do not tell their grid it is taken to be the model's if that has as many patches, else square.
 
     Args:
         weights: a checkpoint's parameters by name.
@@ -43,7 +42,7 @@ def fit_weights(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tenso
         Parameters under the names of ``model.state_dict()``, and whatever else the checkpoint holds.
 
     Raises:
-        ValueError: the grid is another, and is not square or something else than A mixes its patches.
+        ValueError: the grid is another, and is neither known nor square, or an MLP mixes its patches.
     """
     weights = weights_in(weights)
     own, fitted = model.state_dict(), under_our_names(weights)

@@ -16,8 +16,8 @@ from resmlp_vision.distributed import gather, processes_here
 from resmlp_vision.training.loader_watch import LoaderWatch
 from resmlp_vision.training.trainer import Trainer
 
-FEW = 8  # images: what they and twice as many take tells on a CPU what cannot fit, before it is tried
-MOST = 4  # times the recipe's batch; beyond, nobody asks
+FEW = 8  # images: from what these and twice as many need, a CPU's need for more is predicted, before it is tried
+MOST = 4  # times the recipe's batch: no more are tried
 
 
 class BatchTrial:
@@ -48,7 +48,7 @@ class BatchTrial:
             seconds: to spend; two small batches are tried whatever they take.
 
         Returns:
-            Whether a larger one does not fit, and not only was not tried.
+            Whether a larger one is known not to fit; otherwise none was tried.
         """
         end = time.monotonic() + seconds
 
@@ -70,7 +70,7 @@ class BatchTrial:
         return max((size for size, peak in self.peaks.items() if peak is not None), default=0)
 
     def holds(self, batch: int) -> bool | None:
-        """Tell whether a batch fits; None where it was not tried and may."""
+        """Tell whether a batch fits; None where that is not known."""
         if self.largest >= batch:
             return True
         failed = [size for size, peak in self.peaks.items() if peak is None and size <= batch]

@@ -14,7 +14,7 @@ LAST, BEST = "last.pth.tar", "model_best.pth.tar"
 
 
 class Saver(CheckpointSaver):
-    """timm's saver; a file takes its name only once it is whole, and never leaves it in between."""
+    """timm's saver. A checkpoint is complete before it gets its name, and replaces the earlier one at once."""
 
     def _save(self, save_path: str, epoch: int, metric: float | None = None) -> None:
         try:
@@ -39,7 +39,7 @@ class Saver(CheckpointSaver):
             os.replace(dst + ".new", dst)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore timm's history, and give the last checkpoint the names that a kill may have come before."""
+        """Restore timm's history, and give the last checkpoint the names that a kill kept it from getting."""
         super().load_state_dict(state_dict)
         epoch, metric = state_dict["pending"]
         names = []

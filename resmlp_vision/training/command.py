@@ -1,17 +1,16 @@
 """The command line of a training run, and of its rehearsal."""
 
 import argparse
-import dataclasses
+import json
 import logging
 import shlex
 import sys
-from typing import Any
 
 from omegaconf import MISSING
 
 from resmlp_core.common.arguments import MINUTES, add_rehearsal_options, refuse_without_rehearsal, starter
 from resmlp_core.common.recipes import find_recipe
-from resmlp_vision.config import RunConfig, Settings, read_config
+from resmlp_vision.config import Settings, read_config
 from resmlp_vision.data.loaders import naming_lost_workers
 from resmlp_vision.distributed import leave_processes
 from resmlp_vision.training.rehearsal import rehearse
@@ -19,28 +18,24 @@ from resmlp_vision.training.run import train
 from resmlp_vision.training.trainer import Trainer
 
 
-def defaults(kind: type[RunConfig]) -> dict[str, Any]:
-    """Return the settings that there are, with their defaults."""
-    return {
-        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        for field in dataclasses.fields(kind)
-    }
-
-
-def run_command(name: str, description: str, kind: type[Settings], trainer_type: type[Trainer[Settings]]) -> None:
+def run_command(
+    name: str, description: str, recipe: str, kind: type[Settings], trainer_type: type[Trainer[Settings]]
+) -> None:
     """Read the settings from the command line, and train.
 
     Args:
         name: the module that is run.
         description: what its help says.
+        recipe: one that comes with the project, by its name, for the help.
         kind: its settings.
         trainer_type: how it trains.
     """
     parser = argparse.ArgumentParser(prog=f"python -m resmlp_vision.{name}", description=description)
+    defaults = {key: "..." if value == MISSING else value for key, value in vars(kind()).items()}
     parser.epilog = "settings and their defaults: " + ", ".join(
-        f"{key}={'...' if value == MISSING else value}" for key, value in defaults(kind).items()
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in defaults.items()
     )
-    help_config = "settings: a YAML file, or a recipe of this project by name: cifar10 (default: those below)"
+    help_config = f"settings: a YAML file, or a recipe of this project by name: {recipe} (default: those below)"
     parser.add_argument("--config", metavar="RECIPE", help=help_config)
     keys = "any setting, such as data=hfds/NAME out=FOLDER lr=0.001; docs/settings.md explains them"
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=keys)

@@ -150,7 +150,7 @@ class DINOTrainer(Trainer[DINOConfig]):
         config = self.config
         model = build(config, 0)
         if not isinstance(model, ResMLP):
-            raise UserError(f"model={config.model} is not ours, whose A can be cut to small views")
+            raise UserError(f"model={config.model} is no ResMLP, and only A can be cut to the small views")
         if not mixes_linearly(model) or model.global_pool != "avg":
             raise UserError("model_args: DINO needs position_mixer: linear and global_pool: avg")
         patch = model.stem.patch_size[0]

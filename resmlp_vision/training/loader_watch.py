@@ -15,7 +15,7 @@ class LoaderWatch:
     """Measures how long a training waits for images, and says once if that is much of its time.
 
     Args:
-        device: which computes; what it still has to do while the next images are waited for is no waiting.
+        device: of the training. Time in which a GPU is still busy does not count as waiting.
         silent: measure only, where another process says it.
     """
 
@@ -35,14 +35,19 @@ class LoaderWatch:
             except StopIteration:
                 return
             now = time.perf_counter()
-            if self.device.type != "cuda" or torch.cuda.current_stream(self.device).query():  # else it is still busy
+            if self.device.type != "cuda" or torch.cuda.current_stream(self.device).query():  # the GPU is idle
                 waited += now - asked
             seconds = now - start
             if not self.silent and seconds >= LOOK_FOR and waited >= MUCH * seconds:
                 self.silent = True
-                workers = getattr(loader, "loader", loader).num_workers  # timm's prefetcher holds PyTorch's loader
                 tqdm.write(
                     f"waiting for images takes {waited / seconds:.0%} of the time: the data loader with "
-                    f"workers={workers} limits the training; more help where cores are idle, smaller files everywhere"
+                    f"workers={workers_of(loader)} limits the training. More workers help where cores are idle, and "
+                    "smaller files anywhere"
                 )
             yield batch
+
+
+def workers_of(loader: Any) -> int:
+    """Return how many processes load for this one."""
+    return int(getattr(loader, "loader", loader).num_workers)  # timm's prefetcher holds PyTorch's loader

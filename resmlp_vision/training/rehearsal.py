@@ -1,15 +1,15 @@
 """A rehearsal of a training: every part of it, at full size and on its own data, but little of each."""
 
-import dataclasses
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 from resmlp_core.common.rehearsal import Rehearsal
 from resmlp_core.common.rehearsal_report import conclude, folder_of, rehearsing
-from resmlp_vision.config import OF_A_MACHINE, Settings
-from resmlp_vision.distributed import agree, gather, join_processes, rank, use_precision
+from resmlp_vision.config import Settings
+from resmlp_vision.distributed import gather, rank
 from resmlp_vision.training.rehearsal_parts import Parts
+from resmlp_vision.training.run import join
 from resmlp_vision.training.trainer import Trainer
 
 
@@ -38,9 +38,7 @@ def rehearse(
         UserError: the rehearsal itself cannot start, or another process than the first failed.
     """
     start = time.monotonic()
-    device = join_processes(config.device)
-    agree({key: value for key, value in dataclasses.asdict(config).items() if key not in OF_A_MACHINE})
-    use_precision(config.matmul_precision)
+    device = join(config)
     with ExitStack() as stack:
         folder = folder_of(Path(config.out))
         if rank() == 0:

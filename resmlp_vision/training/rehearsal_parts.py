@@ -27,8 +27,9 @@ from resmlp_vision.data.sample import Data
 from resmlp_vision.distributed import gather, processes_here, rank, world_size
 from resmlp_vision.training.batch_trial import BatchTrial
 from resmlp_vision.training.checkpoints import LAST
+from resmlp_vision.training.loader_watch import workers_of
 from resmlp_vision.training.rehearsed_run import EPOCHS, ShortRun, Watched
-from resmlp_vision.training.step_times import loader_speed, time_phases, time_updates, workers_of
+from resmlp_vision.training.step_times import loader_speed, time_phases, time_updates
 from resmlp_vision.training.trainer import Trainer
 
 # What the parts may take of the time; the rest goes to opening the data, to starting and to what an estimate misses.

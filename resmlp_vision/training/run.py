@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch.distributed as dist
 from omegaconf import OmegaConf
 from timm.utils import random_seed
 
-from resmlp_core.common.checkpoint import read_checkpoint
+from resmlp_core.common.checkpoint import find_checkpoint, read_checkpoint
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.files import alone_in, digest, replacing
 from resmlp_core.common.settings import changed
@@ -44,11 +44,9 @@ def train(
         The content of results.json.
 
     Raises:
-        UserError: something in the settings or the data is to be mended; or ``out`` holds a run with other settings.
+        UserError: a setting or the data cannot be used, or ``out`` holds a run with other settings.
     """
-    device = join_processes(config.device)
-    agree({key: value for key, value in dataclasses.asdict(config).items() if key not in OF_A_MACHINE})
-    use_precision(config.matmul_precision)
+    device = join(config)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     first = dist.get_rank() == 0
@@ -78,32 +76,59 @@ def train(
         )
         begin = resume(saver, trainer.task, trainer.optimizer, trainer.scaler)
         if first:
-            where = f"{dist.get_world_size()} processes" if dist.get_world_size() > 1 else str(device)
-            print(
-                f"{config.model}: {trainer.parameters:,} parameters, {trainer.data_classes} classes; "
-                f"{trainer.updates_per_epoch:,} updates an epoch on {where}"
-            )
-            if config.sched == "cosine" and 0 < config.lr < config.min_lr:
-                print(f"the learning rate will rise, from lr={config.lr} to min_lr={config.min_lr}")
-            if begin:
-                print(f"going on after epoch {begin}")
+            announce(trainer, begin)
         records = Records(out, begin, config.epochs) if first else None
         for epoch in range(begin, config.epochs):
-            start = time.perf_counter()
-            try:
-                record: Record = {"epoch": epoch + 1, **trainer.train_epoch(epoch)}
-            except torch.OutOfMemoryError:
-                raise UserError("the GPU's memory is full; accumulate=N computes each batch in N parts") from None
-            if trainer.val_loader is not None and ((epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs):
-                try:
-                    record |= trainer.validate()
-                except torch.OutOfMemoryError:
-                    raise UserError("the GPU's memory is full in validation; give a smaller val_batch_size") from None
-            record["seconds"] = time.perf_counter() - start
+            record = run_epoch(trainer, epoch)
             if records is not None:
                 records.add(record)
                 saver.save_checkpoint(epoch, score(record))
         return records.summarise(config.model, trainer.parameters) if records is not None else {}
+
+
+def join(config: RunConfig) -> torch.device:
+    """Join the processes that train together, and set how precisely they multiply; return this one's device.
+
+    Raises:
+        UserError: there is no such device, or the processes have unequal settings.
+    """
+    device = join_processes(config.device)
+    agree({key: value for key, value in dataclasses.asdict(config).items() if key not in OF_A_MACHINE})
+    use_precision(config.matmul_precision)
+    return device
+
+
+def announce(trainer: Trainer[Any], begin: int) -> None:
+    """Print what is trained, on what, and from which epoch on."""
+    config, processes = trainer.config, dist.get_world_size()
+    where = f"{processes} processes" if processes > 1 else trainer.device
+    print(
+        f"{config.model}: {trainer.parameters:,} parameters, {trainer.data_classes} classes; "
+        f"{trainer.updates_per_epoch:,} updates an epoch on {where}"
+    )
+    if config.sched == "cosine" and 0 < config.lr < config.min_lr:
+        print(f"the learning rate will rise, from lr={config.lr} to min_lr={config.min_lr}")
+    if begin:
+        print(f"going on after epoch {begin}")
+
+
+def run_epoch(trainer: Trainer[Any], epoch: int) -> Record:
+    """Train for one epoch, and validate where that is due; return what is logged of it.
+
+    Raises:
+        UserError: a GPU's memory is full, or training or validation cannot go on.
+    """
+    config, start = trainer.config, time.perf_counter()
+    try:
+        record: Record = {"epoch": epoch + 1, **trainer.train_epoch(epoch)}
+    except torch.OutOfMemoryError:
+        raise UserError("the GPU's memory is full; accumulate=N computes each batch in N parts") from None
+    if trainer.val_loader is not None and ((epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs):
+        try:
+            record |= trainer.validate()
+        except torch.OutOfMemoryError:
+            raise UserError("the GPU's memory is full in validation; give a smaller val_batch_size") from None
+    return record | {"seconds": time.perf_counter() - start}
 
 
 def keep_settings(config: RunConfig, out: Path) -> None:
@@ -132,7 +157,8 @@ def digest_weights(config: RunConfig) -> dict[str, str]:
     found: dict[str, str] = {}
     for key in ("checkpoint", "teacher"):
         if path := getattr(config, key, None):
-            for file in (Path(path), Path(path, LAST)):
+            with suppress(UserError):  # of a folder whose checkpoint is gone
+                file = Path(find_checkpoint(path))
                 if file.is_file():  # not a URL, nor the name of a model
                     found[key] = digest([file])
     return found

@@ -9,7 +9,7 @@ from typing import Any
 from resmlp_core.common.devices import wait_for_device
 from resmlp_core.common.measuring import Stopwatch
 from resmlp_vision.distributed import world_size
-from resmlp_vision.training.loader_watch import LoaderWatch
+from resmlp_vision.training.loader_watch import LoaderWatch, workers_of
 from resmlp_vision.training.trainer import Trainer
 
 
@@ -20,7 +20,7 @@ def time_updates(trainer: Trainer[Any], updates: int) -> tuple[float, float]:
         Seconds that an epoch takes beside its updates, as the loader starts; seconds of an update.
     """
     trainer.train_mode()
-    skipped = min(1 + 2 * workers_of(trainer.loader), (updates - 1) // 2)  # what the loader made ahead came for nothing
+    skipped = min(1 + 2 * workers_of(trainer.loader), (updates - 1) // 2)  # whose batches the loader had made ahead
     marks = [time.perf_counter()]
     for number, _ in enumerate(islice(trainer.updates(0), updates)):
         if number in (0, skipped):
@@ -153,8 +153,3 @@ def loader_speed(trainer: Trainer[Any], seconds: float) -> float:
         start, batches = began, len(trainer.loader)
     share = trainer.config.batch_size / trainer.config.accumulate
     return batches * share / (time.perf_counter() - start)
-
-
-def workers_of(loader: Any) -> int:
-    """Return how many processes load for this one."""
-    return int(getattr(loader, "loader", loader).num_workers)  # timm's prefetcher holds PyTorch's loader

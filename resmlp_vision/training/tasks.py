@@ -7,12 +7,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.task import ClassificationTask, LogitDistillationTask, TrainingTask
-from torch import Tensor, nn
+from torch import Tensor
 
 from resmlp_core.common.errors import UserError
 from resmlp_vision.config import Config
 from resmlp_vision.models.loading import download, load_trained
-from resmlp_vision.training.checkpoints import LAST
 
 
 class HardDistillationTask(LogitDistillationTask):
@@ -23,7 +22,7 @@ class HardDistillationTask(LogitDistillationTask):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # timm compares what the two normalise by at every batch, for which a GPU is waited for: here it is done once
+        # whether both normalise alike is found out once: timm does at every batch, and each time waits for the GPU
         scale = self.student_std / self.teacher.std_kd
         shift = (self.student_mean - self.teacher.mean_kd) / self.teacher.std_kd
         self.same_input = bool((scale == 1).all() and (shift == 0).all())
@@ -41,7 +40,7 @@ class HardDistillationTask(LogitDistillationTask):
         return {"loss": loss, "output": logits}
 
 
-def create_task(model: nn.Module, config: Config, device: torch.device, classes: Sequence[str] = ()) -> TrainingTask:
+def create_task(model: Any, config: Config, device: torch.device, classes: Sequence[str]) -> TrainingTask:
     """Make timm's task: the model and its loss.
 
     Args:
@@ -57,17 +56,7 @@ def create_task(model: nn.Module, config: Config, device: torch.device, classes:
     loss = {"smoothing": config.smoothing, "soft_targets": config.mixup > 0 or config.cutmix > 0}
     if config.teacher is None:
         return ClassificationTask(model, criterion_kwargs=loss, device=device, verbose=False)
-    try:
-        path, url = Path(config.teacher), "://" in config.teacher
-        if path.suffix in (".tar", ".pth", ".pt") and not (url or path.is_file()):
-            raise UserError(f"teacher={path}: there is no such file")
-        if url or path.is_file() or (path / LAST).is_file():
-            teacher = load_trained(config.teacher)
-        else:
-            remedy = "teacher=FILE takes the checkpoint of a training run"
-            teacher = download(config.teacher, f"teacher={config.teacher}", remedy)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        raise UserError(f"teacher={config.teacher}: {' '.join(str(error).split())}") from None
+    teacher = load_teacher(config.teacher)
     if teacher.num_classes != model.num_classes:
         raise UserError(
             f"teacher={config.teacher} has {teacher.num_classes} classes but the model has {model.num_classes}"
@@ -76,11 +65,28 @@ def create_task(model: nn.Module, config: Config, device: torch.device, classes:
         raise UserError(f"teacher={config.teacher} was trained on classes of other names, or in another order")
     try:
         with torch.inference_mode():
-            teacher.eval()(torch.zeros(1, 3, config.img_size, config.img_size))
+            teacher(torch.zeros(1, 3, config.img_size, config.img_size))
     except (AssertionError, RuntimeError, ValueError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"teacher={config.teacher} cannot take images of img_size={config.img_size}: {why}") from None
-    teacher.requires_grad_(False)
     return HardDistillationTask(
         model, teacher.to(device), criterion_kwargs=loss, task_loss_weight=0.5, device=device, verbose=False
     )
+
+
+def load_teacher(name: str) -> Any:
+    """Load a teacher, which does not learn: a training run's file, folder or URL, or else a model of timm's.
+
+    Raises:
+        UserError: there is no such file or model, or it cannot be read or downloaded.
+    """
+    try:
+        if "://" in name or Path(name).exists():
+            teacher = load_trained(name)
+        elif Path(name).suffix in (".tar", ".pth", ".pt"):
+            raise UserError(f"teacher={name}: there is no such file")
+        else:
+            teacher = download(name, f"teacher={name}", "teacher=FILE takes the checkpoint of a training run")
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        raise UserError(f"teacher={name}: {' '.join(str(error).split())}") from None
+    return teacher.eval().requires_grad_(False)

@@ -224,7 +224,7 @@ class Trainer(ABC, Generic[Settings]):
 
 
 def remedy(epoch: int, config: RunConfig) -> str:
-    """Say what may help a training that diverged, and what is left of it."""
-    intact = "the previous epoch's checkpoint is intact; " if epoch else ""
+    """Say what may help a training that diverged. A folder that has a checkpoint by then takes no other settings."""
     clipped = "lamb" in config.opt or config.clip_grad is not None
-    return f"{intact}a lower lr{'' if clipped else ' or clip_grad=1'} may help, in another out"
+    advice = f"a lower lr{'' if clipped else ' or clip_grad=1'} may help"
+    return f"the previous epoch's checkpoint is intact; {advice}, in another out" if epoch else advice

@@ -3,18 +3,22 @@
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from datasets.info import DatasetInfosDict
 from PIL import Image
 
 from resmlp_core.common.checkpoint import read_checkpoint
@@ -45,10 +49,36 @@ def write_images(folder: Path, classes: int = 2, images: int = 12, splits: tuple
     return folder
 
 
-def start(*overrides: object, config: Path | None = None) -> subprocess.Popen:
-    """Start the training command in a process of its own."""
-    line = [sys.executable, "-m", "resmlp_vision.train", *(["--config", str(config)] if config else [])]
-    return subprocess.Popen([*line, *map(str, overrides)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def write_tables(
+    folder: Path,
+    splits: dict[str, list[tuple[dict[str, Any], int]]],
+    names: Sequence[str],
+    columns: tuple[str, str] = ("image", "label"),
+) -> Path:
+    """Write images and labels as the hub has data sets: parquet files, and a card that tells how many there are."""
+    image, label = columns
+    features = datasets.Features({image: datasets.Image(), label: datasets.ClassLabel(names=[*names])})
+    counts = datasets.SplitDict()
+    for split, rows in splits.items():
+        table = datasets.Dataset.from_list([{image: cell, label: number} for cell, number in rows], features=features)
+        table.to_parquet(folder / f"{split}.parquet")
+        counts.add(datasets.SplitInfo(split, num_bytes=1, num_examples=len(rows)))
+    info = datasets.DatasetInfo(features=features, splits=counts)
+    DatasetInfosDict({"default": info}).write_to_directory(folder)
+    return folder
+
+
+def start(*arguments: object, module: str = "resmlp_vision.train") -> subprocess.Popen:
+    """Start ``python -m module`` in a process of its own."""
+    line = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait(process: subprocess.Popen, until: Callable[[], bool]) -> None:
+    """Wait until something is so, as long as a process runs."""
+    while not until():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
 
 
 def finish(process: subprocess.Popen) -> str:
@@ -69,6 +99,18 @@ def run(main: Callable[[], None], *arguments: object) -> str:
 def read_log(out: Path) -> list[dict[str, Any]]:
     """Read what a training run logged, an entry an epoch."""
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def read_figures(out: Path) -> list[dict[str, Any]]:
+    """Read what a training run logged, but for the times, which differ between equal runs."""
+    return [{**record, "seconds": 0, "images_per_second": 0} for record in read_log(out)]
+
+
+def lengthen(out: Path) -> None:
+    """Let a training run go on for an epoch more, whose settings may not change otherwise."""
+    kept = out / "config.yaml"
+    longer = re.sub(r"(?m)^epochs: (\d+)$", lambda found: f"epochs: {int(found[1]) + 1}", kept.read_text())
+    kept.write_text(longer)
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:

@@ -4,22 +4,27 @@ import dataclasses
 import io
 import math
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from resmlp_core.common.errors import UserError
+from resmlp_core.common.recipes import find_recipe
+from resmlp_vision import dino, train
 from resmlp_vision.config import LIMITS, Config, DINOConfig, read_config
 from resmlp_vision.data.datasets import Images
 from resmlp_vision.data.opening import read_folder
 from resmlp_vision.train import main
 
-from .runs import TINY, fail, read_log, run, write_images
+from .runs import TINY, fail, lengthen, read_log, run, write_images, write_tables
 
 
 @pytest.mark.parametrize(
@@ -165,22 +170,12 @@ class TestUnreadable:
 
     @pytest.mark.parametrize("streamed", [False, True])
     def test_in_tables_too(self, tmp_path, caplog, streamed):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         folder = write_images(tmp_path / "images")
         self.spoil(folder / "train" / "class0")
         files = sorted((folder / "train").rglob("*.*"))
-        cells = [{"bytes": path.read_bytes(), "path": path.name} for path in files]
-        table = pa.table({"image": cells, "label": [int(path.parent.name == "class1") for path in files]})
-        (tmp_path / "tables").mkdir()
-        pq.write_table(table, tmp_path / "tables" / "train.parquet")
-        (tmp_path / "tables" / "README.md").write_text(
-            "---\ndataset_info:\n  features:\n  - name: image\n    dtype: image\n"
-            "  - name: label\n    dtype:\n      class_label:\n        names:\n          '0': a\n          '1': b\n"
-            "  splits:\n  - name: train\n    num_bytes: 1\n    num_examples: 27\n---\n"
-        )
-        data = f"hfids/{tmp_path / 'tables'}" if streamed else str(tmp_path / "tables")
+        rows = [({"bytes": p.read_bytes(), "path": p.name}, int(p.parent.name == "class1")) for p in files]
+        tables = write_tables(tmp_path / "tables", {"train": rows}, "ab")
+        data = f"hfids/{tables}" if streamed else str(tables)
         run(main, *TINY, f"data={data}", f"out={tmp_path / 'out'}", "val_split=null", "batch_size=9")
         told = {message.split()[1].strip(":") for message in caplog.messages if message.startswith("skipping ")}
         assert told == {"damaged.avif", "spacer.png", "bomb.png"}
@@ -205,9 +200,6 @@ class TestUnreadable:
 
 
 def test_parquet_without_the_split_or_the_column(tmp_path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     (tmp_path / "data").mkdir()
     pq.write_table(pa.table({"picture": [b""], "label": [0]}), tmp_path / "data" / "train.parquet")
     settings = (*TINY, f"data={tmp_path / 'data'}", f"out={tmp_path / 'out'}")
@@ -218,6 +210,12 @@ def test_parquet_without_the_split_or_the_column(tmp_path):
     assert "not class numbers" in fail(main, *settings, "image_key=picture", "label_key=picture")
 
 
+def test_labels_that_are_booleans_are_told(tmp_path):
+    pq.write_table(pa.table({"image": [b"x"] * 2, "label": [False, True]}), tmp_path / "train.parquet")
+    message = fail(main, *TINY, f"data={tmp_path}", f"out={tmp_path / 'out'}")
+    assert "the labels are not class numbers from 0 up" in message
+
+
 def test_repeated_augmentation_leaves_out_images_and_says_so(tmp_path):
     folder = write_images(tmp_path / "images", images=150)
     settings = (*TINY, f"data={folder}", f"out={tmp_path / 'out'}", "repeated_aug=3", "batch_size=280")
@@ -226,9 +224,6 @@ def test_repeated_augmentation_leaves_out_images_and_says_so(tmp_path):
 
 
 def test_a_damaged_shard_of_parquet_is_told_in_one_line(tmp_path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     for shard in range(2):
         path = tmp_path / f"train-0000{shard}-of-00002.parquet"
         pq.write_table(pa.table({"image": [b"x" * 2000], "label": [0]}), path)
@@ -325,8 +320,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(images, tmp_path):
     settings = (*TINY, f"data={images}", f"out={tmp_path}")
     run(main, *settings, "epochs=3", "sched=cosine")
     before = (tmp_path / "last.pth.tar").read_bytes()
-    settings_file = tmp_path / "config.yaml"  # lets the run go on for an epoch more
-    settings_file.write_text(settings_file.read_text().replace("\nepochs: 3", "\nepochs: 4"))
+    lengthen(tmp_path)
     line = [sys.executable, "-m", "resmlp_vision.train", *settings, "epochs=4"]
     limit = len(before) // 2
     done = subprocess.run(
@@ -367,3 +361,18 @@ def test_settings_are_read_from_a_file_and_the_command_line_wins(tmp_path):
         read_config(recipe, [], Config)
     with pytest.raises(UserError, match="is not key=value"):
         read_config(None, ["lr"], Config)
+
+
+@pytest.mark.parametrize(("command", "kind"), [(train, Config), (dino, DINOConfig)])
+def test_the_help_names_a_recipe_that_there_is_and_defaults_as_they_are_written(command, kind, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["command", "--help"])
+    monkeypatch.setenv("COLUMNS", "10000")  # no setting is broken over two lines
+    with pytest.raises(SystemExit):
+        command.main()
+    text = capsys.readouterr().out
+    assert find_recipe(re.search(r"by name: (\S+)", text)[1], kind).exists()
+    shown = re.split(r", (?=\w+=)", text.partition("settings and their defaults: ")[2].strip())
+    assert {"data=...", "val_split=validation", "checkpoint=null"} < set(shown)
+    given = ["data=x", "out=x"]
+    defaults = [setting for setting in shown if not setting.endswith("=...")]
+    assert read_config(None, [*defaults, *given], kind) == read_config(None, given, kind)

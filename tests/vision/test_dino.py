@@ -4,9 +4,6 @@ import argparse
 import json
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +19,7 @@ from resmlp_vision.models.loading import load_trained
 from resmlp_vision.models.weights import crop_positions
 from resmlp_vision.training.dino import DINOTrainer, MultiCrop
 
-from .runs import DINO, TINY, fail, read_log, run, same, write_images
+from .runs import DINO, TINY, fail, finish, read_log, run, same, start, torchrun, wait, write_images
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "dino"
 
@@ -168,11 +165,8 @@ def test_validation_computes_in_the_settings_dtype_and_compares_in_full_precisio
 
 def test_killed_it_ends_with_the_weights_of_an_unbroken_run(images, checkpoint, tmp_path):
     settings = (*DINO, f"data={images}", f"out={tmp_path}")
-    line = [sys.executable, "-m", "resmlp_vision.dino", *settings]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "last.pth.tar").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.001)
+    process = start(*settings, module="resmlp_vision.dino")
+    wait(process, (tmp_path / "last.pth.tar").exists)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     done = len((tmp_path / "log.jsonl").read_text().splitlines())
@@ -187,17 +181,12 @@ def test_killed_it_ends_with_the_weights_of_an_unbroken_run(images, checkpoint, 
 
 
 def test_two_processes_with_unequal_shares_count_every_image_once(images, tmp_path):
-    odd = tmp_path / "odd"
-    shutil.copytree(images, odd)
+    odd = shutil.copytree(images, tmp_path / "odd")
     for split in ("train", "val"):
         next((odd / split).rglob("*.png")).unlink()
-    images = odd
-    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    line += ["-m", "resmlp_vision.dino", *DINO, f"data={images}", f"out={tmp_path}", "epochs=2"]
-    process = subprocess.run(line, capture_output=True, text=True, timeout=300)
-    assert process.returncode == 0, process.stderr[-3000:]
+    finish(torchrun("resmlp_vision.dino", *DINO, f"data={odd}", f"out={tmp_path}", "epochs=2"))
     found = json.loads((tmp_path / "results.json").read_text())
-    probe = ("--checkpoint", tmp_path / "last.pth.tar", "--data", images, "--device", "cpu", "--workers", 0)
+    probe = ("--checkpoint", tmp_path / "last.pth.tar", "--data", odd, "--device", "cpu", "--workers", 0)
     run(evaluate.main, *probe, "--probe", "knn", "--k", 20, "--out", tmp_path / "knn.json")
     figures = json.loads((tmp_path / "knn.json").read_text())
     assert figures["knn20_top1"] == pytest.approx(found["knn_top1"])
@@ -278,7 +267,7 @@ def test_fine_tuning_starts_from_the_teacher_and_a_probe_from_no_classifier(chec
         ("teacher_temp=0", "teacher_temp=0.0 must be from 0.001 to 100"),
         ("warmup_teacher_temp_epochs=-1", "warmup_teacher_temp_epochs=-1 must be from 0 to 1000000"),
         ("final_weight_decay=-1", "final_weight_decay=-1.0 must be from 0 to 1000"),
-        ("model=vit_tiny_patch16_224 model_args.num_heads=2", "model=vit_tiny_patch16_224 is not ours"),
+        ("model=vit_tiny_patch16_224 model_args.num_heads=2", "model=vit_tiny_patch16_224 is no ResMLP"),
         ("batch_size=400", "36 training images are fewer than batch_size=400"),
     ],
 )

@@ -16,7 +16,7 @@ from timm.data import RealLabelsImagenet, create_transform
 from resmlp_core.common.errors import UserError
 from resmlp_vision import create_model, evaluate, train
 from resmlp_vision.config import Config
-from resmlp_vision.data.datasets import Images, StreamedImages
+from resmlp_vision.data.datasets import StreamedImages
 from resmlp_vision.data.image_io import open_rgb
 from resmlp_vision.data.opening import count_classes, open_dataset
 from resmlp_vision.data.unreadable import UNREADABLE, Unreadable
@@ -24,7 +24,7 @@ from resmlp_vision.distributed import join_processes
 from resmlp_vision.evaluation import accuracy
 from resmlp_vision.models.loading import load_trained
 
-from .runs import TINY, fail, read_log, run, start, write_images
+from .runs import TINY, fail, read_log, run, start, write_images, write_tables
 
 
 @pytest.fixture(scope="module")
@@ -49,32 +49,17 @@ def test_a_runs_folder_stands_for_its_last_checkpoint(checkpoint, images, tmp_pa
     assert json.loads((tmp_path / "folder").read_text()) == json.loads((tmp_path / "file").read_text())
 
 
-def write_parquet(folder, images, names=("class0", "class1", "class2")):
-    """The validation images as the hub has data sets, with a card that tells their number."""
-    folder.mkdir()
+def write_parquet(folder, images, names=("class0", "class1", "class2"), splits=("validation",)):
+    """The validation images as the hub has data sets."""
     numbers = {name: number for number, name in enumerate(names)}
     rows = [
-        {
-            "picture": {"bytes": path.read_bytes(), "path": path.name},
-            "kind": numbers.get(path.parent.name, int(path.parent.name[-1])),
-        }
+        (
+            {"bytes": path.read_bytes(), "path": path.name},
+            numbers.get(path.parent.name, int(path.parent.name[-1])),
+        )
         for path in sorted((images / "val").rglob("*.png"))
     ]
-    features = {
-        "picture": {"_type": "Image"},
-        "kind": {"names": list(names), "_type": "ClassLabel"},
-    }
-    table = pa.Table.from_pylist(rows).replace_schema_metadata(
-        {"huggingface": json.dumps({"info": {"features": features}})}
-    )
-    pq.write_table(table, folder / "validation.parquet")
-    (folder / "README.md").write_text(
-        "---\ndataset_info:\n  features:\n  - name: picture\n    dtype: image\n  - name: kind\n    dtype:\n"
-        "      class_label:\n        names:\n"
-        + "".join(f"          '{number}': {name}\n" for number, name in enumerate(names))
-        + f"  splits:\n  - name: validation\n    num_bytes: 1\n    num_examples: {len(rows)}\n---\n"
-    )
-    return folder
+    return write_tables(folder, dict.fromkeys(splits, rows), names, ("picture", "kind"))
 
 
 def test_accuracy_is_that_of_one_image_at_a_time_whatever_holds_the_images(checkpoint, images, tmp_path):
@@ -158,6 +143,12 @@ def test_a_streams_label_that_is_no_class_is_told(checkpoint, images, tmp_path, 
     keys = ("--image-key", "picture", "--label-key", "kind")
     line = arguments(checkpoint, "--data", f"hfids/{parquet}", *keys)
     assert f"{named} is not a class number below num_classes" in fail(evaluate.main, *line)
+
+
+def test_the_folder_itself_may_vote(checkpoint, images, tmp_path):
+    folder = ("--data", images / "val", "--split", "", "--train-split", "")
+    run(evaluate.main, *arguments(checkpoint, *folder, "--probe", "knn", "--k", 1, "--out", tmp_path / "found.json"))
+    assert json.loads((tmp_path / "found.json").read_text())["training_images"] == 21
 
 
 def test_images_that_cannot_be_read_are_named_and_left_out(checkpoint, images, tmp_path):
@@ -302,12 +293,7 @@ def test_a_cell_without_an_image_is_passed_over(images, tmp_path, kind):
 
 
 def test_a_stream_trains(images, tmp_path):
-    parquet = write_parquet(tmp_path / "parquet", images)
-    (parquet / "train.parquet").write_bytes((parquet / "validation.parquet").read_bytes())
-    card = (parquet / "README.md").read_text()
-    (parquet / "README.md").write_text(
-        card.replace("  splits:\n", "  splits:\n  - name: train\n    num_bytes: 1\n    num_examples: 21\n")
-    )
+    parquet = write_parquet(tmp_path / "parquet", images, splits=("train", "validation"))
     keys = ("image_key=picture", "label_key=kind", "workers=1")
     printed = run(train.main, *TINY, f"data=hfids/{parquet}", f"out={tmp_path / 'out'}", *keys, "batch_size=7")
     assert "3 classes; 3 updates an epoch" in printed
@@ -331,15 +317,3 @@ def test_training_replaces_and_counts_what_cannot_be_read(tmp_path):
         path.write_bytes(b"no image")
     again = (*TINY, f"data={folder}", f"out={tmp_path / 'again'}", "max_unreadable=3")
     assert "more than max_unreadable=3 images cannot be read" in fail(train.main, *again)
-
-
-def test_the_next_image_takes_the_place_of_one_that_cannot_be_read(tmp_path):
-    folder = write_images(tmp_path / "images")
-    dataset = open_dataset(Config(data=str(folder)), "train", training=True)
-    assert isinstance(dataset, Images)
-    dataset.transform = lambda image: image
-    paths = [folder / "train" / name for name in dataset.filenames()]
-    expected = open_rgb(paths[1])
-    paths[0].write_bytes(paths[0].read_bytes()[:50])
-    image, label = dataset[0]
-    assert image == expected and label == 0 and dataset.unreadable.count.value == 1

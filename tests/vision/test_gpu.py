@@ -13,7 +13,7 @@ from resmlp_vision.distributed import join_processes, leave_processes
 from resmlp_vision.train import main
 from resmlp_vision.training.supervised import SupervisedTrainer
 
-from .runs import TINY, run
+from .runs import TINY, lengthen, run
 
 
 @pytest.mark.gpu
@@ -48,8 +48,7 @@ def test_a_folded_classifier_gives_the_same_on_a_gpu():
 def test_a_run_resumes_on_a_gpu_and_its_checkpoint_is_for_any_device(images, tmp_path):
     settings = (*TINY, f"data={images}", f"out={tmp_path}", "device=cuda", "ema_decay=0.9")
     run(main, *settings, "epochs=3")
-    kept = tmp_path / "config.yaml"  # lets the run go on for an epoch more
-    kept.write_text(kept.read_text().replace("\nepochs: 3", "\nepochs: 4"))
+    lengthen(tmp_path)
     assert "going on after epoch 3" in run(main, *settings, "epochs=4")
     assert all(weight.isfinite().all() for weight in read_checkpoint(tmp_path / "last.pth.tar")["state_dict"].values())
     line = ("--checkpoint", tmp_path / "last.pth.tar", "--data", images, "--split", "val", "--workers", 0)

@@ -131,6 +131,8 @@ def test_images_that_cannot_be_read_are_left_out(alone, model, tmp_path):
     training, validation = (open_dataset(config, split, training=False) for split in ("train", "val"))
     assert {"images": 23, "unreadable": 1}.items() <= evaluate(model, validation).items()
     assert {"images": 23, "training_images": 23}.items() <= knn(model, training, validation).items()
+    validation.transform = create_transform((3, 8, 8), interpolation="bicubic", crop_pct=0.9)
+    assert {"images": 23, "unreadable": 1}.items() <= evaluate(model, Subset(validation, range(24))).items()
 
 
 def test_a_data_set_counts_once_in_a_process_group_too(model, images):

@@ -18,7 +18,7 @@ from resmlp_vision.data.datasets import Images
 from resmlp_vision.training import batch_trial, rehearsal, rehearsed_run
 from resmlp_vision.training.step_times import FirstBatches
 
-from .runs import DINO, TINY, finish, run, torchrun, write_images
+from .runs import DINO, TINY, finish, run, torchrun, write_images, write_tables
 
 RICH = ("opt=lamb", "accumulate=2", "dtype=bfloat16", "ema_decay=0.9", "mixup=0.8", "workers=1", "repeated_aug=3")
 
@@ -217,11 +217,9 @@ def test_of_large_tables_a_sample_is_read_and_the_whole_projected(tmp_path, monk
     monkeypatch.setattr(rehearsal.Parts, "kill_and_resume", lambda parts: None)
     encoded = io.BytesIO()
     Image.new("RGB", (12, 12)).save(encoded, "PNG")
-    labels = datasets.ClassLabel(names=["cat", "dog"])
-    features = datasets.Features({"image": datasets.Image(), "label": labels})
-    for split, count in (("train", 400), ("validation", 300)):
-        rows = {"image": [{"bytes": encoded.getvalue(), "path": None}] * count, "label": [0, 1] * (count // 2)}
-        datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "data" / f"{split}.parquet")
+    cell = {"bytes": encoded.getvalue(), "path": None}
+    splits = {split: [(cell, 0), (cell, 1)] * pairs for split, pairs in (("train", 200), ("validation", 150))}
+    write_tables(tmp_path / "data", splits, ("cat", "dog"))
     found = rehearse(train.main, tmp_path / "run", *TINY, f"data={tmp_path / 'data'}", "batch_size=16")
     assert found.status == 0 and found.steps == 3 * 400 // 16 and found.disk["data"] > 0
     kept = [*(tmp_path / "run.rehearsal" / "tables" / "data").iterdir()]

@@ -146,3 +146,9 @@ def test_both_classifiers_of_a_model_learn_on_a_frozen_backbone(images, tmp_path
     model = trainer.task.trainable_module
     learns = {name.partition(".")[0] for name, weight in model.named_parameters() if weight.requires_grad}
     assert learns == {"head", "head_dist"}
+
+
+def test_a_folder_without_a_checkpoint_is_no_teacher(images, tmp_path):
+    (tmp_path / "empty").mkdir()
+    message = fail(main, *TINY, f"data={images}", f"out={tmp_path / 'out'}", f"teacher={tmp_path / 'empty'}")
+    assert f"no model.safetensors, model.pt or last.pth.tar in {tmp_path / 'empty'}: " in message

@@ -4,9 +4,8 @@ import dataclasses
 import io
 import json
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
@@ -15,7 +14,7 @@ from PIL import Image
 from resmlp_vision.config import Config, read_config
 from resmlp_vision.train import main
 
-from .runs import TINY, run, write_images
+from .runs import TINY, run, write_images, write_tables
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -32,21 +31,13 @@ def test_the_recipe_of_imagenet_is_the_papers():
 
 def write_imagenet(folder: Path) -> Path:
     """Write 16 + 4 images in the schema of the hub's imagenet-1k."""
-    folder.mkdir()
+    splits: dict[str, list[tuple[dict[str, Any], int]]] = {"train": [], "validation": []}
     for split, count in (("train", 16), ("validation", 4)):
-        rows = []
         for i in range(count):
             file = io.BytesIO()
             Image.effect_noise((90 + i, 120), 60 + i).convert("RGB").save(file, "JPEG")
-            rows.append({"image": {"bytes": file.getvalue(), "path": f"{i}.JPEG"}, "label": 37 * i % 1000})
-        features = {
-            "image": {"_type": "Image"},
-            "label": {"names": [f"n{j}" for j in range(1000)], "_type": "ClassLabel"},
-        }
-        table = pa.Table.from_pylist(rows)
-        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-        pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
-    return folder
+            splits[split].append(({"bytes": file.getvalue(), "path": f"{i}.JPEG"}, 37 * i % 1000))
+    return write_tables(folder, splits, [f"n{j}" for j in range(1000)])
 
 
 @pytest.mark.parametrize("kind", ["parquet", "folder"])
