@@ -30,7 +30,7 @@ def export(trained: Trained, out: Path, onnx: bool = False) -> None:
     network = Network(trained.weights, trained.settings)  # refuses what could not be loaded again
     weights = {name: weight.contiguous() for name, weight in trained.weights.items()}
     for name, source in TIED.items():
-        if name in weights and weights[name].equal(trained.weights[source]):
+        if name in weights and source in trained.weights and weights[name].equal(trained.weights[source]):
             del weights[name]  # the file holds tied matrices once
     vocabulary = trained.vocabulary
     sides = (("source_lang", vocabulary.source), ("target_lang", vocabulary.target))

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -22,6 +23,7 @@ from resmlp_core.common.errors import UserError
 from resmlp_mt import export, load_translator
 from resmlp_mt.translation import translator as module
 from resmlp_mt.translation.hypothesis import Hypothesis, join
+from resmlp_mt.translation.loading import read_trained
 from resmlp_mt.translation.long_sentences import split_long
 from resmlp_mt.translation.network import Network
 from resmlp_mt.translation.onnx_graphs import write_onnx
@@ -309,6 +311,17 @@ def test_an_exported_folder_needs_no_fairseq(folder, tmp_path, monkeypatch, caps
     done = subprocess.run([sys.executable, "-c", line], check=True, capture_output=True, encoding="utf-8")
     translator = load_translator(checkpoint, sentencepiece=near[1], dictionaries=near[3])
     assert done.stdout.strip() == translator.translate("a red dog")
+
+
+def test_what_was_exported_can_be_exported_again(folder, tmp_path):
+    """Also where the two embeddings are one matrix and the output's is another."""
+    trained = read_trained(folder)
+    embeddings = trained.weights["encoder.embed_tokens.weight"]
+    others = {"decoder.embed_tokens.weight": embeddings, "decoder.output_projection.weight": embeddings + 1}
+    export.export(replace(trained, weights={**trained.weights, **others}), tmp_path / "first")
+    export.export(read_trained(tmp_path / "first"), tmp_path / "second")
+    first, second = (sorted((tmp_path / name).iterdir()) for name in ("first", "second"))
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_an_exported_folder_can_be_read_by_others_and_a_full_disk_leaves_nothing(folder, tmp_path, monkeypatch):
