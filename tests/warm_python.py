@@ -28,7 +28,7 @@ COLD = subprocess.Popen
 COLD_SPAWN = multiprocessing.util.spawnv_passfds
 SIGNATURE = inspect.signature(COLD._execute_child)
 ABOVE, MOST_FILES = 1000, 32  # numbers that no file has which is open already
-BEFORE_ANY_PROGRAM = ("PYTHONHASHSEED", "LC_ALL", "LD_PRELOAD")  # variables that a fork would miss
+BEFORE_ANY_PROGRAM = ("PYTHONHASHSEED", "LC_ALL", "LD_PRELOAD", "TQDM_MININTERVAL")  # variables that a fork would miss
 
 
 @contextmanager

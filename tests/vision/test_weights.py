@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from timm.models import adapt_input_conv
+from timm.models.mlp_mixer import Affine, MlpMixer, ResBlock
 
 from resmlp_core.common.checkpoint import read_checkpoint
 from resmlp_vision import create_model, fold
@@ -210,7 +211,8 @@ WRAPPED = {
 @pytest.mark.parametrize("wrapper", WRAPPED)
 def test_what_wraps_a_model_is_taken_off_its_weights_names(tmp_path, wrapper, names):
     sizes = {"img_size": 32, "num_classes": 5, "embed_dim": 32}
-    peer = randomise(timm.create_model("resmlp_12_224", num_blocks=2, **sizes))
+    theirs = {"patch_size": 16, "num_blocks": 2, "mlp_ratio": 4, "block_layer": ResBlock, "norm_layer": Affine}
+    peer = randomise(MlpMixer(**theirs, **sizes))
     sizes["depth"] = 2
     if names == "ours":
         weights = dict(fit_weights(peer.state_dict(), create_model("resmlp_s12", **sizes)))
