@@ -41,8 +41,9 @@ def make_models(size: str, dictionary: Dictionary, device: str) -> tuple[dict[st
     models = {name: trainer.model.eval() for name, trainer in trainers.items()}
     weights, heads = models["ours"].state_dict(), SIZES[size][3]
     settings = {"heads": heads, "activation": "gelu", "scale_embedding": True}
-    own = [dtype for dtype, (_, is_fast) in PRODUCTS.items() if is_fast()]  # the rest would be emulated
-    dtypes = own if device == "cpu" else ["float32", "bfloat16", "float16"]
+    dtypes = ["float32", "bfloat16", "float16"]
+    if device == "cpu":
+        dtypes = [dtype for dtype, (_, is_fast) in PRODUCTS.items() if is_fast()]  # the others would be emulated
     networks = {f"ResMLP {dtype}": Network(weights, settings).to(device).prepare(dtype) for dtype in dtypes}
     for model in models.values():
         model.make_generation_fast_()

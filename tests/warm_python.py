@@ -80,8 +80,14 @@ def spawning(connection: socket.socket) -> Callable[[Any, Any, Any], int]:
         line = [os.fsdecode(word) for word in line]
         if line[-1] != "--multiprocessing-fork":  # the process that tracks resources, which imports next to nothing
             return COLD_SPAWN(path, line, kept)
-        program = {"line": line[line.index("-c") :], "environment": dict(os.environ), "folder": os.getcwd()}
-        return fork_there(connection, {**program, "new_session": False, "kept": [*kept]}, [0, 1, 2, *kept])
+        program = {
+            "line": line[line.index("-c") :],
+            "environment": dict(os.environ),
+            "folder": os.getcwd(),
+            "new_session": False,
+            "kept": list(kept),
+        }
+        return fork_there(connection, program, [0, 1, 2, *kept])
 
     return spawn
 

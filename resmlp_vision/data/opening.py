@@ -88,7 +88,8 @@ def kind_of(data: str) -> tuple[str, str]:
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; a data set of the hub is data=hfds/NAME")
     tables = (path.relative_to(folder) for depth in ("", "*/") for path in folder.glob(f"{depth}*.parquet"))
-    return ("hfds" if any(not any(map(is_clutter, path.parts)) for path in tables) else "folder"), data
+    has_tables = any(not any(map(is_clutter, path.parts)) for path in tables)
+    return ("hfds" if has_tables else "folder"), data
 
 
 def read_folder(folder: Path, split: str, classes: Mapping[str, int] | None) -> Any:

@@ -40,7 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def warm() -> Iterator[None]:
     """Start programs whose libraries are imported already."""
-    with started_warm("torch", "sentencepiece", "tqdm", "pyarrow.parquet", "pyarrow.compute"):
+    with started_warm("torch", "sentencepiece", "pyarrow.parquet", "pyarrow.compute"):
         yield
 
 
