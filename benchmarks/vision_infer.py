@@ -11,7 +11,6 @@ import argparse
 import copy
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from measure import options, save, summarise
@@ -21,13 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from resmlp_core import fold
+from resmlp_core.common.devices import emulates
 from resmlp_vision import create_model, to_timm
 
 PEER = "timm's resmlp_12_224"
 FOLDED = "ours, folded"
 OTHERS = ("vit_small_patch16_224", "deit_small_patch16_224", "mixer_s16_224")
 BATCHES = {"cpu": [1, 32], "cuda": [1, 32, 1024]}
-NATIVE_BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}  # flags of processors, the last one of ARM's
 
 
 def make_models() -> dict[str, nn.Module]:
@@ -78,9 +77,7 @@ def compare(models: Mapping[str, nn.Module], dtype: str, batch: int, args: argpa
 
 def default_dtypes(device: str) -> list[str]:
     """Return the types that a device computes with, not by emulation."""
-    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    native = device == "cuda" or not NATIVE_BFLOAT16.isdisjoint(flags)
-    return ["float32", "bfloat16"] if native else ["float32"]
+    return ["float32"] if device == "cpu" and emulates("bfloat16") else ["float32", "bfloat16"]
 
 
 def main() -> None:

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
 
-import torch
-
 from resmlp_core.common.devices import Device, gigabytes
 from resmlp_core.common.figures import row
 
@@ -28,15 +26,18 @@ class Changes:
         batch: the settings by which a device takes at most this number at once; an update stays as large.
         workers: the setting for this number of processes that load data; None where all cores load already.
         rate: the setting for a learning rate of this fraction of the recipe's.
-        precision: the setting for half precision; None where the run has it already, or the device lacks it.
+        half: the setting for half precision; None where the run has it already, or what trains is no GPU that has it.
+        single: the setting for float32 where the run's half precision is emulated; else None.
         disk: a setting by which the run needs less disk; None where there is none.
-        free_batch: whether the run learns the same where a device takes more at once, as with ``effective_tokens``.
+        free_batch: whether the run learns the same, and faster, where a device takes more at once: a GPU does if its
+            share of an update is in parts.
     """
 
     batch: Callable[[int], str]
     workers: Callable[[int], str] | None
     rate: Callable[[float], str]
-    precision: str | None = None
+    half: str | None = None
+    single: str | None = None
     disk: str | None = None
     free_batch: bool = False
 
@@ -181,9 +182,11 @@ class Rehearsal:
             lines.append(
                 f"{changes.workers(max(self.workers + 1, wanted))}  {100 * share:.0f} % of a step is waiting for data"
             )
-        if changes.precision and torch.cuda.is_available():
-            lines.append(f"{changes.precision}  half precision, which this GPU has, is faster; check the quality")
-        if changes.free_batch and torch.cuda.is_available() and self.largest_batch >= 2 * self.batch > 0:
+        if changes.half:
+            lines.append(f"{changes.half}  half precision, which this GPU has, is faster; check the quality")
+        if changes.single:
+            lines.append(f"{changes.single}  is several times faster: this processor emulates half precision")
+        if changes.free_batch and self.largest_batch >= 2 * self.batch > 0:
             lines.append(f"{changes.batch(self.largest_batch)}  fits too, and needs fewer steps an update")
         return lines[:MOST_ADVICE]
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from resmlp_core.common.devices import emulates
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.rehearsal import Changes, Rehearsal
 from resmlp_mt.data.prepared import read_report
@@ -18,6 +19,7 @@ from resmlp_mt.pipeline.rehearsed_run import RehearsedRun
 from resmlp_mt.pipeline.run import Run
 
 UNSTEADY = 1.3  # times the speed of the slowest quarter of the updates
+HALF = {"fp16": "float16", "bf16": "bfloat16", "amp": "float16"}  # the options by which fairseq trains in it
 ONCE = ("optimiser", "communication")  # phases of an update that do not take longer for more batches
 
 
@@ -103,8 +105,9 @@ def changes_of(settings: Mapping[str, Any], found: Rehearsal) -> Changes:
     """Say how a recipe writes what advice may change."""
     train, effective, fewest = settings["train"], settings["effective_tokens"], max(settings["average"])
     together = Run(settings, Path()).batches_together()
-    half = any(train.get(option) for option in ("fp16", "bf16", "amp"))
+    half = [option for option in HALF if train.get(option)]
     cuda = torch.cuda.is_available() and not train.get("cpu")
+    emulated = [] if cuda else [f"train.{option}=false" for option in half if emulates(HALF[option])]
     has_bf16 = cuda and all(device.bf16 for device in found.devices)
     keep = "keep-interval-updates" if train.get("save-interval-updates") else "keep-last-epochs"
     kept = train.get(keep) or 0
@@ -119,9 +122,10 @@ def changes_of(settings: Mapping[str, Any], found: Rehearsal) -> Changes:
         batch=batch,
         workers=lambda number: f"train.num-workers={number}",
         rate=lambda fraction: f"train.lr={fraction * largest(train['lr']):g}",
-        precision="train.bf16=true" if has_bf16 and not half else None,
+        half="train.bf16=true" if has_bf16 and not half else None,
+        single=" ".join(emulated) or None,
         disk=f"train.{keep}={fewest}" if not 0 < kept <= fewest else None,
-        free_batch=bool(effective and together > 1),
+        free_batch=bool(cuda and effective and together > 1),
     )
 
 

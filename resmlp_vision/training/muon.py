@@ -9,6 +9,8 @@ import timm.optim.muon
 import torch
 from torch import Tensor
 
+from resmlp_core.common.devices import emulates
+
 TIMMS = timm.optim.muon.zeropower_via_newtonschulz
 
 
@@ -20,7 +22,7 @@ def orthogonalise(gradient: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         args: what else timm's function takes.
         kwargs: the same, by name.
     """
-    emulated = gradient.device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported()
+    emulated = gradient.device.type == "cpu" and emulates("bfloat16")
     return TIMMS(gradient, *args, dtype=torch.float32 if emulated else torch.bfloat16, **kwargs)
 
 

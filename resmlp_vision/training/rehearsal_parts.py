@@ -17,7 +17,14 @@ from typing import Any
 import torch
 from timm.utils import random_seed
 
-from resmlp_core.common.devices import available_cores, find_devices, gigabytes, interconnect_speed, usable_memory
+from resmlp_core.common.devices import (
+    available_cores,
+    emulates,
+    find_devices,
+    gigabytes,
+    interconnect_speed,
+    usable_memory,
+)
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.files import remove
 from resmlp_core.common.rehearsal import Changes, Rehearsal
@@ -233,13 +240,15 @@ class Parts:
     def changes(self) -> Changes:
         """Return how advice is written as settings."""
         recipe, parts = self.recipe, self.recipe.accumulate
-        half = self.device.type == "cuda" and recipe.dtype == "float32" and self.found.devices[0].bf16
+        on_gpu, found = self.device.type == "cuda", self.found.devices
+        half = on_gpu and recipe.dtype == "float32" and found and found[0].bf16
         return Changes(
             batch=lambda size: f"accumulate={parts_that_fit(recipe, size)}",
             workers=None if self.all_cores_load() else lambda number: f"workers={number}",
             rate=lambda share: f"lr={share * recipe.lr:.3g}",
-            precision="dtype=bfloat16" if half else None,
-            free_batch=isinstance(recipe, Config) and parts > 1,
+            half="dtype=bfloat16" if half else None,
+            single=None if on_gpu or not emulates(recipe.dtype) else "dtype=float32",
+            free_batch=on_gpu and isinstance(recipe, Config) and parts > 1,
         )
 
 

@@ -92,3 +92,19 @@ def test_the_least_quota_of_the_control_groups_counts(tmp_path):
     assert devices.granted_cores(tmp_path, own) == 2
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
     assert devices.granted_cores(tmp_path, own) == 2.5
+
+
+@pytest.mark.parametrize(
+    ("flags", "emulated"),
+    [
+        ("flags\t\t: fpu avx512_vnni", {"bfloat16", "float16"}),
+        ("flags\t\t: avx512_bf16 amx_tile", {"float16"}),
+        ("flags\t\t: amx_bf16 avx512_fp16", set()),
+        ("Features\t: fp asimdhp bf16", set()),
+        ("", set()),  # not Linux: nothing is known
+    ],
+)
+def test_formats_without_instructions_are_emulated(flags, emulated, monkeypatch):
+    monkeypatch.setattr(devices, "_read", lambda path: f"model name\t: of bf16 float16\n{flags}\n")
+    dtypes = ("float32", "bfloat16", "float16", "int8")
+    assert {dtype for dtype in dtypes if devices.emulates.__wrapped__(dtype)} == emulated

@@ -4,6 +4,7 @@ import inspect
 import io
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import resmlp_mt.plugin  # noqa: F401  importing the plugin is all that a user does
+from resmlp_mt.patches import bfloat16
 from resmlp_mt.patches.unsupported import FLAT, IN_HALF
 
 from .conftest import make_dictionary
@@ -85,6 +87,16 @@ def test_only_its_name_asks_for_a_tpu(option, asked):
     assert unpatched(options.get_training_parser(), line).tpu
     namespace, unknown = options.parse_args_and_arch(options.get_training_parser(), [*line, "--x"], parse_known=True)
     assert (namespace.tpu, unknown) == (asked, ["--x"])
+
+
+def test_bfloat16_that_the_processor_emulates_is_told(monkeypatch):
+    monkeypatch.setattr(bfloat16, "emulates", lambda dtype: True)
+    line = ["data", "--arch", "transformer", "--cpu"]
+    with pytest.warns(UserWarning, match="--bf16 is emulated by this processor"):
+        options.parse_args_and_arch(options.get_training_parser(), [*line, "--bf16"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        options.parse_args_and_arch(options.get_training_parser(), line)
 
 
 def test_what_is_broadcast_can_be_read_by_the_others():

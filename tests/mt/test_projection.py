@@ -9,6 +9,7 @@ import torch
 from resmlp_core.common.recipes import find_recipe
 from resmlp_core.common.rehearsal import Rehearsal
 from resmlp_mt.data.sample import Sample, write_sample
+from resmlp_mt.pipeline import rehearsal_findings
 from resmlp_mt.pipeline.projection import Length, hours_of, length_of
 from resmlp_mt.pipeline.rehearsal_findings import changes_of, project
 from resmlp_mt.pipeline.run import Run
@@ -100,8 +101,22 @@ def test_a_larger_batch_is_free_where_an_update_has_several(tokens, free, monkey
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     settings = {"name": "demo", "pair": "en-de", "train": {"max-tokens": 2000, "lr": 0.1}, "average": [1]}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     changes = changes_of(settings | {"effective_tokens": tokens}, Rehearsal("demo", "start", "tokens"))
     assert changes.free_batch is free
+    on_a_cpu = settings | {"train": settings["train"] | {"cpu": True}, "effective_tokens": tokens}
+    assert not changes_of(on_a_cpu, Rehearsal("demo", "start", "tokens")).free_batch
+
+
+@pytest.mark.parametrize("option", ["fp16", "bf16"])
+@pytest.mark.parametrize("emulated", [False, True])
+def test_float32_is_advised_where_a_cpu_emulates_half_precision(option, emulated, monkeypatch):
+    monkeypatch.setattr(rehearsal_findings, "emulates", lambda dtype: emulated)
+    train = {"max-tokens": 2000, "lr": 0.1, option: True}
+    settings = {"name": "demo", "pair": "en-de", "train": train, "average": [1], "effective_tokens": None}
+    found = Rehearsal("demo", "start", "tokens")
+    assert changes_of(settings, found).single == (f"train.{option}=false" if emulated else None)
+    assert changes_of(settings | {"train": train | {option: False}}, found).single is None
 
 
 @pytest.mark.parametrize(

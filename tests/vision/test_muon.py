@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from resmlp_vision.train import main
+from resmlp_vision.training import muon
 from resmlp_vision.training.muon import TIMMS
 
 from .runs import TINY, read_log, run
@@ -28,7 +29,7 @@ class Types(TorchDispatchMode):
 
 @pytest.mark.parametrize("has", [False, True])
 def test_it_trains_in_bfloat16_where_the_processor_has_it(images, tmp_path, monkeypatch, has):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+    monkeypatch.setattr(muon, "emulates", lambda dtype: not has)
     with Types() as types:
         run(main, *TINY, "opt=muon", f"data={images}", f"out={tmp_path}")
     assert (torch.bfloat16 in types.seen) == has

@@ -159,6 +159,13 @@ def test_mixed_precision_trains(images, tmp_path, dtype):
     assert json.loads((tmp_path / "results.json").read_text())["top1"] >= 80
 
 
+def test_a_format_that_the_processor_emulates_is_told_before_it_trains(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("resmlp_vision.training.run.emulates", lambda dtype: dtype == "bfloat16")
+    for dtype, told in (("bfloat16", True), ("float32", False)):
+        printed = run(main, *TINY, f"data={images}", f"out={tmp_path / dtype}", f"dtype={dtype}", "epochs=1")
+        assert ("dtype=float32 is several times faster" in printed.splitlines()[0]) == told
+
+
 def test_other_models_of_timm_train_by_the_same_command(images, tmp_path):
     small = "model_args={embed_dim: 16, depth: 1, num_heads: 2, patch_size: 4}"
     run(main, *TINY, f"data={images}", f"out={tmp_path}", "model=vit_tiny_patch16_224", small)
