@@ -36,7 +36,7 @@ from resmlp_vision.training.batch_trial import BatchTrial
 from resmlp_vision.training.checkpoints import LAST
 from resmlp_vision.training.loader_watch import workers_of
 from resmlp_vision.training.rehearsed_run import EPOCHS, ShortRun, Watched
-from resmlp_vision.training.step_times import loader_speed, time_phases, time_updates
+from resmlp_vision.training.step_times import FirstBatches, loader_speed, time_phases, time_updates
 from resmlp_vision.training.trainer import Trainer
 
 # What the parts may take of the time; the rest goes to opening the data, to starting and to what an estimate misses.
@@ -154,12 +154,18 @@ class Parts:
         self.image = trial.seconds[found.largest_batch] / found.largest_batch
 
     def shorten(self) -> Any:
-        """Return the settings with a batch whose update takes a hundredth of the time at most."""
+        """Return settings with updates of a hundredth of the time at most, and validation batches as short."""
         config, share = self.config, share_batch(self.config)
         most = max(2, int(UPDATE * self.seconds / self.image))
         parts = max(1, min(config.accumulate, most // share))
         share = min(share, most - most % 2)
-        rehearsed = dataclasses.replace(config, batch_size=share * parts * world_size(), accumulate=parts)
+        validated = max(FirstBatches.FEWEST // 2, int(VALIDATING * self.seconds / 2 / self.image))  # in each of two
+        rehearsed = dataclasses.replace(
+            config,
+            batch_size=share * parts * world_size(),
+            accumulate=parts,
+            val_batch_size=min(config.val_batch_size, validated),
+        )
         if rehearsed.batch_size < config.batch_size:
             self.found.notes.append(
                 f"an update of {config.batch_size:,} images takes {self.image * config.batch_size / world_size():.0f} "

@@ -12,11 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from resmlp_core.common.rehearsal import Rehearsal
 from resmlp_vision import dino, train
+from resmlp_vision.config import Config
 from resmlp_vision.data import sample
 from resmlp_vision.data.datasets import Images
 from resmlp_vision.training import batch_trial, rehearsal, rehearsed_run
 from resmlp_vision.training.step_times import FirstBatches
+from resmlp_vision.training.supervised import SupervisedTrainer
 
 from .runs import DINO, TINY, finish, run, torchrun, write_images, write_tables
 
@@ -224,6 +227,15 @@ def test_of_large_tables_a_sample_is_read_and_the_whole_projected(tmp_path, monk
     assert found.status == 0 and found.steps == 3 * 400 // 16 and found.disk["data"] > 0
     kept = [*(tmp_path / "run.rehearsal" / "tables" / "data").iterdir()]
     assert [datasets.Dataset.from_parquet(str(path)).num_rows for path in sorted(kept)] == [32, 32]
+
+
+def test_a_slow_model_is_validated_on_few_images(tmp_path):
+    """At the defaults' 256 images a batch, B24/8 at 224 pixels would take half an hour of a CPU."""
+    settings, cpu = Config(out=str(tmp_path), batch_size=64), torch.device("cpu")
+    parts = rehearsal.Parts(settings, SupervisedTrainer, cpu, tmp_path, Rehearsal("s12", "train", "images"), 60)
+    for seconds, images in ((3.0, 32), (0.001, 256)):
+        parts.image = seconds
+        assert parts.shorten().val_batch_size == images
 
 
 def test_what_validation_takes_is_told_from_its_first_batches(monkeypatch):
