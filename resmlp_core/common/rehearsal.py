@@ -185,7 +185,7 @@ class Rehearsal:
         if changes.half:
             lines.append(f"{changes.half}  half precision, which this GPU has, is faster; check the quality")
         if changes.single:
-            lines.append(f"{changes.single}  is several times faster: this processor emulates half precision")
+            lines.append(f"{changes.single}  is faster: this processor emulates half precision")
         if changes.free_batch and self.largest_batch >= 2 * self.batch > 0:
             lines.append(f"{changes.batch(self.largest_batch)}  fits too, and needs fewer steps an update")
         return lines[:MOST_ADVICE]

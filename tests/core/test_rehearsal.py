@@ -107,7 +107,7 @@ def test_where_all_cores_load_data_no_more_workers_are_advised():
     assert slow.advice(replace(CHANGES, workers=None)) == []
 
 
-@pytest.mark.parametrize(("change", "why"), [("half", "half precision, which"), ("single", "is several times faster")])
+@pytest.mark.parametrize(("change", "why"), [("half", "half precision, which"), ("single", "is faster: this")])
 def test_the_number_format_that_a_device_multiplies_fast_is_advised(change, why):
     (line,) = passed().advice(replace(CHANGES, **{change: "key=value"}))
     assert line.startswith(f"key=value  {why}")
