@@ -168,7 +168,7 @@ class Parts:
         )
         if rehearsed.batch_size < config.batch_size:
             self.found.notes.append(
-                f"an update of {config.batch_size:,} images takes {self.image * config.batch_size / world_size():.0f} "
+                f"an update of {config.batch_size:,} images takes {self.image * config.batch_size / world_size():,.0f} "
                 f"s: updates of {rehearsed.batch_size:,} were rehearsed"
             )
         return rehearsed
