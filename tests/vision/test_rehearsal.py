@@ -230,7 +230,7 @@ def test_of_large_tables_a_sample_is_read_and_the_whole_projected(tmp_path, monk
 
 
 def test_a_slow_model_is_validated_on_few_images(tmp_path):
-    """At the defaults' 256 images a batch, B24/8 at 224 pixels would take half an hour of a CPU."""
+    """At the defaults' 256 images a batch, B24/8 at 224 pixels would take many minutes of a CPU."""
     settings, cpu = Config(out=str(tmp_path), batch_size=64), torch.device("cpu")
     parts = rehearsal.Parts(settings, SupervisedTrainer, cpu, tmp_path, Rehearsal("s12", "train", "images"), 60)
     for seconds, images in ((3.0, 32), (0.001, 256)):
