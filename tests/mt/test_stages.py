@@ -1,6 +1,7 @@
 """The stages of a recipe, in parts: which checkpoints are averaged, what may change, which commit it was."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -192,6 +193,13 @@ def test_a_sentence_that_the_model_would_refuse_after_its_training_is_refused_be
 
 def test_null_takes_back_an_option_that_a_recipe_has():
     assert arguments("data", **{"patience": None, "lr": 0.1}) == arguments("data", lr=0.1)
+
+
+def test_options_that_are_mappings_and_lists_reach_fairseq_as_it_reads_them(tmp_path):
+    changed = ['train.eval-bleu-args={"beam": 1}', "effective_tokens=null", "train.update-freq=[4,2]"]
+    run = Run(read_recipe(ROOT / "recipes" / "wmt14_en_de" / "recipe.yaml", changed, None), tmp_path)
+    assert json.loads(run.train_options()["eval-bleu-args"]) == {"beam": 1}
+    assert run.batches_together() == 4
 
 
 @pytest.mark.parametrize(
