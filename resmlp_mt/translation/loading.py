@@ -118,6 +118,8 @@ def _settings_of(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
     name = options.get("_name") or options.get("arch") or "of another kind"
     if not str(name).startswith("resmlp") or "encoder.layers.0.cross_position.post.alpha" not in state["model"]:
         raise UserError(f"{path} is a model {name}, not a ResMLP for translation")
+    if task.get("lang_pairs") or task.get("langs"):
+        raise UserError(f"{path} is of a task that marks languages by tokens: translate with fairseq-generate")
     return {
         "heads": options["decoder_attention_heads"],
         "activation": str(options.get("activation_fn", "gelu")),

@@ -150,11 +150,11 @@ def folder(tmp_path_factory):
     return out / "run"
 
 
-def write_model(path, **options):
+def write_model(path, lang_pairs=None, **options):
     trained = make_model(**{**SMALL, "max_source_positions": 40, "max_target_positions": 40, **options})
     weights = {name: weight for name, weight in trained.state_dict().items() if "vocabulary" not in name}
     options = argparse.Namespace(arch="resmlp", decoder_attention_heads=2, activation_fn="gelu")
-    task = argparse.Namespace(source_lang=None, target_lang=None, data="gone")
+    task = argparse.Namespace(source_lang=None, target_lang=None, data="gone", lang_pairs=lang_pairs)
     torch.save({"cfg": {"model": options, "task": task}, "model": weights}, path)
 
 
@@ -277,6 +277,7 @@ def test_threads_share_a_translator(folder):
         (lambda out: (out / "data-bin" / "dict.de.txt").write_text("a\n"), "dict.de.txt, line 1"),
         (lambda out: write_model(out / "run" / "model.pt", adaptive_softmax_cutoff="10,20"), "not those of a ResMLP"),
         (lambda out: write_model(out / "run" / "model.pt", no_cross_attention=True), "not those of a ResMLP"),
+        (lambda out: write_model(out / "run" / "model.pt", lang_pairs=["en-de"]), "translate with fairseq-generate"),
     ],
 )
 def test_what_cannot_be_loaded_is_named(folder, tmp_path, break_it, message):
