@@ -325,6 +325,18 @@ def test_what_was_exported_can_be_exported_again(folder, tmp_path):
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
+def test_links_to_an_exported_folders_files_are_as_good_as_the_folder(folder, tmp_path):
+    """As ``huggingface_hub.snapshot_download`` leaves them: links to files that are named by their content."""
+    export.export(read_trained(folder), tmp_path / "out")
+    for part in ("blobs", "snapshot"):
+        (tmp_path / part).mkdir()
+    for number, path in enumerate((tmp_path / "out").iterdir()):
+        (tmp_path / "snapshot" / path.name).symlink_to(path.rename(tmp_path / "blobs" / str(number)))
+    assert load_translator(tmp_path / "snapshot").translate("a red dog") == load_translator(folder).translate(
+        "a red dog"
+    )
+
+
 def test_an_exported_folder_can_be_read_by_others_and_a_full_disk_leaves_nothing(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["export", str(folder), "-o", str(tmp_path / "out")])
     with largest_file(20_000), pytest.raises(SystemExit, match=f"^export: {tmp_path}/out: the disk is full: File too"):
