@@ -285,7 +285,8 @@ def test_what_cannot_be_loaded_is_named(folder, tmp_path, break_it, message):
     break_it(tmp_path)
     with pytest.raises(UserError) as error:
         load_translator(tmp_path / "run")
-    assert re.search(message, str(error.value)) and "\n" not in str(error.value)
+    told = str(error.value).replace(str(tmp_path), "")
+    assert re.search(message, told) and "\n" not in told and len(told) < 300
 
 
 def test_a_folder_of_models_names_those_in_it(folder):
