@@ -26,6 +26,8 @@ from measure import options, save
 
 import torch
 
+from resmlp_core.common.arguments import positive
+
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 NAMED: dict[str, dict[str, str]] = {
     "active": {"OMP_WAIT_POLICY": "active"},
@@ -192,7 +194,7 @@ def main() -> None:
     default = ["300000", *NAMED, "1000", "10000", "100000"]
     parser.add_argument("--policies", nargs="+", default=default, help=f"{names}, or a GOMP_SPINCOUNT")
     parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a turn (default: 1)")
+    parser.add_argument("--seconds", type=positive, default=1.0, help="of a turn (default: 1)")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(device="cpu")
     args = parser.parse_args()

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from resmlp_core.common.arguments import at_least
 from resmlp_core.common.devices import process_memory, processor
 from resmlp_core.common.files import write_json
 
@@ -35,8 +36,12 @@ def options(about: str | None) -> argparse.ArgumentParser:
         description=head, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU (default: all)")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each contender has its turn (default: 5)")
+    parser.add_argument(
+        "--threads", type=at_least(1), default=torch.get_num_threads(), help="of the CPU (default: all)"
+    )
+    parser.add_argument(
+        "--rounds", type=at_least(1), default=5, help="how often each contender has its turn (default: 5)"
+    )
     parser.add_argument("--out", type=Path, default=OUT, help=f"folder of the JSON file (default: {OUT})")
     return parser
 

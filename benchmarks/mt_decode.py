@@ -26,6 +26,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor, nn
 
 from mt_train import MODELS, PEER, SIZES, make_dictionary, make_trainer
+from resmlp_core.common.arguments import at_least
 from resmlp_mt.translation.network import Network
 from resmlp_mt.translation.products import PRODUCTS
 from resmlp_mt.translation.search import SearchOptions, search
@@ -131,7 +132,7 @@ def main() -> None:
     """Run the command line."""
     parser = options(__doc__)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["base"])
-    parser.add_argument("--beams", nargs="+", type=int, default=[4, 1])
+    parser.add_argument("--beams", nargs="+", type=at_least(1), default=[4, 1])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows = [row for size in args.sizes for row in compare(size, args)]

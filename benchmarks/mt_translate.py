@@ -26,6 +26,7 @@ import fairseq
 from sacrebleu import corpus_bleu
 
 import resmlp_mt
+from resmlp_core.common.arguments import at_least
 from resmlp_mt.data.generate_output import read_hypotheses
 from resmlp_mt.translation.products import PRODUCTS
 
@@ -108,7 +109,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="--out of the recipe that trained both")
     parser.add_argument("--ours", default="resmlp_tiny", help="ResMLP's architecture (default: %(default)s)")
     parser.add_argument("--peer", default="transformer", help="the Transformer's (default: %(default)s)")
-    parser.add_argument("--beams", nargs="+", type=int, default=[4, 1])
+    parser.add_argument("--beams", nargs="+", type=at_least(1), default=[4, 1])
     parser.set_defaults(rounds=3)
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(args.threads)

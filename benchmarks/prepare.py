@@ -25,6 +25,8 @@ from measure import save
 import numpy as np
 import sentencepiece
 
+from resmlp_core.common.arguments import at_least
+
 RULES = ["--max-words", "200", "--max-ratio", "3", "--drop-identical", "--drop-bad-encoding", "--drop-duplicates"]
 WORDS = 200_000  # of each language
 CHUNK = 10_000
@@ -126,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pairs", type=int, nargs="+", default=[1_000_000, 4_000_000])
+    parser.add_argument("--pairs", type=at_least(1), nargs="+", default=[1_000_000, 4_000_000])
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
     parser.set_defaults(device="cpu", threads=os.cpu_count())
     args = parser.parse_args()

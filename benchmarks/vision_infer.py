@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from resmlp_core import fold
+from resmlp_core.common.arguments import at_least
 from resmlp_core.common.devices import emulates
 from resmlp_vision import create_model, to_timm
 
@@ -84,7 +85,7 @@ def main() -> None:
     """Run the command line."""
     parser = options(__doc__)
     parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16"), help="(default: what is native)")
-    parser.add_argument("--batch", nargs="+", type=int, help=f"images in a batch (default: {BATCHES})")
+    parser.add_argument("--batch", nargs="+", type=at_least(1), help=f"images in a batch (default: {BATCHES})")
     parser.add_argument("--compile", action="store_true", help="measure the folded S12 and timm's compiled too")
     args = parser.parse_args()
     args.dtype = args.dtype or default_dtypes(args.device)

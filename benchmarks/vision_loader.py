@@ -26,6 +26,7 @@ from timm.data import ImageDataset, create_loader
 from timm.data.loader import fast_collate
 from torch.utils.data import default_collate
 
+from resmlp_core.common.arguments import at_least
 from resmlp_vision.config import Config
 from resmlp_vision.data.image_io import read_image
 from resmlp_vision.data.loaders import training_loader
@@ -90,9 +91,15 @@ def steps(data: Path) -> dict[str, Callable[[], object]]:
 def main() -> None:
     """Run the command line."""
     parser = options(__doc__)
-    parser.add_argument("--images", type=int, default=512, help="files that are read, 64 at least (default: 512)")
-    parser.add_argument("--size", type=int, nargs=2, default=(500, 375), help="width, height (default: 500 375)")
-    parser.add_argument("--repeats", type=int, nargs="+", default=[3, 0], help="copies of an image (default: 3 0)")
+    parser.add_argument(
+        "--images", type=at_least(64), default=512, help="files that are read, 64 at least (default: 512)"
+    )
+    parser.add_argument(
+        "--size", type=at_least(1), nargs=2, default=(500, 375), help="width, height (default: 500 375)"
+    )
+    parser.add_argument(
+        "--repeats", type=at_least(0), nargs="+", default=[3, 0], help="copies of an image (default: 3 0)"
+    )
     args: argparse.Namespace = parser.parse_args()
     torch.set_num_threads(1)  # as in the processes of a loader
     join_processes("cpu")

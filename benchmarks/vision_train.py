@@ -21,6 +21,7 @@ import timm
 import torch
 
 from resmlp_core import by_onednn
+from resmlp_core.common.arguments import at_least
 from resmlp_core.layers.onednn import onednn_is_faster
 from resmlp_vision.config import Config
 from resmlp_vision.distributed import join_processes, leave_processes
@@ -72,7 +73,7 @@ def main() -> None:
     """Run the command line."""
     parser = options(__doc__)
     parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
-    parser.add_argument("--batch", type=int, help=f"images in a step, an even number (default: {BATCH})")
+    parser.add_argument("--batch", type=at_least(2), help=f"images in a step, an even number (default: {BATCH})")
     args = parser.parse_args()
     args.batch = args.batch or BATCH[args.device]
     torch.set_num_threads(args.threads)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from resmlp_core.common.arguments import at_least
 from resmlp_core.common.checkpoint import find_checkpoint
 from resmlp_core.common.errors import UserError, output_is_lost, reporting
 from resmlp_core.common.files import digest
@@ -63,7 +64,9 @@ def command_line() -> argparse.ArgumentParser:
     kind.add_argument("--field", metavar="F", help="translate a field of JSON lines")
 
     search = parser.add_argument_group("search")
-    search.add_argument("--beam", type=_whole, default=4, metavar="N", help="hypotheses kept (default: %(default)s)")
+    search.add_argument(
+        "--beam", type=at_least(1), default=4, metavar="N", help="hypotheses kept (default: %(default)s)"
+    )
     search.add_argument(
         "--lenpen",
         type=float,
@@ -76,7 +79,7 @@ def command_line() -> argparse.ArgumentParser:
     search.add_argument("--seed", type=int, default=1, metavar="N", help="for --sampling (default: %(default)s)")
 
     rows = parser.add_argument_group("output")
-    rows.add_argument("--nbest", type=_whole, default=1, metavar="N", help="write the N best, a line each")
+    rows.add_argument("--nbest", type=at_least(1), default=1, metavar="N", help="write the N best, a line each")
     rows.add_argument("--scores", choices=("tsv", "json"), help="write scores too: in a column, or as JSON lines")
     rows.add_argument("--alignments", action="store_true", help="write which words belong together, as source-target")
 
@@ -86,16 +89,14 @@ def command_line() -> argparse.ArgumentParser:
         "--dtype", metavar="T", help="float32, bfloat16, on a CPU int8, on a GPU float16 (default: float32)"
     )
     machine.add_argument(
-        "--max-tokens", type=_whole, default=4096, metavar="N", help="source tokens in a batch (default: %(default)s)"
+        "--max-tokens",
+        type=at_least(1),
+        default=4096,
+        metavar="N",
+        help="source tokens in a batch (default: %(default)s)",
     )
-    machine.add_argument("--batch-size", type=_whole, metavar="N", help="sentences in a batch at most")
+    machine.add_argument("--batch-size", type=at_least(1), metavar="N", help="sentences in a batch at most")
     return parser
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be a whole number, 1 or more")
-    return int(text)
 
 
 @reporting("translate")

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from resmlp_core.common.arguments import at_least
 from resmlp_core.common.checkpoint import count_parameters, read_checkpoint
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import alone_in, replacing, write_json
@@ -144,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train language models of the demo's German and compare them.")
     parser.add_argument("out", type=Path, help="where everything goes")
     parser.add_argument("--corpus", default="build/demo/corpus", help="what grammar.py wrote (default: %(default)s)")
-    parser.add_argument("--updates", type=int, default=1000, help="for each model (default: %(default)s)")
+    parser.add_argument("--updates", type=at_least(1), default=1000, help="for each model (default: %(default)s)")
     parser.add_argument("--models", default=",".join(MODELS), metavar="NAME,...", help="those to train (default: all)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for all of them, such as optimizer=muon")
     args = parser.parse_intermixed_args()
@@ -152,8 +153,6 @@ def main() -> None:
         overrides: Any = OmegaConf.to_container(OmegaConf.from_dotlist(args.overrides))
     for option in OWN_TRAIN_OPTIONS & overrides.keys():
         raise UserError(f"{option} cannot be set: OUT decides where everything goes")
-    if args.updates < 1:
-        raise UserError(f"--updates {args.updates} is less than 1")
     names = args.models.split(",")
     if unknown := set(names) - MODELS.keys():
         raise UserError(f"--models {', '.join(sorted(unknown))} is none of {', '.join(MODELS)}")

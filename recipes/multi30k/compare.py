@@ -19,6 +19,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 
+from resmlp_core.common.arguments import at_least, positive
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import alone_in, remove, write_json
 from resmlp_core.inspect.plots import save
@@ -142,16 +143,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--configs", required=True, metavar="NAME,...", help="those to compare")
     parser.add_argument("--seeds", default="1", metavar="N,...", help="train each once a seed (default: 1)")
     budget = parser.add_mutually_exclusive_group(required=True)
-    budget.add_argument("--updates", type=int, help="train each for so many updates")
-    budget.add_argument("--minutes", type=float, help="train each for as many updates as it does in this time")
+    budget.add_argument("--updates", type=at_least(1), help="train each for so many updates")
+    budget.add_argument("--minutes", type=positive, help="train each for as many updates as it does in this time")
     parser.add_argument("--teacher", help="train on the translations of this run in OUT, such as transformer-1")
     parser.add_argument("--test", action="store_true", help="score the test set; not while choosing")
     parser.add_argument("--data", help="a folder, or a data set of the hub (default: the recipe's)")
     parser.add_argument("--pair", help="languages, such as en-fr (default: the recipe's)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.dropout=0.1")
     args = parser.parse_intermixed_args()
-    if (args.minutes or args.updates or 0) <= 0:
-        parser.error("--updates or --minutes must be above 0")
     args.configs, args.seeds = args.configs.split(","), args.seeds.split(",")
     if not all(seed.isdecimal() for seed in args.seeds):
         parser.error(f"--seeds {','.join(args.seeds)}: seeds are integers")

@@ -1,8 +1,9 @@
-"""The options of a rehearsal, which every command that trains has, and how its report starts such a command."""
+"""Numbers of the command line; the options of a rehearsal, and how its report starts a command that trains."""
 
 import math
 import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
 
 MINUTES = 5.0  # of a rehearsal, by default
 
@@ -22,6 +23,17 @@ def positive(text: str) -> float:
     if not 0 < number < math.inf:
         raise ArgumentTypeError(f"{text} is not a finite number above 0")
     return number
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Make what reads a whole number, not below ``least``, from the command line."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise ArgumentTypeError(f"{text} must be a whole number, {least} or more")
+        return int(text)
+
+    return read
 
 
 def refuse_without_rehearsal(parser: ArgumentParser, args: Namespace) -> None:

@@ -44,8 +44,9 @@ class CrossPositionLinear(PositionMixer):
         super().__init__()
         self.max_positions = max_positions
         self.causal = causal
-        weight = torch.empty(max_positions, max_positions)
-        nn.init.trunc_normal_(weight, std=init_std)
+        weight = torch.zeros(max_positions, max_positions)
+        if init_std:
+            nn.init.trunc_normal_(weight, std=init_std)
         self.weight = nn.Parameter(weight.tril() if causal else weight)
         self.bias = nn.Parameter(torch.zeros(max_positions)) if bias else None
 

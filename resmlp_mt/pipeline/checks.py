@@ -16,7 +16,7 @@ from resmlp_core.common.errors import UserError
 from resmlp_core.common.settings import changed
 from resmlp_mt.data.cleaning import Rules
 from resmlp_mt.data.prepared import read_report
-from resmlp_mt.pipeline.checkpoints import whole_checkpoints
+from resmlp_mt.pipeline.checkpoints import newest_whole
 from resmlp_mt.pipeline.fairseq_commands import count_devices
 from resmlp_mt.prepare import prepared_otherwise
 
@@ -44,14 +44,14 @@ def refuse_other_devices(settings: Mapping[str, Any], checkpoints: Path) -> None
     Raises:
         UserError: the newest checkpoint of the folder was written so.
     """
-    whole = whole_checkpoints(checkpoints)
-    if not whole:
+    newest = newest_whole(checkpoints)
+    if not newest:
         return
-    state = read_checkpoint(whole[-1])
+    state = read_checkpoint(newest)
     before, now = state["cfg"]["distributed_training"]["distributed_world_size"], count_devices(settings["train"])
     if before != now and state["extra_state"]["train_iterator"]["iterations_in_epoch"]:
         raise UserError(
-            f"{whole[-1]} was written within an epoch, on {before} devices, not {now}: go on with as many, or from "
+            f"{newest} was written within an epoch, on {before} devices, not {now}: go on with as many, or from "
             "the last whole epoch, by removing what is newer than its checkpoint"
         )
 

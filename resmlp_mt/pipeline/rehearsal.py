@@ -24,6 +24,7 @@ from resmlp_mt.pipeline.rehearsed_run import RehearsedRun
 
 PAIRS, HELD_OUT = 8000, 20  # for each minute that it may take
 SHARES = {"read": 0.1, "first": 0.2, "usual": 0.2, "ramp": 0.1, "search": 0.1}  # of its time; the stages take the rest
+BEGIN = "finetune-from-model"
 PREPARED = {"text": "text", "vocabulary": "sentencepiece.vocab", "data-bin": "data-bin"}  # in the order that they come
 
 
@@ -141,7 +142,7 @@ class RecipeRehearsal:
 
     def _sample(self) -> tuple[Sample, RehearsedRun]:
         """Take some of the corpus, and make a run of the recipe for that."""
-        settings, data = self.settings, self.folder / "corpus"
+        settings, data = dict(self.settings), self.folder / "corpus"
         source, _, target = settings["pair"].partition("-")
         seconds, mend = shares_of(self.seconds), settings["clean"]["drop_bad_encoding"]
         corpus = (settings["data"], source, target)
@@ -149,6 +150,9 @@ class RecipeRehearsal:
         if sample.taken < sample.pairs:
             of = f"{sample.taken:,} of {sample.pairs:,} training pairs, {sample.read:,} read"
             self.found.notes.append(f"rehearsed with {of}")
+            if settings["train"].get(BEGIN):  # it is refused with any other vocabulary than all pairs yield
+                self.found.notes.append(f"trained from random weights, not from train.{BEGIN}")
+                settings["train"] = {**settings["train"], BEGIN: None}
         run = RehearsedRun(settings | {"data": str(data)}, self.folder / "run", seconds)
         run.held_out = sample.held_out
         return sample, run

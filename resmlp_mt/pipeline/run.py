@@ -142,11 +142,13 @@ class Run:
             options = options | share_batch(effective, options["max-tokens"], count_devices(options))
         if options.get("fp16") and not (options.get("optimizer") in FLAT and count_gpus(options)):
             options = options | {"fp16-no-flatten-grads": True}
-        return dict(options)
+        # KEY={"beam": 4} of the command line is YAML's mapping before it is fairseq's JSON
+        mappings = {name: value for name, value in options.items() if isinstance(value, dict)}
+        return dict(options) | {name: json.dumps(value) for name, value in mappings.items()}
 
     def batches_together(self) -> int:
         """Return how many batches a device takes for an update."""
-        return int(str(self.train_options().get("update-freq", 1)).split(",")[0])
+        return int(str(self.train_options().get("update-freq", 1)).strip("[").split(",")[0])
 
     def average(self) -> None:
         """Average the last checkpoints into model.pt: as many as give the best BLEU on the validation set.

@@ -53,7 +53,8 @@ def read_trained(
         settings, weights = _read_settings(checkpoint.with_name(SETTINGS)), state
     else:
         settings, weights = _settings_of(state, checkpoint), state["model"]
-    near = [checkpoint.resolve().parent, *checkpoint.resolve().parents[1 : NEAR + 1]]
+    # a link's own folder comes first: in the hub's cache all files are links, and what they lead to has other names
+    near = [checkpoint.parent, *checkpoint.resolve().parents[: NEAR + 1]]
     model_file = Path(sentencepiece) if sentencepiece else _find("sentencepiece.model", near, "sentencepiece")
     folders = [Path(dictionaries)] if dictionaries else [at for folder in near for at in (folder, folder / "data-bin")]
     languages = settings.get("source_lang"), settings.get("target_lang")
@@ -118,6 +119,8 @@ def _settings_of(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
     name = options.get("_name") or options.get("arch") or "of another kind"
     if not str(name).startswith("resmlp") or "encoder.layers.0.cross_position.post.alpha" not in state["model"]:
         raise UserError(f"{path} is a model {name}, not a ResMLP for translation")
+    if task.get("lang_pairs") or task.get("langs"):
+        raise UserError(f"{path} is of a task that marks languages by tokens: translate with fairseq-generate")
     return {
         "heads": options["decoder_attention_heads"],
         "activation": str(options.get("activation_fn", "gelu")),

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -149,7 +150,7 @@ class Network(nn.Module):
             self.decoder.output_projection = nn.Linear(dim, entries, bias=False)
             self.load_state_dict(weights)
         except (KeyError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[-1].strip()
+            reason = shorten(str(error).strip().splitlines()[-1], 200, placeholder=" ...")
             raise UserError(f"the weights are not those of a ResMLP for translation: {reason}") from None
         if self.decoder.embed_tokens.weight.equal(self.encoder.embed_tokens.weight):
             self.decoder.embed_tokens = self.encoder.embed_tokens

@@ -123,6 +123,10 @@ def test_a_shorter_sequence_uses_the_sub_matrix():
     torch.testing.assert_close(large(x), small(x))
 
 
+def test_a_may_start_as_zero():
+    assert CrossPositionLinear(5, causal=True, init_std=0.0).weight.count_nonzero() == 0
+
+
 def test_too_many_positions_are_refused_with_both_numbers_and_the_option():
     with pytest.raises(ValueError, match=r"5 positions .* of 4; .*--max-source-positions"):
         CrossPositionLinear(4)(torch.zeros(5, 1, 2))

@@ -54,6 +54,21 @@ def test_a_benchmark_measures_all_models_on_the_same_work(
     assert contenders - {"ours", "fairseq's Transformer"} <= drawn
 
 
+@pytest.mark.parametrize(
+    ("script", "option", "number"),
+    [
+        ("mt_train", "--rounds", 0),
+        ("mt_train", "--threads", -1),
+        ("busy", "--seconds", "inf"),
+        ("prepare", "--pairs", 0),
+    ],
+)
+def test_numbers_that_leave_nothing_to_measure_are_refused(run_script, capsys, script, option, number):
+    with pytest.raises(SystemExit):
+        run_script(BENCHMARKS / f"{script}.py", option, number)
+    assert f"argument {option}: {number}" in capsys.readouterr().err
+
+
 def test_the_preparation_of_a_corpus_is_measured(tmp_path):
     line = [sys.executable, BENCHMARKS / "prepare.py", "--pairs", 10_000, "--out", tmp_path]
     done = subprocess.run([*map(str, line)], capture_output=True, text=True, cwd=BENCHMARKS.parent)

@@ -76,11 +76,13 @@ def test_what_a_comparison_cannot_take_is_refused(recipe, capsys, arguments, mes
     assert message in capsys.readouterr().err
 
 
-def test_a_comparison_without_time_is_refused(recipe, capsys):
-    for budget in (("--minutes", "0"), ("--updates", "-1")):
-        with pytest.raises(SystemExit):
-            compare(recipe.parent / "none", recipe, *budget, "--configs", "resmlp_tiny")
-        assert "must be above 0" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "budget", [("--minutes", "0"), ("--minutes", "inf"), ("--minutes", "nan"), ("--updates", "-1")]
+)
+def test_a_comparison_without_a_budget_is_refused(recipe, capsys, budget):
+    with pytest.raises(SystemExit):
+        compare(recipe.parent / "none", recipe, *budget, "--configs", "resmlp_tiny")
+    assert f"argument {budget[0]}: {budget[1]}" in capsys.readouterr().err
 
 
 def test_a_comparison_by_time_gives_each_the_updates_that_its_speed_allows(recipe):

@@ -269,6 +269,16 @@ def test_a_sample_that_yields_a_smaller_vocabulary_is_rehearsed_with_that(recipe
     assert told and rehearsed.settings["vocab_size"] == int(told[1])
 
 
+@pytest.mark.parametrize(("seconds", "begins"), [(1.5, False), (60, True)])
+def test_a_sample_begins_from_another_model_where_it_yields_the_same_vocabulary(recipe, tmp_path, seconds, begins):
+    """The model's is that of all pairs; with another one it is refused."""
+    settings = read_recipe(recipe, ["train.finetune-from-model=model.pt"], None)
+    found = Rehearsal("out", "", "tokens")
+    _, rehearsed = RecipeRehearsal(found, settings, tmp_path, seconds)._sample()
+    assert (rehearsed.train_options()["finetune-from-model"] == "model.pt") == begins
+    assert any("from random weights" in note for note in found.notes) != begins
+
+
 def test_a_corpus_smaller_than_the_vocabulary_needs_fails_and_says_how_many(recipe, tmp_path):
     failed = rehearse(recipe, tmp_path / "out", "vocab_size=30000")
     assert failed.status == 1

@@ -33,7 +33,7 @@ from resmlp_core.common.files import alone_in, replacing
 from resmlp_mt.data import binarized as binary
 from resmlp_mt.data import vocabulary_stage
 from resmlp_mt.data.normalization import NORMALIZATIONS
-from resmlp_mt.data.prepared import Settings
+from resmlp_mt.data.prepared import Settings, read_report
 from resmlp_mt.prepare import STAGES, main, prepare
 from resmlp_mt.text import one_line
 
@@ -392,6 +392,20 @@ def test_data_that_changed_since_are_refused(data: Path, tmp_path: Path) -> None
     (copy / "test.de").write_text("\n".join([lines[1], lines[0], *lines[2:]]), encoding="utf-8")  # of the same size
     with pytest.raises(UserError, match=r"data has changed since .*out was prepared from it"):
         prepare(copy, "en", "de", VOCABULARY, tmp_path / "out", workers=1)
+
+
+def test_a_project_that_moved_goes_on(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(data, here / "data")
+    prepare(here / "data", "en", "de", VOCABULARY, here / "out", workers=1)
+    here.rename(there)
+    capsys.readouterr()
+    report = prepare(there / "data", "en", "de", VOCABULARY, there / "out", workers=1)
+    assert capsys.readouterr().out.count("done before") == 3
+    assert report["settings"]["data"] == read_report(there / "out")["settings"]["data"] == str(there / "data")
+    other = write_corpus(tmp_path / "other", sentences(30, seed=5))
+    with pytest.raises(UserError, match="give the same --data, or another --out"):
+        prepare(other, "en", "de", VOCABULARY, there / "out", workers=1)
 
 
 def test_data_that_are_away_are_not_taken_for_others(

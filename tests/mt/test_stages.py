@@ -1,6 +1,7 @@
 """The stages of a recipe, in parts: which checkpoints are averaged, what may change, which commit it was."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -13,8 +14,8 @@ import torch
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_mt.pipeline import fairseq_commands
 from resmlp_mt.pipeline import provenance as source
-from resmlp_mt.pipeline.checkpoints import mend_checkpoints, newest_checkpoints
-from resmlp_mt.pipeline.checks import refuse_long_sentences
+from resmlp_mt.pipeline.checkpoints import is_trained, mend_checkpoints, newest_checkpoints
+from resmlp_mt.pipeline.checks import refuse_long_sentences, refuse_other_devices
 from resmlp_mt.pipeline.fairseq_commands import arguments, run_fairseq_train
 from resmlp_mt.pipeline.fairseq_process import run_fairseq
 from resmlp_mt.pipeline.kept_settings import keep_settings
@@ -76,6 +77,22 @@ def test_an_earlier_checkpoint_that_was_written_later_is_not_the_last(tmp_path):
     before = last.read_bytes()
     mend_checkpoints(tmp_path)
     assert last.read_bytes() == before
+
+
+def test_how_far_a_run_is_and_on_how_many_devices_its_last_checkpoint_tells(tmp_path):
+    """In such a copy too, where an earlier one seems to be the newest."""
+    (tmp_path / "checkpoints").mkdir()
+    for name, updates, within in (("last", 6000, 17), ("1_4000", 4000, 0)):
+        state = {
+            "optimizer_history": [{"num_updates": updates}],
+            "cfg": {"distributed_training": {"distributed_world_size": 2}},
+            "extra_state": {"train_iterator": {"iterations_in_epoch": within}},
+        }
+        torch.save(state, tmp_path / "checkpoints" / f"checkpoint_{name}.pt")
+    assert is_trained(tmp_path, 6000) and not is_trained(tmp_path, 6001)
+    settings = {"train": {"distributed-world-size": 4}}
+    with pytest.raises(UserError, match=r"_last\.pt was written within an epoch, on 2 devices, not 4"):
+        refuse_other_devices(settings, tmp_path / "checkpoints")
 
 
 def test_a_disk_that_fills_in_training_is_named_and_what_is_half_written_is_removed(tmp_path, monkeypatch):
@@ -176,6 +193,13 @@ def test_a_sentence_that_the_model_would_refuse_after_its_training_is_refused_be
 
 def test_null_takes_back_an_option_that_a_recipe_has():
     assert arguments("data", **{"patience": None, "lr": 0.1}) == arguments("data", lr=0.1)
+
+
+def test_options_that_are_mappings_and_lists_reach_fairseq_as_it_reads_them(tmp_path):
+    changed = ['train.eval-bleu-args={"beam": 1}', "effective_tokens=null", "train.update-freq=[4,2]"]
+    run = Run(read_recipe(ROOT / "recipes" / "wmt14_en_de" / "recipe.yaml", changed, None), tmp_path)
+    assert json.loads(run.train_options()["eval-bleu-args"]) == {"beam": 1}
+    assert run.batches_together() == 4
 
 
 @pytest.mark.parametrize(
