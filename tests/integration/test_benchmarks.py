@@ -54,6 +54,13 @@ def test_a_benchmark_measures_all_models_on_the_same_work(
     assert contenders - {"ours", "fairseq's Transformer"} <= drawn
 
 
+def test_kernels_are_measured_beside_the_plain_way_to_write_them(tmp_path, run_script):
+    """The script itself compares their outcomes."""
+    run_script(BENCHMARKS / "kernels.py", "--device", "cpu", "--rounds", 1, "--out", tmp_path)
+    rows = json.loads((tmp_path / "kernels.json").read_text())["rows"]
+    assert [row["contender"] for row in rows] == [*["Aff", "plain"] * 2, *["Muon", "plain"] * 2]
+
+
 @pytest.mark.parametrize(
     ("script", "option", "number"),
     [
