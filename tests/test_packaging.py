@@ -15,7 +15,7 @@ from resmlp_core import __version__
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.recipes import find_recipe
 from resmlp_mt.pipeline.settings import Recipe
-from resmlp_vision.config import Config
+from resmlp_vision.config import Config, DINOConfig
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -80,6 +80,8 @@ def test_a_recipe_that_is_not_there_is_refused_by_name():
     )
     with pytest.raises(UserError, match=r"no recipe cifar10: .* demo, multi30k, software, wmt14_en_de, wmt14_en_fr$"):
         find_recipe("cifar10", Recipe)
+    with pytest.raises(UserError, match=r"no recipe digits: .* one of dino/cifar10, dino/resmlp_s12$"):
+        find_recipe("digits", DINOConfig)
 
 
 def test_every_command_has_a_console_script():

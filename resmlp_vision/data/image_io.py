@@ -12,8 +12,9 @@ from timm.data.readers import add_img_extensions, get_img_extensions
 from timm.utils.misc import natural_key
 from torchvision.datasets.folder import IMG_EXTENSIONS  # type: ignore[import-untyped]
 
-# timm reads .png, .jpg and .jpeg only, and leaves out others without a word
-add_img_extensions((*IMG_EXTENSIONS, ".avif", ".gif", ".jfif", ".jp2"))
+# timm reads .png, .jpg and .jpeg only, and leaves out others without a word. What telephones write as
+# .heic is counted and named as unreadable, as Pillow cannot read it.
+add_img_extensions((*IMG_EXTENSIONS, ".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2"))
 
 # What systems, archives and network disks leave beside images, in lower case; names with HIDDEN in front too.
 CLUTTER = {

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from timm.data import RealLabelsImagenet
 from timm.task import ClassificationEvaluator
 from timm.task.evaluator import evaluation_sample_limit
+from timm.utils import unwrap_model
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -25,7 +26,8 @@ def evaluate(
     """Measure a classifier on all images, over all processes that were joined; those that cannot be read do not count.
 
     Args:
-        model: maps images ``(B, 3, height, width)`` to logits ``(B, classes)``. It is left in evaluation mode.
+        model: maps images ``(B, 3, height, width)`` to logits ``(B, classes)``. It is left in evaluation mode. It
+            may be wrapped by torch.compile, DistributedDataParallel or timm's average of weights.
         images: a data set as ``loader_for`` takes it, or a loader of batches, which gives each process a share of its
             own. Where the model has ``classes`` and the data set names some of them, classes are matched by name.
         device: of the model; by default that of its parameters.
@@ -40,8 +42,9 @@ def evaluate(
             model has some and lacks others.
     """
     device = device or device_of(model)
-    renumbered = renumbering({name: i for i, name in enumerate(getattr(model, "classes", ()))}, images)
-    loader = loader_for(model, images, device)
+    plain = unwrap_model(model)
+    renumbered = renumbering({name: i for i, name in enumerate(getattr(plain, "classes", ()))}, images)
+    loader = loader_for(plain, images, device)
     evaluator = ClassificationEvaluator(device)
     model.eval()
     for logits, labels in apply_to_images(model, loader, "validation", device):

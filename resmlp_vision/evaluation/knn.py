@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.utils import unwrap_model
 from torch import Tensor
 
 from resmlp_core.common.errors import UserError
@@ -27,7 +28,7 @@ def knn(
 
     Args:
         model: its ``forward_features`` and ``forward_head`` give what enters a classifier. It is left in evaluation
-            mode.
+            mode. It may be wrapped, as ``evaluate`` takes it.
         training: the images that vote: a data set, or a loader of batches, as ``evaluate`` takes them.
         validation: the images that are classified, likewise; of classes of the same names, if both name them.
         k: how many of the nearest vote, or several such numbers.
@@ -41,6 +42,7 @@ def knn(
         UserError: more images than a data set's limit cannot be read; k is below 1, or there are fewer than k training
             images, or none to classify; or some of the classes to classify have training images and others have none.
     """
+    model = unwrap_model(model)
     device = device or device_of(model)
     renumbered = renumbering(numbers_of(training), validation)
     bank = extract_features(model, loader_for(model, training, device), "training images", device)

@@ -1,7 +1,6 @@
 """Classifiers for training and for use: ResMLPs, and any other model of timm's."""
 
 import argparse
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,7 @@ from resmlp_core.common.checkpoint import STEMS, find_checkpoint, read_checkpoin
 from resmlp_core.common.errors import DISK_FULL, UserError, check_known
 from resmlp_vision.config import RunConfig
 from resmlp_vision.models.registry import RELEASED, VARIANTS, create_model
-from resmlp_vision.models.weights import load_weights
-
-log = logging.getLogger(__name__)
+from resmlp_vision.models.weights import load_checkpoint, load_weights
 
 
 def build(config: RunConfig, num_classes: int) -> Any:
@@ -32,20 +29,14 @@ def build(config: RunConfig, num_classes: int) -> Any:
             return create_model(base, config.checkpoint, num_classes, config.img_size, **options)
         if config.model not in RELEASED:
             check_known(base, timm.list_models(), "model")
-        state = read_checkpoint(config.checkpoint) if config.checkpoint else {}
-        trained = options_in(state).get("num_classes", num_classes)
         if timm.get_pretrained_cfg_value(config.model, "fixed_input_size"):
             options["img_size"] = config.img_size
-        if config.pretrained and not state:
+        if config.pretrained and not config.checkpoint:
             remedy = "checkpoint=FILE takes weights that are here, pretrained=false none"
-            model = download(config.model, f"model={config.model}", remedy, num_classes=trained, **options)
-        else:
-            model = timm.create_model(config.model, num_classes=trained, **options)
-        if state:
-            load_weights(model, state, str(config.checkpoint))
-        if trained != num_classes:
-            log.warning("the classifier is re-initialised, for %d classes", num_classes)
-            model.reset_classifier(num_classes)
+            return download(config.model, f"model={config.model}", remedy, num_classes=num_classes, **options)
+        model = timm.create_model(config.model, num_classes=num_classes, **options)
+        if config.checkpoint:
+            load_checkpoint(model, config.checkpoint)
         return model
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         raise UserError(f"model={config.model}: {' '.join(str(error).split())}") from None

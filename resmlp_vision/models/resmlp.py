@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, PatchEmbed
 from timm.models._features import feature_take_indices
-from timm.models._manipulate import checkpoint_seq
+from timm.models._manipulate import checkpoint, checkpoint_seq
 from torch import Tensor, nn
 
 from resmlp_core import NORMS, ChannelMLP, ResMLPLayer, absorb_before
@@ -184,7 +184,7 @@ class ResMLP(nn.Module):
         x = self.embed_patches(images)
         intermediates = []
         for i, layer in enumerate(self.layers[: last + 1] if stop_early else self.layers):
-            x = layer(x)
+            x = checkpoint(layer, x) if self.grad_checkpointing and self.training else layer(x)
             if i in wanted:
                 output = self.norm(x) if norm else x
                 grid = self.stem.grid_size

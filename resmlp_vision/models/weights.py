@@ -49,12 +49,7 @@ def fit_weights(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tenso
     for name, value in own.items():
         if name.endswith("post.beta"):
             fitted.setdefault(name, torch.zeros_like(value))
-    classes = [len(state["head.weight"]) if "head.weight" in state else 0 for state in (fitted, own)]
-    if classes[0] != classes[1]:
-        if classes[1]:
-            log.warning("the checkpoint has %d classes, the model %d: the classifier is re-initialised", *classes)
-        fitted = {name: value for name, value in fitted.items() if not name.startswith("head.")}
-        fitted |= {name: value for name, value in own.items() if name.startswith("head.")}
+    fitted = fit_classifier(fitted, own, "head")
     patches = [count_patches(state) for state in (fitted, own)]
     old, new = grid_of(weights), model.stem.grid_size
     if not all(patches):  # convolutions serve any grid
@@ -71,6 +66,24 @@ def fit_weights(weights: Mapping[str, Tensor], model: ResMLP) -> dict[str, Tenso
         log.warning("the checkpoint is for %dx%d patches, the model for %dx%d: A is resampled", *old, *new)
         fitted = resample(fitted, model, old)
     return fitted
+
+
+def fit_classifier(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Replace a classifier of another number of classes, or a missing one, by the model's, and log it.
+
+    Args:
+        weights: a checkpoint's, under the model's names.
+        own: the model's.
+        name: of the classifier.
+    """
+    classes = [len(state.get(f"{name}.weight", ())) for state in (weights, own)]
+    if classes[0] == classes[1]:
+        return dict(weights)
+    if classes[1]:
+        log.warning("the checkpoint has %d classes, the model %d: the classifier is re-initialised", *classes)
+    start = f"{name}."
+    kept = {key: value for key, value in weights.items() if not key.startswith(start)}
+    return kept | {key: value for key, value in own.items() if key.startswith(start)}
 
 
 def count_patches(weights: Mapping[str, Tensor]) -> int:
@@ -191,8 +204,9 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
 def load_weights(model: nn.Module, state: Mapping[str, Any], path: str) -> None:
     """Load the weights in a checkpoint that has been read; what ``load_checkpoint`` raises names ``path``.
 
-    A model for images of other channels than the weights' gets the stem that timm would give it: the sum over channels
-    for a grey image, else the channels repeated, and scaled.
+    A classifier for another number of classes is left as the model has it. A ResMLP for images of other channels than
+    the weights' gets the stem that timm would give it: the sum over channels for a grey image, else the channels
+    repeated, and scaled.
     """
     own = model.state_dict()
     fitted = weights_in(state, SOUGHT if isinstance(model, ResMLP) else own)
@@ -211,6 +225,10 @@ def load_weights(model: nn.Module, state: Mapping[str, Any], path: str) -> None:
             fitted["stem.proj.weight"] = adapt_input_conv(model.in_chans, stem, base_chans=stem.size(1))
     elif not own.keys() & fitted.keys():
         raise ValueError(f"{path} does not fit the model: it has none of its names, but {some_of(fitted)}")
+    else:
+        classifiers = getattr(model, "pretrained_cfg", {}).get("classifier") or ()  # two of a model that was distilled
+        for name in (classifiers,) if isinstance(classifiers, str) else classifiers:
+            fitted = fit_classifier(fitted, own, name)
     for name in sorted(own.keys() | fitted.keys()):
         if name not in own or name not in fitted:
             problem = f"{name} is {'not in the checkpoint' if name in own else 'not in the model'}"

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from PIL import Image
 from timm.data import create_transform
+from timm.utils import ModelEmaV3
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 
@@ -86,6 +88,19 @@ def test_images_are_cut_as_the_model_wants_them(alone, tmp_path, size, crop_mode
     expected = evaluate(model, DataLoader(ImageFolder(tmp_path, cut), batch_size=2))
     assert evaluate(model, ImageFolder(tmp_path)) == pytest.approx(expected, rel=1e-4)
     assert knn(model, ImageFolder(tmp_path), ImageFolder(tmp_path), k=1)["knn1_top1"] == 100
+
+
+@pytest.mark.parametrize(
+    "wrap", [partial(torch.compile, backend="eager"), torch.nn.DataParallel, ModelEmaV3], ids=["compile", "DP", "EMA"]
+)
+def test_a_wrapped_model_gets_its_own_images_and_classes(alone, model, images, wrap):
+    torch.nn.init.normal_(model.head.weight)
+    model.classes = ["class2", "class0", "class1"]
+    assert evaluate(wrap(model), ImageFolder(images / "val")) == pytest.approx(
+        evaluate(model, ImageFolder(images / "val"))
+    )
+    splits = [ImageFolder(images / split) for split in ("train", "val")]
+    assert knn(wrap(model), *splits, k=3) == knn(model, *splits, k=3)
 
 
 def test_neighbours_are_those_of_a_loop(alone, model, images):

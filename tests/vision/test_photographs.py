@@ -56,18 +56,19 @@ def test_what_each_becomes(tmp_path, name, corners):
         assert pixels.shape == (40, 64, 3)
 
 
-def test_a_model_trains_on_them_and_is_measured_and_the_truncated_one_is_named(tmp_path, caplog):
+def test_a_model_trains_on_them_and_is_measured_and_those_that_cannot_be_read_are_named(tmp_path, caplog):
     for split in ("train", "val"):
         for label in ("cat", "dog"):
             write_kinds(tmp_path / "photos" / split / label)
         whole = (tmp_path / "photos" / split / "cat" / "photo.jpg").read_bytes()
         (tmp_path / "photos" / split / "cat" / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+        (tmp_path / "photos" / split / "dog" / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
     recipe = [setting for setting in TINY if not setting.startswith(("repeated_aug", "mixup", "cutmix", "reprob"))]
     run(main, *recipe, f"data={tmp_path / 'photos'}", f"out={tmp_path / 'out'}", "epochs=1", "repeated_aug=2")
-    told = {line.split("/")[-1].split(":")[0] for line in caplog.messages if line.startswith("skipping ")}
-    assert told == {"truncated.jpg"}
+    told = {line.split(":")[0].split("/")[-1] for line in caplog.messages if line.startswith("skipping ")}
+    assert told == {"truncated.jpg", "phone.HEIC"}
     (record,) = read_log(tmp_path / "out")
-    assert record["unreadable"] <= 2 and np.isfinite(record["train_loss"])
+    assert record["unreadable"] <= 4 and np.isfinite(record["train_loss"])
     line = ("--checkpoint", tmp_path / "out" / "last.pth.tar", "--data", tmp_path / "photos", "--split", "val")
     printed = run(evaluate, *line, "--device", "cpu", "--workers", 0)
-    assert "without 1 images that cannot be read" in printed and "(22 images" in printed
+    assert "without 2 images that cannot be read" in printed and "(22 images" in printed

@@ -72,11 +72,15 @@ def test_without_pooling_every_position_is_classified():
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 16, 5)
 
 
-def test_gradient_checkpointing_gives_the_same_gradients():
+@pytest.mark.parametrize("output", ["logits", "intermediates"])
+def test_gradient_checkpointing_computes_layers_twice_and_gives_the_same_gradients(output):
     images, gradients = torch.randn(2, 3, 32, 32), []
     for enable in (False, True):
-        model = make().train()
+        model, computed = make().train(), []
         model.set_grad_checkpointing(enable)
-        model(images).square().sum().backward()
-        gradients.append([p.grad for p in model.parameters()])
+        model.layers[0].register_forward_pre_hook(lambda *_, computed=computed: computed.append(1))
+        features, _ = model.forward_intermediates(images) if output == "intermediates" else (model(images), None)
+        features.square().sum().backward()
+        assert len(computed) == 1 + enable
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     torch.testing.assert_close(*gradients)

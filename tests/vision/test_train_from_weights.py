@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 
@@ -11,6 +12,7 @@ from resmlp_core.common.checkpoint import read_checkpoint
 from resmlp_vision import create_model
 from resmlp_vision.config import Config, read_config
 from resmlp_vision.distributed import join_processes
+from resmlp_vision.models.loading import build
 from resmlp_vision.train import main
 from resmlp_vision.training.supervised import SupervisedTrainer
 from resmlp_vision.training.tasks import HardDistillationTask
@@ -46,6 +48,23 @@ def test_weights_out_of_reach_are_told_with_what_takes_their_place(images, tmp_p
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     said = fail(main, *ANY_MODEL, *asked, "img_size=16", f"data={images}", f"out={tmp_path / 'out'}")
     assert said.startswith(f"train: {asked[0]}: its weights cannot be downloaded (") and f"; {remedy}" in said
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_plain_weights_of_any_model_of_timms_serve_another_number_of_classes(tmp_path, caplog, wrapped):
+    """DeiT's distilled model has two classifiers."""
+    sizes = {"embed_dim": 8, "depth": 1, "num_heads": 2}
+    name, path = "deit_tiny_distilled_patch16_224", tmp_path / "weights.pth"
+    source = timm.create_model(name, num_classes=7, img_size=32, **sizes)
+    torch.save({"state_dict": torch.nn.DataParallel(source).state_dict()} if wrapped else source.state_dict(), path)
+    config = Config(model=name, model_args=sizes, img_size=32, drop_path=0, checkpoint=str(path))
+    for classes in (7, 3):
+        caplog.clear()
+        model = build(config, classes)
+        assert torch.equal(model.blocks[0].mlp.fc1.weight, source.blocks[0].mlp.fc1.weight)
+        assert torch.equal(model.head.weight, source.head.weight) == (classes == 7)
+        assert model.head.weight.shape == model.head_dist.weight.shape == (classes, 8)
+        assert ("has 7 classes, the model 3: the classifier is re-initialised" in caplog.text) == (classes == 3)
 
 
 def test_a_model_of_timms_with_a_checkpoint_downloads_nothing(images, tmp_path, monkeypatch):
