@@ -11,7 +11,7 @@ from resmlp_core.common.checkpoint import STEMS, find_checkpoint, read_checkpoin
 from resmlp_core.common.errors import DISK_FULL, UserError, check_known
 from resmlp_vision.config import RunConfig
 from resmlp_vision.models.registry import RELEASED, VARIANTS, create_model
-from resmlp_vision.models.weights import load_checkpoint, load_weights
+from resmlp_vision.models.weights import load_weights
 
 
 def build(config: RunConfig, num_classes: int) -> Any:
@@ -29,16 +29,17 @@ def build(config: RunConfig, num_classes: int) -> Any:
             return create_model(base, config.checkpoint, num_classes, config.img_size, **options)
         if config.model not in RELEASED:
             check_known(base, timm.list_models(), "model")
+        state = read_checkpoint(config.checkpoint) if config.checkpoint else {}
         if timm.get_pretrained_cfg_value(config.model, "fixed_input_size"):
             options["img_size"] = config.img_size
-        if config.pretrained and not config.checkpoint:
+        if config.pretrained and not state:
             remedy = "checkpoint=FILE takes weights that are here, pretrained=false none"
             return download(config.model, f"model={config.model}", remedy, num_classes=num_classes, **options)
         model = timm.create_model(config.model, num_classes=num_classes, **options)
-        if config.checkpoint:
-            load_checkpoint(model, config.checkpoint)
+        if state:
+            load_weights(model, state, str(config.checkpoint))
         return model
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
+    except (AssertionError, ValueError, TypeError, OSError, RuntimeError) as error:
         raise UserError(f"model={config.model}: {' '.join(str(error).split())}") from None
 
 

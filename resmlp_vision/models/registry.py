@@ -58,8 +58,11 @@ def create_model(
         overrides: any other argument of ``ResMLP``, such as ``position_mixer="none"``.
 
     Raises:
-        ValueError: an unknown name or override, with one that is near it; or the checkpoint does not fit.
+        ValueError: an unknown name or override, with one that is near it; released weights are asked for, which timm
+            downloads; or the checkpoint does not fit.
     """
+    if name in RELEASED or "pretrained" in overrides:
+        raise ValueError(f"released weights are loaded by timm.create_model({name!r}, pretrained=True)")
     check_known(name, VARIANTS, "model")
     for key in overrides:
         check_known(key, inspect.signature(ResMLP).parameters, "override")

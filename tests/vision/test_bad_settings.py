@@ -46,6 +46,7 @@ from .runs import TINY, fail, lengthen, read_log, run, write_images, write_table
         ("epochs=many", "epochs: "),
         ("dtype=int8", "dtype=int8 is none of"),
         ("model=vit_tiny_patch16_224 checkpoint=/nowhere.pth", "/nowhere.pth"),
+        ("model=vit_tiny_patch16_224", "model=vit_tiny_patch16_224: dim should be divisible by num_heads"),
         ("auto_augment=rnd-m9", "auto_augment=rnd-m9 is not a policy of timm's"),
         ("color_jitter=-1 auto_augment=null", "color_jitter=-1.0 must be from 0 to 10"),
         ("interpolation=random", "interpolation=random is none of"),

@@ -110,6 +110,8 @@ def test_a_hook_on_a_layer_sees_positions_first_and_gradients_make_a_map():
     [
         (("resmlp_s13",), "unknown model 'resmlp_s13'; did you mean 'resmlp_s"),
         (("resmlp_s12", {"drop_path": 0.1}), "unknown override 'drop_path'; did you mean 'drop_path_rate'"),
+        (("resmlp_s12.fb_in1k",), r"loaded by timm.create_model\('resmlp_s12.fb_in1k', pretrained=True\)"),
+        (("resmlp_s12", {"pretrained": True}), r"loaded by timm.create_model\('resmlp_s12', pretrained=True\)"),
         (("resmlp_s12", {"position_mixer": "conv"}), "position_mixer='conv' is none of 'linear', 'none', 'mlp'"),
         (("resmlp_s12", {"img_size": 225}), "img_size=225x225 is no multiple of patch_size=16"),
     ],
