@@ -26,9 +26,9 @@ class Changes:
         batch: the settings by which a device takes at most this number at once; an update stays as large.
         workers: the setting for this number of processes that load data; None where all cores load already.
         rate: the setting for a learning rate of this fraction of the recipe's.
+        disk: what to change where there is too little disk.
         half: the setting for half precision; None where the run has it already, or what trains is no GPU that has it.
         single: the setting for float32 where the run's half precision is emulated; else None.
-        disk: a setting by which the run needs less disk; None where there is none.
         free_batch: whether the run learns the same, and faster, where a device takes more at once: a GPU does if its
             share of an update is in parts.
     """
@@ -36,9 +36,9 @@ class Changes:
     batch: Callable[[int], str]
     workers: Callable[[int], str] | None
     rate: Callable[[float], str]
+    disk: str
     half: str | None = None
     single: str | None = None
-    disk: str | None = None
     free_batch: bool = False
 
 
@@ -172,7 +172,7 @@ class Rehearsal:
         elif self.verdict != "finite":
             lines.append(f"{changes.rate(0.5)}  half the learning rate: it is {self.verdict} at {self.rate:.3g}")
         if self.disk_free < sum(self.disk.values()):
-            lines.append(f"{changes.disk}  needs less disk" if changes.disk else "--out on a larger disk")
+            lines.append(changes.disk)
         step = sum(self.milliseconds.values())
         waits = self.milliseconds.get("data", 0.0) > WAITING * step
         if changes.workers and step and waits and self.loader_speed:

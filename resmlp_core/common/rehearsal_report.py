@@ -28,7 +28,8 @@ def rehearsing(out: Path) -> Iterator[Path]:
         UserError: there is such a folder, and no rehearsal made it; or another rehearsal is at work there.
     """
     folder = folder_of(out)
-    if folder.exists() and any(folder.iterdir()) and not (folder / REPORT).exists():
+    others = [entry for entry in folder.iterdir() if not entry.name.startswith(REPORT)] if folder.exists() else []
+    if others and not (folder / REPORT).exists():  # which a rehearsal writes first
         raise UserError(f"{folder} was not made by a rehearsal, which would replace it: move it away")
     folder.mkdir(parents=True, exist_ok=True)
     with alone_in(folder):

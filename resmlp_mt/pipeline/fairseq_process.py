@@ -13,17 +13,11 @@ from resmlp_core.common.errors import DISK_FULL, UserError
 SHOWN = 20  # of a program's last lines
 TRACEBACKS = 200  # lines in which to look for a full disk: errors of PyTorch's, with their tracebacks, stand behind it
 
-# A kill of this process must not leave fairseq writing to a folder that the next run works in: its death closes the
-# pipe that is its standard input, and it then ends itself with its workers. It reads by os.read, as its workers are
-# forks, and sys.stdin has a lock that a fork would inherit locked.
 FOLLOWER = """
-import os, runpy, signal, sys, threading
-def follow():
-    os.read(0, 1)
-    os.killpg(0, signal.SIGKILL)
-threading.Thread(target=follow, daemon=True).start()
+import runpy, sys
+from resmlp_core.common.environment import end_with_parent, keep_memory
+end_with_parent()
 if sys.argv.pop(1) == "keep":
-    from resmlp_core.common.environment import keep_memory
     keep_memory()
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,9 @@ def rehearse(
     Raises:
         UserError: its folder is in use.
     """
-    if int(os.environ.get("RANK", 0)):  # of torchrun's processes the others only train
-        RehearsedRun(settings, folder_of(out) / "run", shares_of(60 * minutes)).train_in_parts()
+    if int(os.environ.get("RANK", 0)):  # of torchrun's processes the others only train; the first tells what failed
+        with suppress(UserError):
+            RehearsedRun(settings, folder_of(out) / "run", shares_of(60 * minutes)).train_in_parts()
         return 0
     started = time.perf_counter()
     found = Rehearsal(f"{out.name}, {settings['name']}", start_command(), "tokens", price=price)

@@ -124,7 +124,7 @@ def changes_of(settings: Mapping[str, Any], found: Rehearsal) -> Changes:
         rate=lambda fraction: f"train.lr={fraction * largest(train['lr']):g}",
         half="train.bf16=true" if has_bf16 and not half else None,
         single=" ".join(emulated) or None,
-        disk=f"train.{keep}={fewest}" if not 0 < kept <= fewest else None,
+        disk="--out on a larger disk" if 0 < kept <= fewest else f"train.{keep}={fewest}  needs less disk",
         free_batch=bool(cuda and effective and together > 1),
     )
 

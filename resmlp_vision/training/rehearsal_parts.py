@@ -254,6 +254,7 @@ class Parts:
             rate=lambda share: f"lr={share * recipe.lr:.3g}",
             half="dtype=bfloat16" if half else None,
             single=None if on_gpu or not emulates(recipe.dtype) else "dtype=float32",
+            disk="out=FOLDER on a larger disk",
             free_batch=on_gpu and isinstance(recipe, Config) and parts > 1,
         )
 

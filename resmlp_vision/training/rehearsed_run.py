@@ -19,11 +19,12 @@ import torch
 from timm.utils import unwrap_model
 from torch import Tensor
 
+from resmlp_core.common.environment import end_with_parent
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.measuring import watching_activations
 from resmlp_vision.config import RunConfig
 from resmlp_vision.data.sample import Data
-from resmlp_vision.distributed import gather
+from resmlp_vision.distributed import gather, rank
 from resmlp_vision.training.checkpoints import LAST, Saver
 from resmlp_vision.training.run import train
 from resmlp_vision.training.step_times import FirstBatches
@@ -179,24 +180,34 @@ class ShortRun:
             listener.bind(("", 0))
             port = gather(listener.getsockname()[1])[0]
         meeting = {"MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}
-        code = f"from {__name__} import train_until_killed; train_until_killed()"
-        log = Path(f"{out}.killed.log")
-        with log.open("a", encoding="utf-8") as said:
-            child = subprocess.run(
+        handed, log = Path(f"{out}.{rank()}.pickle"), Path(f"{out}.killed.log")
+        handed.write_bytes(pickle.dumps((replace(self, opening=Data(self.opening.folder), loaders=[]), out)))
+        code = f"from {__name__} import train_until_killed; train_until_killed({str(handed)!r})"
+        with (
+            log.open("a", encoding="utf-8") as said,
+            subprocess.Popen(
                 [sys.executable, "-c", code],
-                input=pickle.dumps((replace(self, opening=Data(self.opening.folder), loaders=[]), out)),
                 env=os.environ | meeting,
+                stdin=subprocess.PIPE,
                 stdout=said,
                 stderr=said,
-            )
-        if child.returncode != -signal.SIGKILL or not (out / LAST).exists():
+                start_new_session=True,
+            ) as child,
+        ):
+            status = child.wait()
+        if status != -signal.SIGKILL or not (out / LAST).exists():
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise UserError(f"the run that was to be killed ended by itself: {lines[-1] if lines else 'silently'}")
 
 
-def train_until_killed() -> None:
-    """Be the process that is killed: half of the second epoch's updates are done, and its checkpoint is not written."""
-    short, out = pickle.load(sys.stdin.buffer)
+def train_until_killed(handed: str) -> None:
+    """Be the process that is killed: half of the second epoch's updates are done, and its checkpoint is not written.
+
+    Args:
+        handed: the file with the pickled run and its folder.
+    """
+    end_with_parent()
+    short, out = pickle.loads(Path(handed).read_bytes())
 
     def hook(trainer: Trainer[Any]) -> None:
         updates, last = trainer.updates, trainer.updates_per_epoch + max(1, trainer.updates_per_epoch // 2)

@@ -15,7 +15,7 @@ CHANGES = Changes(
     batch=lambda tokens: f"tokens={tokens}",
     workers=lambda number: f"workers={number}",
     rate=lambda fraction: f"lr={fraction}",
-    disk="keep=3",
+    disk="keep=3  needs less disk",
 )
 CPU = Device("a CPU", 10**9, False, False)
 
@@ -64,6 +64,10 @@ def test_a_run_that_cannot_start_says_why_first(found, reason, change, tmp_path,
     assert "python start" not in table
     assert report["can_start"] is False
     assert not change or any(line.startswith(change) for line in report["advice"])
+
+
+def test_how_fast_gpus_reach_each_other_is_told(tmp_path, capsys):
+    assert "between GPUs  25 GB/s" in report_of(passed(interconnect=25.2), tmp_path, capsys)[1]
 
 
 def test_a_loss_that_jumps_and_comes_back_is_no_steady_run():
@@ -119,6 +123,9 @@ def test_a_rehearsal_replaces_an_earlier_one_and_nothing_else(tmp_path):
     with rehearsing(tmp_path / "out") as folder:
         assert folder == tmp_path / "out.rehearsal"
         assert [path.name for path in folder.iterdir()] == ["rehearsal.json"]
+    (folder / "rehearsal.json").rename(folder / "rehearsal.json.partial")  # as a kill in the first moment leaves it
+    with rehearsing(tmp_path / "out"):
+        pass
     Path(tmp_path, "mine.rehearsal").mkdir()
     Path(tmp_path, "mine.rehearsal", "thesis.tex").touch()
     with pytest.raises(UserError, match=r"mine.rehearsal was not made by a rehearsal"), rehearsing(tmp_path / "mine"):

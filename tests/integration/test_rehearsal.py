@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+import subprocess
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from resmlp_mt.pipeline.rehearsal import RecipeRehearsal, start_command
 from resmlp_mt.recipe import main, read_recipe
 
 from .commands import in_this_process
+from .recipe_runs import environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -223,6 +225,20 @@ def test_under_torchrun_each_stages_command_is_told(monkeypatch):
     assert train == f"torchrun {machines} -m resmlp_mt.recipe multi30k --out o --stage train"
     assert rest == start_command() == "python -m resmlp_mt.recipe multi30k --out o"
     assert prepare == f"{rest} --stage prepare"
+
+
+@pytest.mark.long
+def test_two_processes_of_torchrun_rehearse_together(recipe, tmp_path):
+    line = ["torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "resmlp_mt.recipe", recipe]
+    asked = ["--out", tmp_path / "out", "--rehearse", "--rehearse-minutes", 0.1]
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, [*line, *asked])], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "out.rehearsal" / "rehearsal.json").read_text())
+    assert found["can_start"] and found["resumed"] == pytest.approx(found["lost"]) and found["lost"]
+    assert found["milliseconds"]["communication"] > 0
+    assert "--nproc-per-node 2 -m resmlp_mt.recipe" in done.stdout.splitlines()[-2]
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,16 @@ import io
 import json
 import math
 import shutil
+import time
 from collections import namedtuple
+from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
 import pytest
 import torch
+import warm_python
 from PIL import Image
 
 from resmlp_core.common.rehearsal import Rehearsal
@@ -21,7 +25,7 @@ from resmlp_vision.training import batch_trial, rehearsal, rehearsed_run
 from resmlp_vision.training.step_times import FirstBatches
 from resmlp_vision.training.supervised import SupervisedTrainer
 
-from .runs import DINO, TINY, finish, run, torchrun, write_images, write_tables
+from .runs import DINO, TINY, finish, run, start, torchrun, wait, write_images, write_tables
 
 RICH = ("opt=lamb", "accumulate=2", "dtype=bfloat16", "ema_decay=0.9", "mixup=0.8", "workers=1", "repeated_aug=3")
 
@@ -167,6 +171,7 @@ def test_a_disk_that_will_be_full_is_an_answer(images, tmp_path, monkeypatch):
     monkeypatch.setattr(rehearsal.Parts, "kill_and_resume", lambda parts: None)
     found = rehearse(train.main, tmp_path / "run", *TINY, f"data={images}")
     assert found.status == 1 and found.reasons[0].startswith("too little disk: the run needs ")
+    assert "out=FOLDER on a larger disk" in found.advice
 
 
 def test_no_space_for_the_rehearsal_itself_is_told(images, tmp_path, monkeypatch):
@@ -246,6 +251,29 @@ def test_what_validation_takes_is_told_from_its_first_batches(monkeypatch):
     assert len(list(loader)) == 3
     assert loader.taken == 7 and loader.whole == 3 + 9 * 2
     assert math.isclose(loader.whole - loader.taken, 14)
+
+
+@pytest.mark.slow
+def test_nothing_goes_on_in_the_folder_of_a_rehearsal_that_was_killed(images, tmp_path, monkeypatch):
+    """It is killed when it has started the process that trains to be killed, and that is still loading PyTorch."""
+    monkeypatch.setattr("subprocess.Popen", warm_python.COLD)
+    asked = (f"data={images}", f"out={tmp_path / 'run'}", "--rehearse", "--rehearse-minutes", "0.04")
+    folder, process = tmp_path / "run.rehearsal", start(*TINY, *asked)
+    wait(process, lambda: running("train_until_killed", str(folder)))
+    process.kill()
+    process.communicate()
+    while running(str(folder)):
+        time.sleep(0.1)
+    assert not (folder / "killed").exists()
+
+
+def running(*words):
+    """The command lines of processes that have all these words."""
+    lines = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            lines.append(file.read_text(errors="replace"))
+    return [line for line in lines if all(word in line for word in words)]
 
 
 @pytest.mark.long
