@@ -149,19 +149,18 @@ def test_memory_is_kept_where_it_is_asked_for_and_a_users_own_setting_wins(call,
     assert done.stdout.strip() == kept
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_a_fairseq_program_of_a_recipe_gets_both(tmp_path, keep):
+def test_a_fairseq_program_of_a_recipe_gets_both(tmp_path):
     (tmp_path / "fairseq_cli").mkdir()
     (tmp_path / "fairseq_cli" / "__init__.py").touch()
     (tmp_path / "fairseq_cli" / "probe.py").write_text(
         f"{RESIDENT}\nimport os\nprint(kept(), os.environ['GOMP_SPINCOUNT'])"
     )
-    run = f"run_fairseq('probe', [], print, keep_memory={keep})"
-    line = [sys.executable, "-c", f"from resmlp_mt.pipeline.fairseq_process import run_fairseq; {run}"]
+    runs = "for keep in (False, True): run_fairseq('probe', [], print, keep_memory=keep)"
+    line = [sys.executable, "-c", f"from resmlp_mt.pipeline.fairseq_process import run_fairseq\n{runs}"]
     found_first = environment(PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
     done = subprocess.run(line, env=found_first, capture_output=True, text=True, check=True)
-    kept, spun = done.stdout.split()
-    assert kept == str(keep) and spun in {NEVER, BRIEFLY, BY_DEFAULT}
+    without, spun, keeping, spun_too = done.stdout.split()
+    assert (without, keeping) == ("False", "True") and {spun, spun_too} <= {NEVER, BRIEFLY, BY_DEFAULT}
 
 
 def test_where_there_is_no_c_library_to_ask_nothing_is_done(monkeypatch):
