@@ -89,9 +89,13 @@ def finish(process: subprocess.Popen) -> str:
 
 
 def run(main: Callable[[], None], *arguments: object) -> str:
-    """Run a command here, without the seconds that a new process takes to import it; return what it prints."""
+    """Run a command here, without the seconds that a new process takes to import it; return what it prints.
+
+    No learning curve is drawn: the tests that look at one start a process.
+    """
     printed = io.StringIO()
-    with mock.patch("sys.argv", ["command", *map(str, arguments)]), redirect_stdout(printed):
+    no_pictures = mock.patch("resmlp_vision.training.epoch_log.draw_learning_curve")
+    with no_pictures, mock.patch("sys.argv", ["command", *map(str, arguments)]), redirect_stdout(printed):
         main()
     return printed.getvalue()
 

@@ -35,12 +35,6 @@ def images(tmp_path_factory):
     return write_images(tmp_path_factory.mktemp("images"), images=32)
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """Spare each test the seconds of a learning curve that nobody looks at."""
-    monkeypatch.setattr("resmlp_vision.training.epoch_log.draw_learning_curve", lambda *_: None)
-
-
 def rehearse(main, out, *settings):
     """Rehearse here; return the exit status, what was printed and what rehearsal.json says."""
     status, printed = 0, ""

@@ -40,7 +40,7 @@ def write_imagenet(folder: Path) -> Path:
     return write_tables(folder, splits, [f"n{j}" for j in range(1000)])
 
 
-@pytest.mark.parametrize("kind", ["parquet", "folder"])
+@pytest.mark.parametrize("kind", ["parquet", pytest.param("folder", marks=pytest.mark.long)])
 def test_the_recipe_of_imagenet_takes_its_first_steps_as_written(tmp_path, kind):
     if kind == "parquet":
         data = write_imagenet(tmp_path / "imagenet")
