@@ -234,7 +234,7 @@ def test_half_precision_gets_what_the_optimiser_and_the_device_need(tmp_path, mo
     assert Run(settings, tmp_path).train_options().get("fp16-no-flatten-grads", False) == needed
 
 
-@pytest.mark.parametrize("recipe", ["wmt14_en_de", "wmt14_en_fr", "multi30k"])
+@pytest.mark.parametrize("recipe", ["wmt14_en_de", "wmt14_en_fr", "multi30k", "software"])
 @pytest.mark.parametrize(("changed", "expected"), [([], "high"), (["matmul_precision=highest"], "highest")])
 def test_a_recipe_for_gpus_trains_in_tf32_unless_told_otherwise(tmp_path, monkeypatch, recipe, changed, expected):
     """PyTorch itself says what it makes of the variable that fairseq-train is given."""
