@@ -40,7 +40,7 @@ class RehearsedRun(Run):
         self.seconds = seconds
         self.held_out: dict[str, list[tuple[str, str]]] = {}
         self.seen: dict[str, dict[str, Any]] = {"first": {}, "resumed": {}}
-        self.made = time.time()
+        self.since = started()  # torchrun starts all processes before the first one plans
 
     def prepare(self) -> None:
         """Prepare, and let each translation have the mean length of the references.
@@ -130,7 +130,7 @@ class RehearsedRun(Run):
 
     def _wait_for(self, plan: Path) -> None:
         """Wait until torchrun's first process has come to a part; what lies there may be an earlier rehearsal's."""
-        while not plan.exists() or read_plan(plan).started < self.made:
+        while not plan.exists() or read_plan(plan).started < self.since:
             time.sleep(0.2)
 
     def _lengths(self, split: str, lang: str) -> NDArray[np.int32]:
@@ -147,3 +147,9 @@ def last_line(message: str) -> str:
     """Return how a program ended, and the last of what it said."""
     lines = [line for line in message.splitlines() if line.strip()]
     return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1].strip()}"
+
+
+def started() -> float:
+    """Return when this process was started, in seconds as ``time.time`` counts them."""
+    ticks = int(Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])  # since the boot
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
