@@ -40,7 +40,6 @@ def make_affs(rows: int, channels: int, device: str) -> Contenders:
         return torch.autograd.grad(way(), inputs, gradient)
 
     torch.testing.assert_close(*map(there_and_back, ways.values()))
-
     return {name: partial(there_and_back, way) for name, way in ways.items()}
 
 

@@ -158,14 +158,15 @@ def _earlier_report(out: Path, settings: Settings) -> dict[str, Any]:
     now = asdict(settings)
     made_of = report.get("text", {}).get("source_sha256")
     corpus = (settings.data, settings.source_lang, settings.target_lang)
-    moved = made_of and earlier.get("data") != settings.data and Path(settings.data).is_dir()
-    if moved and fingerprint(*corpus) == made_of:  # with all of its project, say
+    elsewhere = made_of and earlier.get("data") != settings.data and Path(settings.data).is_dir()
+    moved = elsewhere and fingerprint(*corpus) == made_of  # with all of its project, say
+    if moved:
         report["settings"]["data"] = earlier["data"] = settings.data
     for key, was, value in changed(earlier, {key: now.get(key) for key in earlier}):
         if was == str(Path(settings.data).resolve()):  # it is no folder any more, and not of the hub
             raise UserError(f"there is no folder {was}, from which {out} was prepared")
         raise prepared_otherwise(out, key, was, value)
-    if made_of and made_of != fingerprint(*corpus):
+    if made_of and not moved and made_of != fingerprint(*corpus):
         raise UserError(f"--data {settings.data} has changed since {out} was prepared from it: choose another --out")
     return report
 

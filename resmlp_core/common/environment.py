@@ -6,8 +6,6 @@ A user's own setting of the variables that are named here wins.
 import ctypes
 import os
 import re
-import signal
-import threading
 import time
 
 PROCESSORS, LOAD = "/proc/cpuinfo", "/proc/loadavg"
@@ -79,19 +77,6 @@ def keep_memory(most: int = -1) -> None:
         M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
         mallopt(M_TRIM_THRESHOLD, most)
         mallopt(*((M_MMAP_MAX, 0) if most < 0 else (M_MMAP_THRESHOLD, most // 2)))
-
-
-def end_with_parent() -> None:
-    """End this process and its children as soon as its standard input closes, a pipe that its parent holds.
-
-    A killed parent thus leaves nobody writing to a folder that the next command works in. It must lead a process group.
-    """
-
-    def follow() -> None:
-        os.read(0, 1)  # not by sys.stdin: children that are forks would inherit its lock locked
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 bound_spinning()

@@ -15,7 +15,8 @@ TRACEBACKS = 200  # lines in which to look for a full disk: errors of PyTorch's,
 
 FOLLOWER = """
 import runpy, sys
-from resmlp_core.common.environment import end_with_parent, keep_memory
+from resmlp_core.common.environment import keep_memory
+from resmlp_core.common.processes import end_with_parent
 end_with_parent()
 if sys.argv.pop(1) == "keep":
     keep_memory()

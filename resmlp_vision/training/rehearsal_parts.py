@@ -246,8 +246,8 @@ class Parts:
     def changes(self) -> Changes:
         """Return how advice is written as settings."""
         recipe, parts = self.recipe, self.recipe.accumulate
-        on_gpu, found = self.device.type == "cuda", self.found.devices
-        half = on_gpu and recipe.dtype == "float32" and found and found[0].bf16
+        on_gpu = self.device.type == "cuda"
+        half = on_gpu and recipe.dtype == "float32" and any(device.bf16 for device in self.found.devices)
         return Changes(
             batch=lambda size: f"accumulate={parts_that_fit(recipe, size)}",
             workers=None if self.all_cores_load() else lambda number: f"workers={number}",

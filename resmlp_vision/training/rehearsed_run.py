@@ -19,9 +19,9 @@ import torch
 from timm.utils import unwrap_model
 from torch import Tensor
 
-from resmlp_core.common.environment import end_with_parent
 from resmlp_core.common.errors import UserError
 from resmlp_core.common.measuring import watching_activations
+from resmlp_core.common.processes import end_with_parent
 from resmlp_vision.config import RunConfig
 from resmlp_vision.data.sample import Data
 from resmlp_vision.distributed import gather, rank

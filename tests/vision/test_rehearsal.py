@@ -253,15 +253,15 @@ def test_nothing_goes_on_in_the_folder_of_a_rehearsal_that_was_killed(images, tm
     monkeypatch.setattr("subprocess.Popen", warm_python.COLD)
     asked = (f"data={images}", f"out={tmp_path / 'run'}", "--rehearse", "--rehearse-minutes", "0.04")
     folder, process = tmp_path / "run.rehearsal", start(*TINY, *asked)
-    wait(process, lambda: running("train_until_killed", str(folder)))
+    wait(process, lambda: command_lines_with("train_until_killed", str(folder)))
     process.kill()
     process.communicate()
-    while running(str(folder)):
+    while command_lines_with(str(folder)):
         time.sleep(0.1)
     assert not (folder / "killed").exists()
 
 
-def running(*words):
+def command_lines_with(*words):
     """The command lines of processes that have all these words."""
     lines = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
