@@ -19,7 +19,7 @@ from resmlp_mt.pipeline.rehearsed_run import RehearsedRun
 from resmlp_mt.pipeline.run import Run
 
 UNSTEADY = 1.3  # times the speed of the slowest quarter of the updates
-HALF = {"fp16": "float16", "bf16": "bfloat16", "amp": "float16"}  # the options by which fairseq trains in it
+HALF = {"fp16": "float16", "bf16": "bfloat16"}  # by fairseq's options; its amp leaves a CPU at float32
 ONCE = ("optimiser", "communication")  # phases of an update that do not take longer for more batches
 
 
@@ -122,7 +122,7 @@ def changes_of(settings: Mapping[str, Any], found: Rehearsal) -> Changes:
         batch=batch,
         workers=lambda number: f"train.num-workers={number}",
         rate=lambda fraction: f"train.lr={fraction * largest(train['lr']):g}",
-        half="train.bf16=true" if has_bf16 and not half else None,
+        half="train.bf16=true" if has_bf16 and not (half or train.get("amp")) else None,
         single=" ".join(emulated) or None,
         disk="--out on a larger disk" if 0 < kept <= fewest else f"train.{keep}={fewest}  needs less disk",
         free_batch=bool(cuda and effective and together > 1),

@@ -116,7 +116,8 @@ def test_float32_is_advised_where_a_cpu_emulates_half_precision(option, emulated
     settings = {"name": "demo", "pair": "en-de", "train": train, "average": [1], "effective_tokens": None}
     found = Rehearsal("demo", "start", "tokens")
     assert changes_of(settings, found).single == (f"train.{option}=false" if emulated else None)
-    assert changes_of(settings | {"train": train | {option: False}}, found).single is None
+    for others in ({option: False}, {option: False, "amp": True}):
+        assert changes_of(settings | {"train": train | others}, found).single is None
 
 
 @pytest.mark.parametrize(
