@@ -44,7 +44,7 @@ TRYING, LOADING, TIMING, TRAINING, VALIDATING = 0.2, 0.05, 0.15, 0.35, 0.04
 UPDATE = 0.01  # that one update may take: of a batch that takes longer, a part is rehearsed
 RUNS = 2 * EPOCHS + 0.5  # epochs of the short run, the one that is killed and the one that resumes, in all
 FEWEST, MOST_UPDATES = 4, 40  # in an epoch of the short run
-PHASED = 4  # updates whose phases are timed
+PHASED = 6  # updates whose phases are watched
 ORDER = ("data", "forward", "teacher", "backward", "communication", "optimiser", "average", "other")
 CHECKPOINTS = 3  # files that may lie beside each other: the last, the best, and one that is being written
 

@@ -20,7 +20,7 @@ def time_updates(trainer: Trainer[Any], updates: int) -> tuple[float, float]:
         Seconds that an epoch takes beside its updates, as the loader starts; seconds of an update.
     """
     trainer.train_mode()
-    skipped = min(1 + 2 * workers_of(trainer.loader), (updates - 1) // 2)  # whose batches the loader had made ahead
+    skipped = warming_up(trainer, updates)
     marks = [time.perf_counter()]
     for number, _ in enumerate(islice(trainer.updates(0), updates)):
         if number in (0, skipped):
@@ -32,12 +32,17 @@ def time_updates(trainer: Trainer[Any], updates: int) -> tuple[float, float]:
     return max(0.0, marks[1] - marks[0] - update), update
 
 
+def warming_up(trainer: Trainer[Any], updates: int) -> int:
+    """Return how many of an epoch's first updates do not count: the loader's workers make batches ahead meanwhile."""
+    return min(1 + 2 * workers_of(trainer.loader), (updates - 1) // 2)
+
+
 def time_phases(trainer: Trainer[Any], updates: int) -> dict[str, float]:
-    """Make updates with the device waited for between their phases.
+    """Make the first updates of an epoch with the device waited for between their phases.
 
     Returns:
-        Seconds of an update by phase: ``data``, ``forward``, ``teacher``, ``backward``, ``communication``,
-        ``optimiser`` and ``average``; of those that there are.
+        Seconds of an update by phase, once the epoch is under way: ``data``, ``forward``, ``teacher``, ``backward``,
+        ``communication``, ``optimiser`` and ``average``; of those that there are.
     """
     phases = watch_phases(trainer, updates, synchronised=True)
     if world_size() > 1:
@@ -65,14 +70,16 @@ def watch_phases(trainer: Trainer[Any], updates: int, synchronised: bool) -> dic
         for owner, method, phase in watched:
             setattr(owner, method, stopwatch.timing(phase, getattr(owner, method)))
         trainer.train_mode()
+        skipped = warming_up(trainer, updates)
         with nullcontext() if synchronised else task.no_sync():
-            for _ in islice(trainer.updates(0), updates):
-                pass
+            for number, _ in enumerate(islice(trainer.updates(0), updates)):
+                if number < skipped:
+                    stopwatch.seconds.clear()
     finally:
         trainer.watch = watch
         for owner, method, _ in watched:
             vars(owner).pop(method, None)
-    seconds = {phase: total / updates for phase, total in stopwatch.seconds.items()}
+    seconds = {phase: total / (updates - skipped) for phase, total in stopwatch.seconds.items()}
     seconds["backward"] -= seconds.get("optimiser", 0.0)  # which is called within
     seconds["forward"] -= seconds.get("teacher", 0.0)
     return seconds

@@ -6,7 +6,7 @@ import math
 import shutil
 import time
 from collections import namedtuple
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ from resmlp_vision.config import Config
 from resmlp_vision.data import sample
 from resmlp_vision.data.datasets import Images
 from resmlp_vision.training import batch_trial, rehearsal, rehearsed_run
-from resmlp_vision.training.step_times import FirstBatches
+from resmlp_vision.training.step_times import FirstBatches, time_phases
 from resmlp_vision.training.supervised import SupervisedTrainer
 
 from .runs import DINO, TINY, finish, run, start, torchrun, wait, write_images, write_tables
@@ -245,6 +245,26 @@ def test_what_validation_takes_is_told_from_its_first_batches(monkeypatch):
     assert len(list(loader)) == 3
     assert loader.taken == 7 and loader.whole == 3 + 9 * 2
     assert math.isclose(loader.whole - loader.taken, 14)
+
+
+def test_the_first_updates_do_not_count_as_typical(monkeypatch):
+    """A loader of one process makes three batches ahead: forward takes 50 s then, and 2 s from the fourth on."""
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    seconds = iter([50.0, 50.0, 50.0, 2.0, 2.0, 2.0, 2.0])
+    task = SimpleNamespace(
+        forward=lambda: clock.__setitem__(0, clock[0] + next(seconds)), has_ema=lambda: False, no_sync=nullcontext
+    )
+    trainer = SimpleNamespace(
+        task=task,
+        watch=None,
+        loader=SimpleNamespace(num_workers=1),
+        optimizer=SimpleNamespace(step=lambda: None),
+        backward=lambda: None,
+        train_mode=lambda: None,
+        updates=lambda epoch: ((task.forward(), trainer.backward()) for _ in range(9)),
+    )
+    assert time_phases(trainer, 7)["forward"] == 2
 
 
 @pytest.mark.slow
