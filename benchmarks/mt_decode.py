@@ -1,6 +1,6 @@
 """Decoding: tokens a second, ResMLP beside fairseq's Transformer and CTranslate2's of equal dimensions.
 
-    python benchmarks/mt_decode.py [--sizes base tiny] [--beams 4 1]
+    python benchmarks/mt_decode.py [--sizes base tiny] [--beams 4 1] [--layers ENCODER DECODER]
 
 Models of random weights translate random sentences by beam search; all hypotheses are forced to one length, that of
 their sources. fairseq's Transformer goes through fairseq-generate's own generator; ResMLP does so too, and through its
@@ -34,10 +34,12 @@ from resmlp_mt.translation.search import SearchOptions, search
 CASES = ((1, 10), (1, 50), (1, 200), (16, 50))  # sentences a batch, tokens a sentence
 
 
-def make_models(size: str, dictionary: Dictionary, device: str) -> tuple[dict[str, Any], ...]:
+def make_models(size: str, layers: list[int], dictionary: Dictionary, device: str) -> tuple[dict[str, Any], ...]:
     """Build ResMLP and fairseq's Transformer, ready to generate; ResMLP's networks; CTranslate2's translators."""
-    pair = ["--source-lang", "en", "--target-lang", "de", *(["--cpu"] if device == "cpu" else [])]
-    trainers = {name: make_trainer(arch, size, dictionary, pair) for name, arch in MODELS.items()}
+    more = ["--source-lang", "en", "--target-lang", "de", *(["--cpu"] if device == "cpu" else [])]
+    for side, number in zip(("encoder", "decoder"), layers, strict=True):
+        more += [f"--{side}-layers", str(number)]
+    trainers = {name: make_trainer(arch, size, dictionary, more) for name, arch in MODELS.items()}
     translators = convert(trainers[PEER], dictionary, device)
     models = {name: trainer.model.eval() for name, trainer in trainers.items()}
     weights, heads = models["ours"].state_dict(), SIZES[size][3]
@@ -113,7 +115,8 @@ def make_sources(dictionary: Dictionary, batch: int, length: int, device: str) -
 def compare(size: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure all models at one size."""
     dictionary = make_dictionary(SIZES[size][4])
-    models, networks, translators = make_models(size, dictionary, args.device)
+    layers = args.layers or [SIZES[size][2]] * 2
+    models, networks, translators = make_models(size, layers, dictionary, args.device)
     rows = []
     for beam in args.beams:
         for batch, length in CASES:
@@ -123,7 +126,8 @@ def compare(size: str, args: argparse.Namespace) -> list[dict[str, Any]]:
             contenders |= {
                 name: translate(translator, dictionary, sources, beam) for name, translator in translators.items()
             }
-            case = {"size": size, "beam": beam, "batch": batch, "length": length}
+            shape = "+".join(map(str, layers))
+            case = {"size": size, "layers": shape, "beam": beam, "batch": batch, "length": length}
             rows += summarise(case, contenders, batch * length, PEER, args.rounds, args.device)
     return rows
 
@@ -133,6 +137,13 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["base"])
     parser.add_argument("--beams", nargs="+", type=at_least(1), default=[4, 1])
+    parser.add_argument(
+        "--layers",
+        nargs=2,
+        type=at_least(1),
+        metavar=("ENCODER", "DECODER"),
+        help="of every model (default: as many on both sides as the size has)",
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows = [row for size in args.sizes for row in compare(size, args)]
