@@ -5,6 +5,7 @@ import torch
 
 from resmlp_mt.models.decoder import ResMLPDecoderLayer
 from resmlp_mt.models.encoder import ResMLPEncoderLayer
+from resmlp_mt.muon import Muon
 
 from .conftest import VARIANTS, collate, make_dictionary, make_model, small_model
 
@@ -33,6 +34,26 @@ def test_a_layer_asks_for_no_more_operations(operations, side, forward, backward
         y.backward(gradient)
     assert there.kernels.total() <= forward, dict(there.kernels)
     assert back.kernels.total() <= backward, dict(back.kernels)
+
+
+def test_muon_asks_for_no_more_operations_an_update(operations):
+    """Of all matrices of the model: as many stacks as there are shapes, however many layers."""
+
+    def counted(layers):
+        size = {"encoder_layers": layers, "decoder_layers": layers, "words": 2000}
+        model = make_model("resmlp_tiny", random=False, **size).to("meta")
+        for parameter in model.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        muon = Muon(model.parameters(), lr=0.01)
+        muon.param_groups[0]["foreach"] = True  # as AdamW's own steps are on a GPU
+        muon.step()
+        with operations() as counter:
+            muon.step()
+        del counter.kernels["_local_scalar_dense"]  # AdamW reads its counts of steps, which the CPU has
+        return counter.kernels
+
+    assert counted(4) == counted(2)
+    assert counted(4).total() <= 154, counted(4)
 
 
 @pytest.mark.parametrize("left", [False, True])
