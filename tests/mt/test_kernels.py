@@ -5,9 +5,11 @@ import torch
 
 from resmlp_mt.models.decoder import ResMLPDecoderLayer
 from resmlp_mt.models.encoder import ResMLPEncoderLayer
+from resmlp_mt.muon import Muon
 
-from .conftest import collate, make_dictionary, make_model, small_model
+from .conftest import VARIANTS, collate, make_dictionary, make_model, small_model
 
+the_paper_and_beyond = pytest.mark.parametrize("name", ["paper", "all"])  # of the variants
 EOS, PAD = make_dictionary().eos(), make_dictionary().pad()
 
 
@@ -32,6 +34,26 @@ def test_a_layer_asks_for_no_more_operations(operations, side, forward, backward
         y.backward(gradient)
     assert there.kernels.total() <= forward, dict(there.kernels)
     assert back.kernels.total() <= backward, dict(back.kernels)
+
+
+def test_muon_asks_for_no_more_operations_an_update(operations):
+    """Of all matrices of the model: as many stacks as there are shapes, however many layers."""
+
+    def counted(layers):
+        size = {"encoder_layers": layers, "decoder_layers": layers, "words": 2000}
+        model = make_model("resmlp_tiny", random=False, **size).to("meta")
+        for parameter in model.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        muon = Muon(model.parameters(), lr=0.01)
+        muon.param_groups[0]["foreach"] = True  # as AdamW's own steps are on a GPU
+        muon.step()
+        with operations() as counter:
+            muon.step()
+        del counter.kernels["_local_scalar_dense"]  # AdamW reads its counts of steps, which the CPU has
+        return counter.kernels
+
+    assert counted(4) == counted(2)
+    assert counted(4).total() <= 154, counted(4)
 
 
 @pytest.mark.parametrize("left", [False, True])
@@ -62,8 +84,9 @@ def test_what_is_done_without_asking_changes_nothing(left, monkeypatch):
         torch.testing.assert_close(blind, model(tokens, None, before)[0], rtol=1e-6, atol=1e-6)
 
 
-def test_both_sides_compile_without_a_graph_break():
-    model = small_model().train()
+@the_paper_and_beyond
+def test_both_sides_compile_without_a_graph_break(name):
+    model = small_model(**VARIANTS[name]).train()
     src, prev = collate([[5, 6, 7, EOS], [8, EOS]], True), collate([[EOS, 5, 6], [EOS, 7]], False)
     model.double()
     torch._dynamo.reset()
@@ -71,9 +94,11 @@ def test_both_sides_compile_without_a_graph_break():
     assert explained.graph_break_count == 0, explained.break_reasons
 
 
+@the_paper_and_beyond
 @pytest.mark.parametrize("side", ["encoder", "decoder"])
-def test_a_layer_compiles_to_the_same_gradients(side):
-    model = small_model(dropout=0.0).train()
+def test_a_layer_compiles_to_the_same_gradients(side, name):
+    torch._dynamo.reset()
+    model = small_model(dropout=0.0, **VARIANTS[name]).train()
     layer = getattr(model, side).layers[0]
     x, memory = torch.randn(7, 2, 16, requires_grad=True), torch.randn(6, 2, 16)
     inputs = (x, memory) if side == "decoder" else (x,)

@@ -13,15 +13,21 @@ from fairseq import options, utils
 from fairseq.data import TokenBlockDataset, data_utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import utils as distributed
+from fairseq.models import DistributedFairseqModel
 from fairseq.optim import OPTIMIZER_REGISTRY, AMPOptimizer, FairseqOptimizer, build_optimizer
+from fairseq.trainer import Trainer
 from omegaconf import OmegaConf
 from torch import nn
 
 import resmlp_mt.plugin  # noqa: F401  importing the plugin is all that a user does
 from resmlp_mt.patches import bfloat16
+from resmlp_mt.patches.cpu_processes import free_port
 from resmlp_mt.patches.unsupported import FLAT, IN_HALF
 
 from .conftest import make_dictionary
+
+# What fairseq says of options that it fails at without fairscale, without a GPU, or with that optimiser.
+FAILS = r"(?i)fairscale|CUDA|NVIDIA|Unsupported optimizer"
 
 
 def configure(*line):
@@ -116,12 +122,31 @@ def test_what_is_broadcast_can_be_read_by_the_others():
         patch.setattr(distributed, "_split_tensors_from_obj", inspect.unwrap(patched))
         with pytest.raises(Exception, match=r"Weights only load failed[\s\S]*omegaconf"):
             arrives(distributed._split_tensors_from_obj)
+    with (
+        torch.serialization.safe_globals([]),
+        pytest.raises(Exception, match=r"Weights only load failed[\s\S]*_TensorPlaceholder"),
+    ):
+        torch.serialization.clear_safe_globals()
+        arrives(patched)
 
 
-def test_canary_cpu_processes():
+def test_canary_cpu_processes(monkeypatch):
     """That two processes of a CPU train is shown in integration/test_distributed.py."""
+    start = inspect.unwrap(distributed.call_main)
     with pytest.raises(AssertionError, match="world size is 2 but have 0 available devices"):
-        inspect.unwrap(distributed.call_main)(configure("--cpu", "--distributed-world-size", 2), print)
+        start(configure("--cpu", "--distributed-world-size", 2), print)
+    alone = ("--distributed-rank", 0, "--distributed-no-spawn", "--device-id", 0)
+    cfg = configure("--cpu", *alone, "--distributed-init-method", f"tcp://localhost:{free_port()}")
+    with pytest.raises((RuntimeError, ValueError), match=r"(?i)nccl"):
+        start(cfg, print)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    with pytest.raises(ValueError, match="device_ids and output_device"):
+        DistributedFairseqModel(cfg.distributed_training, nn.Linear(1, 1), None, "cpu")
+    torch.distributed.destroy_process_group()
+    for name, value in {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ZeroDivisionError):
+        start(configure("--cpu", "--distributed-world-size", 2), print)
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZER_REGISTRY.keys() - {"composite", "cpu_adam", "lamb"}))
@@ -158,6 +183,11 @@ def test_what_cannot_train_is_refused_in_one_line_that_says_what_can(line, reaso
     with pytest.raises(ValueError, match=r"^[^\n]*$") as refused:
         distributed.call_main(configure("--cpu", *line), lambda cfg: pytest.fail("it began"))
     assert reason in str(refused.value)
+    cfg = configure("--cpu", *line)
+    with pytest.raises((ImportError, RuntimeError, TypeError, ValueError), match=FAILS):  # fairseq itself still does
+        trainer = Trainer(cfg, None, nn.Linear(1, 1), nn.Identity())
+        trainer.optimizer  # noqa: B018  it is built only now
+        DistributedFairseqModel(cfg.distributed_training, trainer.model, None, "cpu")  # as for several processes
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fairseq import utils
-from fairseq.tasks import FairseqTask
+from fairseq import hub_utils, utils
+from fairseq.tasks import FairseqTask, LegacyFairseqTask
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,16 +28,18 @@ def test_what_does_not_exist_is_parted_as_fairseq_does_it(tmp_path: Path) -> Non
     assert utils.split_paths("s3://a:b|s3://c") == ["s3://a:b", "s3://c"]
 
 
-def test_one_folder_is_no_sequence_of_them(tmp_path: Path) -> None:
-    """Of such, fairseq would batch the epochs otherwise."""
-    one = SimpleNamespace(cfg=SimpleNamespace(data=str(tmp_path / "10:30")))
+@pytest.mark.parametrize(("kind", "options"), [(FairseqTask, "cfg"), (LegacyFairseqTask, "args")])
+def test_one_folder_is_no_sequence_of_them(tmp_path: Path, kind: type, options: str) -> None:
+    """Of such, fairseq would batch the epochs otherwise, and still does."""
+    one = SimpleNamespace(**{options: SimpleNamespace(data=str(tmp_path / "10:30"))})
     (tmp_path / "10:30").mkdir()
-    two = SimpleNamespace(cfg=SimpleNamespace(data=f"{tmp_path}:{tmp_path}"))
-    assert [FairseqTask.has_sharded_data(task, "train") for task in (one, two)] == [False, True]
+    two = SimpleNamespace(**{options: SimpleNamespace(data=f"{tmp_path}:{tmp_path}")})
+    assert [kind.has_sharded_data(task, "train") for task in (one, two)] == [False, True]
+    assert kind.has_sharded_data.__wrapped__(one, "train")
 
 
 def test_fairseq_itself_still_parts_them(tmp_path: Path) -> None:
-    (tmp_path / "a:b").touch()
-    assert utils.split_paths.__wrapped__(f"{tmp_path}/a:b") == [f"{tmp_path}/a", "b"]
-    task = SimpleNamespace(cfg=SimpleNamespace(data=f"{tmp_path}/a:b"))
-    assert FairseqTask.has_sharded_data.__wrapped__(task, "train")
+    (tmp_path / "a:b.pt").touch()
+    assert utils.split_paths.__wrapped__(f"{tmp_path}/a:b.pt") == [f"{tmp_path}/a", "b.pt"]
+    with pytest.raises(OSError, match=f"Model file not found: {tmp_path}/a$"):
+        hub_utils.from_pretrained.__wrapped__(tmp_path, "a:b.pt")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -20,6 +21,15 @@ from resmlp_vision.train import main
 
 from .runs import DINO, PLAIN, TINY, finish, read_figures, read_log, run, start_two, torchrun, wait, weights
 
+RECIPES = Path(__file__).parents[2] / "recipes"
+OPTIMISERS = sorted(  # of the recipes
+    {name for path in RECIPES.rglob("*.yaml") for name in re.findall(r"(?m)^opt: (\w+)", path.read_text())}
+)
+TRAININGS = {
+    **{opt: ("train", *TINY, "epochs=8", "drop_path=0.2", "ema_decay=0.9", f"opt={opt}") for opt in OPTIMISERS},
+    "dino": ("dino", *DINO),
+}
+
 
 def equal(first, second):
     """Whether two states are the same to the bit, whatever they hold."""
@@ -33,10 +43,10 @@ def equal(first, second):
 
 
 @pytest.mark.parametrize(
-    ("module", "settings"),
-    [("train", (*TINY, "epochs=8", "drop_path=0.2", "opt=lamb", "ema_decay=0.9")), ("dino", DINO)],
+    "name", [pytest.param(name, marks=[] if name in ("lamb", "dino") else pytest.mark.long) for name in TRAININGS]
 )
-def test_two_processes_that_are_killed_resume_to_what_an_unbroken_run_ends_with(images, tmp_path, module, settings):
+def test_two_processes_that_are_killed_resume_to_what_an_unbroken_run_ends_with(images, tmp_path, name):
+    module, *settings = TRAININGS[name]
     command = (f"resmlp_vision.{module}", *settings, f"data={images}")
     finish(torchrun(*command, f"out={tmp_path / 'whole'}"))
     out = tmp_path / "killed"
