@@ -4,7 +4,7 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -158,8 +158,7 @@ def _earlier_report(out: Path, settings: Settings) -> dict[str, Any]:
     now = asdict(settings)
     made_of = report.get("text", {}).get("source_sha256")
     corpus = (settings.data, settings.source_lang, settings.target_lang)
-    elsewhere = made_of and earlier.get("data") != settings.data and Path(settings.data).is_dir()
-    moved = elsewhere and fingerprint(*corpus) == made_of  # with all of its project, say
+    moved = earlier.get("data") != settings.data and holds_corpus_of(report, *corpus)  # with all of its project, say
     if moved:
         report["settings"]["data"] = earlier["data"] = settings.data
     for key, was, value in changed(earlier, {key: now.get(key) for key in earlier}):
@@ -169,6 +168,16 @@ def _earlier_report(out: Path, settings: Settings) -> dict[str, Any]:
     if made_of and not moved and made_of != fingerprint(*corpus):
         raise UserError(f"--data {settings.data} has changed since {out} was prepared from it: choose another --out")
     return report
+
+
+def holds_corpus_of(report: Mapping[str, Any], data: str, source_lang: str, target_lang: str) -> bool:
+    """Whether a folder holds the very corpus that the report of prepare's tells of, which is read for that.
+
+    Raises:
+        UserError: a split is missing.
+    """
+    made_of = report.get("text", {}).get("source_sha256")
+    return bool(made_of) and Path(data).is_dir() and fingerprint(data, source_lang, target_lang) == made_of
 
 
 def prepared_otherwise(out: Path, key: str, was: Any, value: Any) -> UserError:

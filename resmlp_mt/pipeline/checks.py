@@ -18,7 +18,7 @@ from resmlp_mt.data.cleaning import Rules
 from resmlp_mt.data.prepared import read_report
 from resmlp_mt.pipeline.checkpoints import newest_whole
 from resmlp_mt.pipeline.fairseq_commands import count_devices
-from resmlp_mt.prepare import prepared_otherwise
+from resmlp_mt.prepare import holds_corpus_of, prepared_otherwise
 
 
 def refuse_other_data(settings: Mapping[str, Any], out: Path) -> None:
@@ -27,13 +27,15 @@ def refuse_other_data(settings: Mapping[str, Any], out: Path) -> None:
     Raises:
         UserError: a setting of a recipe is not the one that its folder ``out`` was prepared with.
     """
-    prepared = read_report(out)["settings"]
+    report = read_report(out)
+    prepared = report["settings"]
     source, _, target = settings["pair"].partition("-")
     now = {key: settings[key] for key in ("vocab_size", "normalization")}
     now |= {"source_lang": source, "target_lang": target}
     now |= asdict(Rules(**settings["clean"]))
     data = settings["data"]  # prepare keeps whole paths
-    now["data"] = prepared["data"] if prepared["data"] == str(Path(data).resolve()) else data
+    same = prepared["data"] in (data, str(Path(data).resolve())) or holds_corpus_of(report, data, source, target)
+    now["data"] = prepared["data"] if same else data
     for key, was, value in changed({key: prepared[key] for key in now}, now):
         raise prepared_otherwise(out, key, was, value)
 

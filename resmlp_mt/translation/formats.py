@@ -156,8 +156,10 @@ def json_lines(name: str, lines: Iterable[str], field: str) -> Iterator[Record]:
         if number == 1 and line.lstrip().startswith("["):
             raise UserError(f"{name} is a JSON array, where an object a line is read: jq -c '.[]' makes that of it")
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_float=finite)
             text = row.get(field)
+        except OverflowError as error:
+            raise UserError(f"{name}, line {number}: {error}") from None
         except (ValueError, AttributeError, RecursionError):
             raise UserError(f"{name}, line {number}: no JSON object") from None
         if text is None:
@@ -169,6 +171,18 @@ def json_lines(name: str, lines: Iterable[str], field: str) -> Iterator[Record]:
         else:
             text = text.encode("utf-8", "replace").decode()  # JSON can spell half a surrogate pair
             yield Record(line, [text], _in_field(row, field))
+
+
+def finite(text: str) -> float:
+    """Read a number of JSON's.
+
+    Raises:
+        OverflowError: it is larger than a float can be: Python would write Infinity, which is no JSON.
+    """
+    value = float(text)
+    if math.isinf(value):
+        raise OverflowError(f"the number {text} is too large to be written again")
+    return value
 
 
 def _in_field(row: dict[str, object], field: str) -> Callable[[list[str]], str]:

@@ -66,7 +66,7 @@ def load(name: str, checkpoint: str | Path | None, classifier: bool = True) -> A
                 raise UserError(f"no weights of {name!r} were released; give --checkpoint, or one of {known}")
             model = download(name, f"--model {name}", "--checkpoint FILE takes weights that are here")
         elif options_in(state := read_checkpoint(checkpoint)):
-            model = load_run(state, checkpoint)
+            model = load_run(state, checkpoint, classifier)
         else:
             weights = weights_in(state)
             classes = len(weights.get("head.weight", ()))
@@ -118,20 +118,23 @@ def load_trained(checkpoint: str | Path) -> Any:
     """Load the model of a training run's checkpoint, with the averaged weights where there are some.
 
     Raises:
-        ValueError: it is no such checkpoint.
+        ValueError: it is no such checkpoint, or has lost its classifier.
     """
     return load_run(read_checkpoint(checkpoint), checkpoint)
 
 
-def load_run(state: Mapping[str, Any], checkpoint: str | Path) -> Any:
-    """Load the model of a training run's checkpoint that has been read, as ``load_trained`` does."""
+def load_run(state: Mapping[str, Any], checkpoint: str | Path, classifier: bool = True) -> Any:
+    """Load the model of a training run's checkpoint that has been read, as ``load_trained`` does.
+
+    Without ``classifier`` one that the checkpoint has lost is left as it was initialised.
+    """
     args = options_in(state)
     if not args:
         raise ValueError(f"{checkpoint} is no checkpoint of a training run of resmlp_vision")
     settings = {key: args[key] for key in RunConfig.__dataclass_fields__ if key in args}
     config = RunConfig(**settings | {"pretrained": False, "checkpoint": None})
     model = build(config, args["num_classes"])
-    load_weights(model, state, str(checkpoint))
+    load_weights(model, state, str(checkpoint), classifier)
     model.classes = args["classes"]
     model.pretrained_cfg |= {"input_size": (3, config.img_size, config.img_size), "interpolation": config.interpolation}
     model.pretrained_cfg |= {"crop_pct": config.crop_pct, "crop_mode": "center"}  # as in the run's validation

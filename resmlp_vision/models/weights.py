@@ -201,15 +201,27 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     load_weights(model, read_checkpoint(path), str(path))
 
 
-def load_weights(model: nn.Module, state: Mapping[str, Any], path: str) -> None:
+def load_weights(model: nn.Module, state: Mapping[str, Any], path: str, classifier: bool = False) -> None:
     """Load the weights in a checkpoint that has been read; what ``load_checkpoint`` raises names ``path``.
 
     A classifier for another number of classes is left as the model has it. A ResMLP for images of other channels than
     the weights' gets the stem that timm would give it: the sum over channels for a grey image, else the channels
     repeated, and scaled.
+
+    Args:
+        model: that gets the weights.
+        state: the checkpoint.
+        path: of it.
+        classifier: refuse weights without a classifier of as many classes as the model's.
     """
     own = model.state_dict()
     fitted = weights_in(state, SOUGHT if isinstance(model, ResMLP) else own)
+    named = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    classifiers = (named,) if isinstance(named, str) else named  # two of a model that was distilled
+    if classifier:
+        for name in classifiers:
+            if len(fitted.get(f"{name}.weight", ())) != len(own.get(f"{name}.weight", ())):
+                raise ValueError(f"{path} has lost its classifier, {name}; evaluate --probe measures its features")
     if isinstance(model, ResMLP):
         if not any(name in fitted for name in SOUGHT):
             raise ValueError(
@@ -226,8 +238,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Any], path: str) -> None:
     elif not own.keys() & fitted.keys():
         raise ValueError(f"{path} does not fit the model: it has none of its names, but {some_of(fitted)}")
     else:
-        classifiers = getattr(model, "pretrained_cfg", {}).get("classifier") or ()  # two of a model that was distilled
-        for name in (classifiers,) if isinstance(classifiers, str) else classifiers:
+        for name in classifiers:
             fitted = fit_classifier(fitted, own, name)
     for name in sorted(own.keys() | fitted.keys()):
         if name not in own or name not in fitted:

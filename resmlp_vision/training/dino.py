@@ -62,6 +62,11 @@ class MultiCrop(nn.Module):
         features = [self.features(torch.cat(list(group))) for _, group in groupby(views, key=lambda view: view.shape)]
         return list(self.head(torch.cat(features)).chunk(len(views)))
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Name the groups of parameters for layer-wise learning rates, as the backbone does; the head comes last."""
+        layers = [(r"^backbone\.layers\.(\d+)", None), (r"^backbone\.norm", (99999,))]
+        return {"stem": r"^backbone\.stem", "blocks": layers}
+
 
 def build_head(dim: int, config: DINOConfig) -> Any:
     """Build DINO's projection head over features of ``dim`` channels; the rows of its last layer keep length 1."""
@@ -139,7 +144,8 @@ class DINOTrainer(Trainer[DINOConfig]):
         super().__init__(*args, **kwargs)
         head = unwrap_model(self.task.get_trainable_module()).head
         # the optimiser must pass the frozen layer by: zeros for gradients would count in its moments
-        self.optimizer.register_step_pre_hook(lambda *_: head.cancel_last_layer_gradients(self.task.epoch))
+        stepping = getattr(self.optimizer, "_base_optimizer", self.optimizer)  # timm's Lookahead calls no hooks
+        stepping.register_step_pre_hook(lambda *_: head.cancel_last_layer_gradients(self.task.epoch))
 
     def build_model(self) -> Any:
         """Build the backbone, without a classifier.

@@ -195,6 +195,8 @@ class Trainer(ABC, Generic[Settings]):
                         loss = self.task(images, labels)["loss"] / self.config.accumulate
                     self.backward(loss, last)
                 total += loss.detach()
+            if update + 1 == first + self.updates_per_epoch and hasattr(self.optimizer, "sync_lookahead"):
+                self.optimizer.sync_lookahead()  # now, as it passes by parameters without a gradient
             self.optimizer.zero_grad()
             self.task.update_ema()
             yield total

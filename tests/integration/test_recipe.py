@@ -117,8 +117,10 @@ def test_the_same_folder_of_data_may_be_written_otherwise(recipe, out, monkeypat
     for data in ("corpus/", "./corpus"):
         done = run(recipe, "--out", out, "--data", data)
         assert "training: done before" in done.stdout
-    shutil.copytree("corpus", "another")
+    shutil.copytree("corpus", "another")  # as where the project has moved
     stage = ("--stage", "score", "--data", "another")
+    run(recipe, "--out", out, *stage)
+    Path("another", "test.en").write_bytes(Path("another", "valid.en").read_bytes())
     message = run(recipe, "--out", out, *stage, status=1).stderr
     assert f"was prepared with data={recipe.parent / 'corpus'}, not another" in message
 

@@ -106,8 +106,10 @@ def test_images_in_one_folder_need_no_classes(images, tmp_path):
     assert record["train_loss"] > 0 and "knn_top1" not in record
 
 
-def test_the_teacher_is_the_students_average_and_the_last_layer_waits(images, tmp_path):
-    settings = [*DINO, f"data={images}", f"out={tmp_path}", "momentum_teacher=0.5", "epochs=2", "warmup_epochs=0"]
+@pytest.mark.parametrize("opt", ["adamw", "lookahead_adamw"])
+def test_the_teacher_is_the_students_average_and_the_last_layer_waits(images, tmp_path, opt):
+    settings = [*DINO, f"data={images}", f"out={tmp_path}", f"opt={opt}", "momentum_teacher=0.5", "epochs=2"]
+    settings.append("warmup_epochs=0")
     trainer = DINOTrainer(read_config(None, settings, DINOConfig), join_processes("cpu"))
     student, teacher = trainer.task.trainable_module, trainer.task.trainable_module_ema.module
     last = student.head.last_layer.parametrizations.weight.original1
@@ -131,6 +133,16 @@ def test_the_teacher_is_the_students_average_and_the_last_layer_waits(images, tm
     assert trainer.task.trainable_module_ema.decay == 1.0
     decayed = {group["weight_decay"] for group in trainer.optimizer.param_groups}
     assert decayed == {0.0, trainer.config.final_weight_decay}
+
+
+def test_earlier_layers_can_have_lower_rates(images, tmp_path):
+    settings = [*DINO, f"data={images}", f"out={tmp_path}", "opt_args={layer_decay: 0.5}"]
+    trainer = DINOTrainer(read_config(None, settings, DINOConfig), join_processes("cpu"))
+    names = {parameter: name for name, parameter in trainer.task.get_trainable_module().named_parameters()}
+    found = {names[p]: group["lr_scale"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    scales = {"stem": 0.125, "layers.0": 0.25, "layers.1": 0.5, "norm": 0.5}
+    expected = {name: next((s for k, s in scales.items() if name.startswith(f"backbone.{k}.")), 1.0) for name in found}
+    assert found == expected and set(found.values()) == {0.125, 0.25, 0.5, 1.0}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from timm.data import RealLabelsImagenet, create_transform
 
+from resmlp_core.common.checkpoint import read_checkpoint
 from resmlp_core.common.errors import UserError
-from resmlp_vision import create_model, evaluate, train
+from resmlp_vision import classify, create_model, evaluate, train
 from resmlp_vision.config import Config
 from resmlp_vision.data.datasets import StreamedImages
 from resmlp_vision.data.image_io import open_rgb
@@ -25,6 +26,8 @@ from resmlp_vision.evaluation import accuracy
 from resmlp_vision.models.loading import load_trained
 
 from .runs import TINY, fail, read_log, run, start, write_images, write_tables
+
+VIT = "{embed_dim: 16, depth: 1, num_heads: 2, patch_size: 4}"
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +152,24 @@ def test_the_folder_itself_may_vote(checkpoint, images, tmp_path):
     folder = ("--data", images / "val", "--split", "", "--train-split", "")
     run(evaluate.main, *arguments(checkpoint, *folder, "--probe", "knn", "--k", 1, "--out", tmp_path / "found.json"))
     assert json.loads((tmp_path / "found.json").read_text())["training_images"] == 21
+
+
+@pytest.mark.parametrize("model", [(), ("model=vit_tiny_patch16_224", f"model_args={VIT}")], ids=["ours", "timm's"])
+def test_a_run_that_has_lost_its_classifier_is_measured_by_its_features_only(images, tmp_path, model):
+    """Its classes would be guessed by chance."""
+    run(train.main, *TINY, *model, f"data={images}", f"out={tmp_path / 'run'}", "epochs=1")
+    state = read_checkpoint(tmp_path / "run" / "last.pth.tar")
+    lost = tmp_path / "lost.pth"
+    torch.save(state | {"state_dict": {k: v for k, v in state["state_dict"].items() if "head" not in k}}, lost)
+    told = f"{lost} has lost its classifier, head; evaluate --probe measures its features"
+    assert fail(evaluate.main, *arguments(lost, "--data", images, "--split", "val")) == f"evaluate: {told}"
+    assert fail(classify.main, images, "--checkpoint", lost) == f"classify: {told}"
+    assert told in fail(train.main, *TINY, f"data={images}", f"out={tmp_path / 'taught'}", f"teacher={lost}")
+    line = ("--data", images, "--split", "val", "--probe", "knn", "--k", 1, "--out")
+    for name, checkpoint in (("whole", tmp_path / "run"), ("lost", lost)):
+        run(evaluate.main, *arguments(checkpoint, *line, tmp_path / name))
+    found = [json.loads((tmp_path / name).read_text())["knn1_top1"] for name in ("whole", "lost")]
+    assert found[0] == found[1]
 
 
 def test_images_that_cannot_be_read_are_named_and_left_out(checkpoint, images, tmp_path):

@@ -144,6 +144,15 @@ def test_earlier_layers_can_have_lower_rates(images, tmp_path):
     assert sorted({group["lr"] for group in trained["param_groups"]}) == pytest.approx([0.00125, 0.0025, 0.005, 0.01])
 
 
+def test_lookaheads_slow_weights_are_what_an_epoch_ends_with(images, tmp_path):
+    """It takes them over every sixth update, and an epoch has three."""
+    run(main, *TINY, f"data={images}", f"out={tmp_path}", "opt=lookahead_adamw")
+    state = read_checkpoint(tmp_path / "last.pth.tar")
+    slow = [kept["lookahead_slow_buff"] for _, kept in sorted(state["optimizer"]["state"].items())]
+    saved = state["state_dict"].values()
+    assert len(slow) == len(saved) and all(any(torch.equal(one, weight) for weight in saved) for one in slow)
+
+
 def test_a_rate_that_will_rise_is_told(images, tmp_path):
     """The least rate of the defaults is above that of much fine-tuning."""
     settings = (*TINY, f"data={images}", f"out={tmp_path}", "lr=5e-6", "warmup_lr=1e-6")

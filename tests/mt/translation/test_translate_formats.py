@@ -108,6 +108,7 @@ def test_a_short_subtitle_and_one_without_spaces_have_as_many_lines(answer, line
         ('{"a": 1}\n', {"field": "a"}, "file.txt, line 1: --field a is no text"),
         ('{"a": "b"}\n[1]\n', {"field": "a"}, "file.txt, line 2: no JSON object"),
         ('{"a": ' + "[" * 9999, {"field": "a"}, "file.txt, line 1: no JSON object"),
+        ('{"a": "b", "c": 1e400}\n', {"field": "a"}, "file.txt, line 1: the number 1e400 is too large to be written"),
         ('[{"a": "b"}]\n', {"field": "a"}, "file.txt is a JSON array, where an object a line is read"),
         ("a\tb\n", {"name": "x.TSV"}, "x.TSV: name what to translate in it by --column"),
         ("a\tb\n", {"name": "x.tsv.gz"}, "x.tsv.gz: name what to translate in it by --column"),
