@@ -144,7 +144,9 @@ class DINOTrainer(Trainer[DINOConfig]):
         super().__init__(*args, **kwargs)
         head = unwrap_model(self.task.get_trainable_module()).head
         # the optimiser must pass the frozen layer by: zeros for gradients would count in its moments
-        stepping = getattr(self.optimizer, "_base_optimizer", self.optimizer)  # timm's Lookahead calls no hooks
+        stepping = getattr(
+            self.optimizer, "_base_optimizer", self.optimizer
+        )  # the first step of timm's Lookahead calls no hooks
         stepping.register_step_pre_hook(lambda *_: head.cancel_last_layer_gradients(self.task.epoch))
 
     def build_model(self) -> Any:
