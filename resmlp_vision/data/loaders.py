@@ -10,7 +10,7 @@ import torch.distributed as dist
 from PIL import Image
 from timm.data import create_loader, create_transform, resolve_model_data_config
 from timm.data.distributed_sampler import OrderedDistributedSampler
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from resmlp_core.common.devices import available_cores
 from resmlp_core.common.environment import keep_memory
@@ -152,17 +152,41 @@ def loader_for(model: Any, images: Any, device: torch.device) -> Any:
     Args:
         model: one of timm's, or trained here.
         images: a loader of batches ``(B, 3, height, width)`` with labels ``(B,)``; or a data set. One that has a
-            ``transform`` which is not set, such as ``open_dataset`` gives or torchvision's, gets the model's; any other
-            is one of tensors as the model takes them.
+            ``transform`` which is not set, such as ``open_dataset`` gives or torchvision's, gets the model's, and so
+            does one that PyTorch's ``Subset`` is of; any other is one of tensors as the model takes them.
         device: where the images go.
+
+    Raises:
+        UserError: the model takes images of other channels than a transform's three.
     """
     if not isinstance(images, Dataset):
         return images
     config, wanted = settings_for(model)
-    if getattr(images, "transform", images) is None:
-        return validation_loader(copy(images), config, device, **wanted)  # timm sets the transform
+    if getattr(without_subsets(images), "transform", images) is None:
+        channels = wanted["input_size"][0]
+        if channels != 3:
+            raise UserError(f"images are RGB and the model's have {channels} channels; give a data set of tensors")
+        images = copy_subsets(images)
+        loader = validation_loader(images, config, device, **wanted)
+        without_subsets(images).transform = images.transform  # which timm sets of what it is given
+        return loader
     sampler = OrderedDistributedSampler(images) if dist.is_initialized() else None
     return DataLoader(images, config.val_batch_size, sampler=sampler)
+
+
+def without_subsets(images: Any) -> Any:
+    """Return the data set that subsets are of."""
+    while isinstance(images, Subset):
+        images = images.dataset
+    return images
+
+
+def copy_subsets(images: Any) -> Any:
+    """Copy a data set, and of a subset what it is of, but for the images, so that another transform can be set."""
+    copied = copy(images)
+    if isinstance(images, Subset):
+        copied.dataset = copy_subsets(images.dataset)
+    return copied
 
 
 @contextmanager

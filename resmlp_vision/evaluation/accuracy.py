@@ -47,7 +47,7 @@ def evaluate(
     loader = loader_for(plain, images, device)
     evaluator = ClassificationEvaluator(device)
     model.eval()
-    for logits, labels in apply_to_images(model, loader, "validation", device):
+    for logits, labels in apply_to_images(model, loader, "validation", device, dtype_of(plain)):
         if real is not None:
             real.add_result(logits)
         evaluator.update(logits, renumbered(labels))
@@ -59,7 +59,7 @@ def evaluate(
 
 
 def apply_to_images(
-    model: Callable[[Tensor], Tensor], loader: Any, name: str, device: torch.device
+    model: Callable[[Tensor], Tensor], loader: Any, name: str, device: torch.device, dtype: torch.dtype | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield what a model makes of a loader's images, and their labels, batch by batch, with a progress bar.
 
@@ -70,6 +70,7 @@ def apply_to_images(
         loader: of validation images; timm's counts those that cannot be read.
         name: of the progress bar.
         device: of the model.
+        dtype: of what it takes; None for the images' own.
 
     Raises:
         UserError: more images than the data set's limit cannot be read.
@@ -82,7 +83,7 @@ def apply_to_images(
         count = len(labels) if limit is None else max(0, min(len(labels), limit - seen))
         seen += len(labels)
         with torch.inference_mode():
-            outputs = model(images.to(device))
+            outputs = model(images.to(device, dtype))
         outputs, labels = outputs[:count], labels.to(device)[:count]  # what is behind fills the last process's batch
         if unreadable.count.value:  # to choose among rows, a GPU is waited for
             known = labels != UNREADABLE
@@ -127,6 +128,11 @@ def numbers_of(images: Any) -> Mapping[str, int]:
 def device_of(model: nn.Module) -> torch.device:
     """Return the device of a model's parameters; the CPU where it has none."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def dtype_of(model: nn.Module) -> torch.dtype | None:
+    """Return the type of a model's first parameter of floating-point numbers, which images meet; None without one."""
+    return next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), None)
 
 
 def real_labels(dataset: Images | StreamedImages) -> RealLabelsImagenet:

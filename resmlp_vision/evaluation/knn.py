@@ -6,6 +6,7 @@ The crop is the model's own, of 0.9 for ResMLP, where DINO cuts out 0.875.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.utils import unwrap_model
@@ -15,7 +16,7 @@ from resmlp_core.common.errors import UserError
 from resmlp_vision.data.loaders import loader_for
 from resmlp_vision.data.unreadable import unreadable_in
 from resmlp_vision.distributed import join_rows, total
-from resmlp_vision.evaluation.accuracy import apply_to_images, device_of, numbers_of, renumbering
+from resmlp_vision.evaluation.accuracy import apply_to_images, device_of, dtype_of, numbers_of, renumbering
 
 TEMPERATURE = 0.07  # of the votes of the nearest images
 CHUNK = 256  # images whose neighbours are searched at once
@@ -52,7 +53,7 @@ def knn(
     queries = features, renumbered(labels)
     asked = int(total(torch.tensor(len(labels), device=device)))
     figures: dict[str, float] = {"images": asked, "training_images": len(bank[1])}
-    for number in (k,) if isinstance(k, int) else k:
+    for number in (k,) if isinstance(k, int | np.integer) else k:
         figures[f"knn{number}_top1"] = measure_knn(bank, queries, number)
     return figures
 
@@ -73,7 +74,7 @@ def extract_features(
         Features of length 1, ``(N, C)``, and labels ``(N,)``.
 
     Raises:
-        UserError: more images than the data set's limit cannot be read.
+        UserError: more images than the data set's limit cannot be read, or the features are not pooled.
     """
     channels = getattr(model, "head_hidden_size", model.num_features)  # some of timm's have a layer in between
     found = [torch.empty(0, channels, device=device)]
@@ -83,7 +84,10 @@ def extract_features(
     def pooled_features(images: Tensor) -> Tensor:
         return model.forward_head(model.forward_features(images), pre_logits=True)
 
-    for features, labels in apply_to_images(pooled_features, loader, name, device):
+    for features, labels in apply_to_images(pooled_features, loader, name, device, dtype_of(model)):
+        if features.dim() != 2:
+            shape = tuple(features.shape[1:])
+            raise UserError(f"the model's features of an image are not pooled: {shape}; give it another global_pool")
         found.append(F.normalize(features.float(), dim=1))
         targets.append(labels)
     unreadable_in(loader).finish()

@@ -4,7 +4,9 @@ import subprocess
 import sys
 from functools import partial
 
+import numpy as np
 import pytest
+import timm
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -136,6 +138,44 @@ def test_classes_are_matched_by_name_where_torchvision_orders_them_otherwise(alo
     (folder / "val" / "class3").rename(folder / "val" / "others")
     with pytest.raises(UserError, match="has the class 'others', which is none of the 11 known ones"):
         evaluate(model, ImageFolder(folder / "val"))
+
+
+def test_a_part_of_a_folder_needs_no_transform_either(alone, model, images):
+    splits = [ImageFolder(images / split) for split in ("train", "val")]
+    halves = [Subset(Subset(split, range(1, 36)), range(0, 35, 2)) for split in splits]
+    ready = Subset(tensors(images / "val"), range(1, 36, 2))
+    assert evaluate(model, halves[1]) == pytest.approx(evaluate(model, ready), rel=1e-4)
+    assert knn(model, *halves, 3)["images"] == 18
+    assert all(split.transform is None for split in splits)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_model_of_another_type_gets_images_of_it(alone, model, images, dtype):
+    torch.nn.init.normal_(model.head.weight)
+    splits = [ImageFolder(images / split) for split in ("train", "val")]
+    expected = evaluate(model, splits[1])["loss"]
+    assert evaluate(model.to(dtype), splits[1])["loss"] == pytest.approx(expected, rel=0.05)
+    assert knn(model, *splits, 3)["images"] == 36
+
+
+def test_a_number_of_numpys_may_vote(alone, model, images):
+    splits = [tensors(images / split) for split in ("train", "val")]
+    assert knn(model, *splits, np.int64(5)) == knn(model, *splits, 5)
+
+
+def test_features_that_are_not_pooled_and_images_of_other_channels_are_told(alone, images):
+    folder = ImageFolder(images / "val")
+    sizes = {"img_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2, "patch_size": 4, "class_token": False}
+    unpooled = timm.create_model(
+        "vit_tiny_patch16_224", global_pool="", pretrained_cfg_overlay={"input_size": (3, 8, 8)}, **sizes
+    )
+    with pytest.raises(UserError, match=r"are not pooled: \(4, 16\); give it another global_pool"):
+        knn(unpooled, folder, folder, 1)
+    grey = resmlp_vision.create_model("resmlp_s12", img_size=8, patch_size=4, depth=1, embed_dim=16, in_chans=1)
+    with pytest.raises(UserError, match="images are RGB and the model's have 1 channels; give a data set of tensors"):
+        evaluate(grey, folder)
+    pixels, labels = tensors(images / "val").tensors
+    assert evaluate(grey, TensorDataset(pixels[:, :1], labels))["images"] == 36
 
 
 def test_images_that_cannot_be_read_are_left_out(alone, model, tmp_path):
