@@ -40,6 +40,26 @@ def refuse_other_data(settings: Mapping[str, Any], out: Path) -> None:
         raise prepared_otherwise(out, key, was, value)
 
 
+def refuse_missing_start(train: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a model to begin from that is not there, before the data are prepared; a run that has begun needs none.
+
+    Without that of continue-once fairseq would begin from random weights.
+
+    Args:
+        train: options of fairseq-train.
+        folder: of the run.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if (folder / "trained").exists() or newest_whole(folder / "checkpoints"):
+        return
+    for option in ("finetune-from-model", "continue-once"):
+        model = train.get(option)
+        if model and "://" not in str(model) and not Path(model).is_file():
+            raise UserError(f"train.{option}={model}: there is no such file")
+
+
 def refuse_other_devices(settings: Mapping[str, Any], checkpoints: Path) -> None:
     """Refuse to go on within an epoch on another number of devices, which would share the epoch otherwise.
 

@@ -18,6 +18,7 @@ from resmlp_core.common.rehearsal import Rehearsal
 from resmlp_core.common.rehearsal_report import conclude, folder_of, rehearsing
 from resmlp_mt.data.sample import Sample, write_sample
 from resmlp_mt.data.vocabulary_stage import VocabularyTooLargeError
+from resmlp_mt.pipeline.checks import refuse_missing_start
 from resmlp_mt.pipeline.distillation import find_teacher
 from resmlp_mt.pipeline.rehearsal_findings import changes_of, project, tell_training
 from resmlp_mt.pipeline.rehearsed_run import RehearsedRun
@@ -62,6 +63,7 @@ def rehearse(
         try:
             if teacher := settings.get("teacher"):
                 find_teacher(out, teacher)
+            refuse_missing_start(settings["train"], out / settings["name"])
             if write_data:
                 write_data(folder / "written")
                 rehearsal.settings["data"] = str(folder / "written")

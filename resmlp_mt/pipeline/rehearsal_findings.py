@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fairseq.dataclass.configs import OptimizationConfig
 
 from resmlp_core.common.devices import emulates
 from resmlp_core.common.errors import UserError
@@ -33,7 +34,7 @@ def tell_training(found: Rehearsal, run: RehearsedRun) -> None:
     found.devices, found.interconnect = run.devices, first.get("interconnect")
     found.parameters, found.batch, found.fits = first.get("parameters", 0), first.get("batch", 0), first.get("fits")
     found.peak_memory, found.workers = first.get("peak_memory", 0), run.settings["train"].get("num-workers", 1)
-    found.rate = largest(run.settings["train"]["lr"])
+    found.rate = highest_rate(run.settings["train"])
     found.warmup = int(run.settings["train"].get("warmup-updates") or 0)
     tried = first.get("search", []) + resumed.get("search", [])
     found.largest_batch = max([size for size, fits in tried if fits] + [found.batch] * run.roomy, default=0)
@@ -121,7 +122,7 @@ def changes_of(settings: Mapping[str, Any], found: Rehearsal) -> Changes:
     return Changes(
         batch=batch,
         workers=lambda number: f"train.num-workers={number}",
-        rate=lambda fraction: f"train.lr={fraction * largest(train['lr']):g}",
+        rate=lambda fraction: f"train.lr={fraction * highest_rate(train):g}",
         half="train.bf16=true" if has_bf16 and not (half or train.get("amp")) else None,
         single=" ".join(emulated) or None,
         disk="--out on a larger disk" if 0 < kept <= fewest else f"train.{keep}={fewest}  needs less disk",
@@ -129,8 +130,10 @@ def changes_of(settings: Mapping[str, Any], found: Rehearsal) -> Changes:
     )
 
 
-def largest(rates: Any) -> float:
-    """Return the largest of fairseq's learning rates, which are one or, by epoch, several."""
+def highest_rate(train: Mapping[str, Any]) -> float:
+    """Return the largest of fairseq's learning rates, which are one or, by epoch, several; 0.25 where none is set."""
+    rates = train.get("lr")
+    rates = OptimizationConfig().lr if rates is None else rates
     return max(float(rate) for rate in re.findall(r"[\d.eE+-]+", str(rates)))
 
 

@@ -28,7 +28,13 @@ from resmlp_mt.data.text_lines import read_lines
 from resmlp_mt.metrics import bleu_of, moses_tokenizer, other_form, score, score_tokenized
 from resmlp_mt.patches.unsupported import FLAT
 from resmlp_mt.pipeline.checkpoints import is_trained, mend_checkpoints, newest_checkpoints, whole_checkpoints
-from resmlp_mt.pipeline.checks import length_limits, refuse_long_sentences, refuse_other_data, refuse_other_devices
+from resmlp_mt.pipeline.checks import (
+    length_limits,
+    refuse_long_sentences,
+    refuse_missing_start,
+    refuse_other_data,
+    refuse_other_devices,
+)
 from resmlp_mt.pipeline.distillation import distil, distilled_data, made_by
 from resmlp_mt.pipeline.fairseq_commands import (
     count_devices,
@@ -74,6 +80,8 @@ class Run:
             if "train" in stages and not is_trained(self.folder, self.settings["train"].get("max-update")):
                 self._train()
             return
+        if "train" in stages:
+            refuse_missing_start(self.settings["train"], self.folder)
         if "prepare" in stages:
             self.prepare()
         later = [stage for stage in STAGES[1:] if stage in stages]

@@ -108,6 +108,13 @@ def test_a_larger_batch_is_free_where_an_update_has_several(tokens, free, monkey
     assert not changes_of(on_a_cpu, Rehearsal("demo", "start", "tokens")).free_batch
 
 
+@pytest.mark.parametrize(("given", "half"), [({"lr": "[0.1, 0.4]"}, "0.2"), ({}, "0.125"), ({"lr": None}, "0.125")])
+def test_half_the_rate_is_that_of_fairseqs_own_where_a_recipe_has_none(given, half):
+    train = {"max-tokens": 2000, **given}
+    settings = {"name": "demo", "pair": "en-de", "train": train, "average": [1], "effective_tokens": None}
+    assert changes_of(settings, Rehearsal("demo", "start", "tokens")).rate(0.5) == f"train.lr={half}"
+
+
 @pytest.mark.parametrize("option", ["fp16", "bf16"])
 @pytest.mark.parametrize("emulated", [False, True])
 def test_float32_is_advised_where_a_cpu_emulates_half_precision(option, emulated, monkeypatch):

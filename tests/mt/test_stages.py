@@ -15,11 +15,12 @@ from resmlp_core.common.errors import UserError, reporting
 from resmlp_mt.pipeline import fairseq_commands
 from resmlp_mt.pipeline import provenance as source
 from resmlp_mt.pipeline.checkpoints import is_trained, mend_checkpoints, newest_checkpoints
-from resmlp_mt.pipeline.checks import refuse_long_sentences, refuse_other_devices
+from resmlp_mt.pipeline.checks import refuse_long_sentences, refuse_missing_start, refuse_other_devices
 from resmlp_mt.pipeline.fairseq_commands import arguments, run_fairseq_train
 from resmlp_mt.pipeline.fairseq_process import run_fairseq
 from resmlp_mt.pipeline.kept_settings import keep_settings
 from resmlp_mt.pipeline.provenance import commit
+from resmlp_mt.pipeline.rehearsal import RecipeRehearsal, rehearse
 from resmlp_mt.pipeline.run import Run
 from resmlp_mt.pipeline.settings import read_recipe
 
@@ -93,6 +94,23 @@ def test_how_far_a_run_is_and_on_how_many_devices_its_last_checkpoint_tells(tmp_
     settings = {"train": {"distributed-world-size": 4}}
     with pytest.raises(UserError, match=r"_last\.pt was written within an epoch, on 2 devices, not 4"):
         refuse_other_devices(settings, tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize("option", ["finetune-from-model", "continue-once"])
+def test_a_model_to_begin_from_that_is_missing_is_told_before_anything_is_prepared(tmp_path, monkeypatch, option):
+    begin, out = f"train.{option}={tmp_path}", tmp_path / "out"  # a folder is no file either
+    settings = read_recipe(ROOT / "recipes" / "multi30k" / "recipe.yaml", [begin], None)
+    with pytest.raises(UserError, match=f"^{begin}: there is no such file$"):
+        Run(settings, out).run()
+    assert not out.exists()
+    monkeypatch.setattr(RecipeRehearsal, "measure", lambda rehearsal: pytest.fail("it begins"))
+    assert rehearse(settings, out, minutes=1) == 1
+    report = json.loads((tmp_path / "out.rehearsal" / "rehearsal.json").read_text())
+    assert report["failures"] == [f"prepare: {begin}: there is no such file"]
+    run = out / settings["name"]
+    run.mkdir(parents=True)
+    (run / "trained").touch()
+    refuse_missing_start(settings["train"], run)  # it has begun, and needs none
 
 
 def test_a_disk_that_fills_in_training_is_named_and_what_is_half_written_is_removed(tmp_path, monkeypatch):
