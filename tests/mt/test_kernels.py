@@ -49,11 +49,13 @@ def test_muon_asks_for_no_more_operations_an_update(operations):
         muon.step()
         with operations() as counter:
             muon.step()
-        del counter.kernels["_local_scalar_dense"]  # AdamW reads its counts of steps, which the CPU has
+        for name in list(counter.kernels):  # AdamW reads its counts of steps, which the CPU has; marks for profilers
+            if name == "_local_scalar_dense" or name.startswith("_record_function"):
+                del counter.kernels[name]
         return counter.kernels
 
     assert counted(4) == counted(2)
-    assert counted(4).total() <= 154, counted(4)
+    assert counted(4).total() <= 152, counted(4)
 
 
 @pytest.mark.parametrize("left", [False, True])

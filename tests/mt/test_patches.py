@@ -122,12 +122,13 @@ def test_what_is_broadcast_can_be_read_by_the_others():
         patch.setattr(distributed, "_split_tensors_from_obj", inspect.unwrap(patched))
         with pytest.raises(Exception, match=r"Weights only load failed[\s\S]*omegaconf"):
             arrives(distributed._split_tensors_from_obj)
-    with (
-        torch.serialization.safe_globals([]),
-        pytest.raises(Exception, match=r"Weights only load failed[\s\S]*_TensorPlaceholder"),
-    ):
-        torch.serialization.clear_safe_globals()
-        arrives(patched)
+    trusted = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        with pytest.raises(Exception, match=r"Weights only load failed[\s\S]*_TensorPlaceholder"):
+            arrives(patched)
+    finally:
+        torch.serialization.add_safe_globals(trusted)
 
 
 def test_canary_cpu_processes(monkeypatch):
