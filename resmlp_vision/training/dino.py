@@ -143,11 +143,10 @@ class DINOTrainer(Trainer[DINOConfig]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         head = unwrap_model(self.task.get_trainable_module()).head
+        # Lookahead's own first step calls no hooks
+        optimizer = getattr(self.optimizer, "_base_optimizer", self.optimizer)
         # the optimiser must pass the frozen layer by: zeros for gradients would count in its moments
-        stepping = getattr(
-            self.optimizer, "_base_optimizer", self.optimizer
-        )  # the first step of timm's Lookahead calls no hooks
-        stepping.register_step_pre_hook(lambda *_: head.cancel_last_layer_gradients(self.task.epoch))
+        optimizer.register_step_pre_hook(lambda *_: head.cancel_last_layer_gradients(self.task.epoch))
 
     def build_model(self) -> Any:
         """Build the backbone, without a classifier.
