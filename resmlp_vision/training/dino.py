@@ -64,8 +64,13 @@ class MultiCrop(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Name the groups of parameters for layer-wise learning rates, as the backbone does; the head comes last."""
-        layers = [(r"^backbone\.layers\.(\d+)", None), (r"^backbone\.norm", (99999,))]
-        return {"stem": r"^backbone\.stem", "blocks": layers}
+
+        def within(patterns: Any) -> Any:
+            if isinstance(patterns, str):
+                return patterns.replace("^", r"^backbone\.")
+            return [(within(pattern), *order) for pattern, *order in patterns]
+
+        return {group: within(patterns) for group, patterns in self.backbone.group_matcher(coarse).items()}
 
 
 def build_head(dim: int, config: DINOConfig) -> Any:
