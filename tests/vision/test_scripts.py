@@ -1,4 +1,4 @@
-"""The demo's scripts, the ablations and the benchmarks of images run."""
+"""The demo's scripts, the ablations, timm's networks beside the recipe and the benchmarks of images run."""
 
 import json
 import subprocess
@@ -52,6 +52,16 @@ def test_every_ablation_trains_and_those_that_are_done_are_left(tmp_path, run_sc
     run_script(ROOT / "recipes/cifar10/ablations.py", *line)
     assert len(made) == len(rows) == len(json.loads((tmp_path / "out" / "ablations.json").read_text()))
     assert {path: path.stat().st_mtime_ns for path in made} == made
+
+
+def test_timms_networks_train_by_the_recipe_with_as_many_parameters(tmp_path, run_script):
+    images = write_images(tmp_path / "images")
+    line = (f"data={images}", "val_split=val", "epochs=1", "batch_size=8", "workers=0", "device=cpu")
+    for name in ("resmlp", "mixer", "vit"):
+        printed = run_script(ROOT / "recipes/cifar10/peers.py", tmp_path, name, *line)
+        parameters = json.loads((tmp_path / name / "results.json").read_text())["parameters"]
+        assert f"{parameters:,} parameters" in printed
+        assert abs(parameters / 927_490 - 1) < 0.03  # the recipe's own
 
 
 def test_a_benchmark_measures_all_models_on_the_same_work(tmp_path):
