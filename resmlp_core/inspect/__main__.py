@@ -15,7 +15,8 @@ def main() -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a recipe's folder, such as build/cifar10, or a checkpoint, or a file of released weights; or a URL",
+        help="the folder of a recipe's model or of a training run, such as build/cifar10, or a checkpoint, or a file "
+        "of released weights; or a URL",
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="where the files go")
     parser.add_argument(
