@@ -33,10 +33,10 @@ def rehearsing(out: Path) -> Iterator[Path]:
         raise UserError(f"{folder} was not made by a rehearsal, which would replace it: move it away")
     folder.mkdir(parents=True, exist_ok=True)
     with alone_in(folder):
-        write_json(folder / REPORT, {"can_start": None, "reasons": ["the rehearsal has not ended"]})
         for earlier in folder.iterdir():
             if earlier.name != REPORT:
-                remove(earlier)
+                remove(earlier)  # before anything is written: it may be what has filled the disk
+        write_json(folder / REPORT, {"can_start": None, "reasons": ["the rehearsal has not ended"]})
         yield folder
 
 

@@ -1,13 +1,16 @@
 """What is made of the findings of a rehearsal: whether the run can start, why not, and what to change."""
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from resmlp_core.common import rehearsal_report
 from resmlp_core.common.devices import Device
 from resmlp_core.common.errors import UserError
+from resmlp_core.common.files import write_json
 from resmlp_core.common.rehearsal import Changes, Rehearsal
 from resmlp_core.common.rehearsal_report import conclude, rehearsing
 
@@ -117,6 +120,16 @@ def test_the_number_format_that_a_device_multiplies_fast_is_advised(change, why)
     assert line.startswith(f"key=value  {why}")
 
 
+def test_of_many_findings_the_first_five_are_told_in_a_line_each(tmp_path, capsys):
+    waiting = {"milliseconds": {"data": 50.0, "forward": 50.0}, "loader_speed": 600.0, "workers": 1}
+    wrong = passed(fits=False, largest_batch=500, losses=[9.0] * 15 + [20.0] * 5, disk_free=4, **waiting)
+    assert conclude(wrong, tmp_path, replace(CHANGES, half="half=key", single="single=key")) == 1
+    table, report = capsys.readouterr().out, json.loads((tmp_path / "rehearsal.json").read_text())
+    told = [line.split(maxsplit=1)[1] for line in table.splitlines() if line.split()[:1] == ["change"]]
+    assert told == report["advice"]
+    assert [line.partition("=")[0] for line in told] == ["tokens", "lr", "keep", "workers", "half"]
+
+
 def test_a_rehearsal_replaces_an_earlier_one_and_nothing_else(tmp_path):
     with rehearsing(tmp_path / "out") as folder:
         (folder / "left").touch()
@@ -130,3 +143,16 @@ def test_a_rehearsal_replaces_an_earlier_one_and_nothing_else(tmp_path):
     Path(tmp_path, "mine.rehearsal", "thesis.tex").touch()
     with pytest.raises(UserError, match=r"mine.rehearsal was not made by a rehearsal"), rehearsing(tmp_path / "mine"):
         pass
+
+
+def test_an_earlier_rehearsal_that_filled_the_disk_is_replaced(tmp_path, monkeypatch):
+    def write(path, content):
+        if (path.parent / "checkpoint.pt").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_json(path, content)
+
+    with rehearsing(tmp_path / "out") as folder:
+        (folder / "checkpoint.pt").touch()
+    monkeypatch.setattr(rehearsal_report, "write_json", write)
+    with rehearsing(tmp_path / "out"):
+        assert [path.name for path in folder.iterdir()] == ["rehearsal.json"]
