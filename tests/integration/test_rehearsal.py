@@ -1,11 +1,15 @@
 """A recipe is rehearsed: all of its stages on a little of its data; what it cannot do is told, and fails."""
 
+import errno
 import io
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +29,7 @@ from resmlp_mt.pipeline.fairseq_process import run_fairseq
 from resmlp_mt.pipeline.rehearsal import RecipeRehearsal, start_command
 from resmlp_mt.recipe import main, read_recipe
 
-from .commands import in_this_process
+from .commands import in_this_process, start
 from .recipe_runs import environment
 
 ROOT = Path(__file__).parents[2]
@@ -215,6 +219,28 @@ def test_a_corpus_that_breaks_off_or_is_missing_fails_before_training(recipe, tm
     assert missing.reason == "prepare: --data ./nowhere: there is no such folder"
 
 
+def test_a_data_set_of_the_hub_that_cannot_be_reached_fails_in_a_line(recipe, tmp_path, monkeypatch, capfd):
+    for module in ("huggingface_hub.constants", "datasets.config"):
+        monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", True)
+    failed = rehearse(recipe, tmp_path / "out", "data=owner/name")
+    assert failed.status == 1
+    table = failed.printed.partition("\n\n")[2].splitlines()  # after what it announces
+    assert table[0].startswith("cannot start: prepare: --data owner/name: no such folder here, and the hub's data set ")
+    assert table[1].split()[:2] == ["the", "rehearsal"]
+    assert not capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["out.rehearsal"]
+
+
+def test_a_corpus_of_a_few_pairs_is_rehearsed_whole(recipe, tmp_path):
+    (tmp_path / "corpus").mkdir()
+    for text in (recipe.parent / "corpus").iterdir():
+        lines = text.read_text(encoding="utf-8").splitlines(keepends=True)[: 8 if text.stem == "train" else 1]
+        (tmp_path / "corpus" / text.name).write_text("".join(lines), encoding="utf-8")
+    found = rehearse(recipe, tmp_path / "out", f"data={tmp_path / 'corpus'}", "vocab_size=100")
+    assert found.status == 0, found.printed
+    assert found.report["steps"] == 3 and found.report["resumes"]
+
+
 def test_under_torchrun_each_stages_command_is_told(monkeypatch):
     line = ["python", "-u", "-m", "resmlp_mt.recipe", "multi30k", "--rehearse", "--rehearse-minutes", "3", "--out", "o"]
     monkeypatch.setattr(sys, "orig_argv", line)
@@ -265,12 +291,42 @@ def test_a_teacher_that_is_not_trained_fails(recipe, tmp_path):
     assert failed.reason.startswith("prepare: --teacher resmlp_tiny: there is no finished ")
 
 
+def test_ctrl_c_leaves_only_its_folder_which_the_next_rehearsal_replaces(recipe, tmp_path):
+    """It is pressed while fairseq trains, in a process of its own."""
+    (tmp_path / "out").mkdir()
+    folder = tmp_path / "out.rehearsal"
+    process = start("resmlp_mt.recipe", recipe, "--out", tmp_path / "out", "--rehearse", "--rehearse-minutes", 0.1)
+    while not (folder / "run" / "first-seen.json").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (training,) = [child for child in children if os.getsid(int(child)) == int(child)]
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert not Path(f"/proc/{training}").exists()
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "out", folder] and not any((tmp_path / "out").iterdir())
+    following = rehearse(recipe, tmp_path / "out", "--teacher", "resmlp_tiny")  # ends soon
+    assert following.reason.startswith("prepare: --teacher") and following.report["can_start"] is False
+    assert [path.name for path in folder.iterdir()] == ["rehearsal.json"]
+
+
 def test_no_space_for_the_rehearsal_fails(recipe, tmp_path, monkeypatch):
     full = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     failed = rehearse(recipe, tmp_path / "out")
     assert failed.status == 1
     assert "needs about" in failed.reason and "0.0 MB are free" in failed.reason
+
+
+def test_a_disk_that_fills_in_training_fails(recipe, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(rehearsed_run, "run_fairseq_train", full)
+    failed = rehearse(recipe, tmp_path / "out")
+    assert failed.status == 1
+    assert failed.reason == "train: the disk is full: No space left on device"
 
 
 def test_a_sample_that_yields_a_smaller_vocabulary_is_rehearsed_with_that(recipe, tmp_path):
