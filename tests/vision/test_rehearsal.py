@@ -4,6 +4,7 @@ import io
 import json
 import math
 import shutil
+import signal
 import time
 from collections import namedtuple
 from contextlib import nullcontext, suppress
@@ -122,10 +123,8 @@ def test_options_that_make_no_sense_are_refused(main, options, said, capsys):
 
 def test_an_epoch_of_one_update_is_rehearsed(images, tmp_path, monkeypatch):
     monkeypatch.setattr(rehearsal.Parts, "shorten", lambda parts: parts.config)
-    monkeypatch.setattr(rehearsal.Parts, "train", lambda parts: None)
-    monkeypatch.setattr(rehearsal.Parts, "kill_and_resume", lambda parts: None)
     found = rehearse(train.main, tmp_path / "run", *TINY, f"data={images}", "batch_size=64")
-    assert found.status == 0 and found.steps == 3 and "data" not in found.milliseconds
+    assert found.status == 0 and found.steps == 3 and found.resumes and "data" not in found.milliseconds
 
 
 def test_too_large_a_batch_is_an_answer_and_the_rest_is_rehearsed(images, tmp_path, monkeypatch):
@@ -213,6 +212,20 @@ def test_data_out_of_reach_and_too_few_images_are_told(images, tmp_path):
     assert found.status == 1 and "64 training images are fewer than batch_size=512" in found.reasons[0]
 
 
+@pytest.mark.parametrize("kind", ["hfds", "hfids"])
+def test_a_data_set_of_the_hub_that_cannot_be_reached_is_told_in_a_line(tmp_path, monkeypatch, capfd, kind):
+    for module in ("huggingface_hub.constants", "datasets.config"):
+        monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", True)
+    found = rehearse(train.main, tmp_path / "run", *TINY, f"data={kind}/owner/name")
+    assert found.status == 1
+    (reason,) = found.reasons
+    assert reason.startswith(f"opening the data, building the model: data={kind}/owner/name, split 'train': ")
+    assert "\n" not in reason and reason.endswith("; data=FOLDER takes images that are here")
+    assert not capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["run.rehearsal"]
+    assert [path.name for path in (tmp_path / "run.rehearsal").iterdir()] == ["rehearsal.json"]
+
+
 def test_of_large_tables_a_sample_is_read_and_the_whole_projected(tmp_path, monkeypatch):
     monkeypatch.setattr(sample, "LARGE", 0)
     monkeypatch.setattr(sample, "LEAST", 20)
@@ -268,17 +281,20 @@ def test_the_first_updates_do_not_count_as_typical(monkeypatch):
 
 
 @pytest.mark.slow
-def test_nothing_goes_on_in_the_folder_of_a_rehearsal_that_was_killed(images, tmp_path, monkeypatch):
-    """It is killed when it has started the process that trains to be killed, and that is still loading PyTorch."""
+@pytest.mark.parametrize(("by", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_nothing_goes_on_in_the_folder_of_a_rehearsal_that_was_killed(images, tmp_path, monkeypatch, by, status):
+    """It is killed, or stopped by Ctrl-C, when the process that trains to be killed is still loading PyTorch."""
     monkeypatch.setattr("subprocess.Popen", warm_python.COLD)
     asked = (f"data={images}", f"out={tmp_path / 'run'}", "--rehearse", "--rehearse-minutes", "0.04")
     folder, process = tmp_path / "run.rehearsal", start(*TINY, *asked)
     wait(process, lambda: command_lines_with("train_until_killed", str(folder)))
-    process.kill()
-    process.communicate()
+    process.send_signal(by)
+    _, errors = process.communicate()
+    assert process.returncode == status and "Traceback" not in errors
     while command_lines_with(str(folder)):
         time.sleep(0.1)
     assert not (folder / "killed").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["run.rehearsal"]
 
 
 def command_lines_with(*words):
