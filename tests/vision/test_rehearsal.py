@@ -8,6 +8,7 @@ import signal
 import time
 from collections import namedtuple
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -284,7 +285,8 @@ def test_the_first_updates_do_not_count_as_typical(monkeypatch):
 @pytest.mark.parametrize(("by", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
 def test_nothing_goes_on_in_the_folder_of_a_rehearsal_that_was_killed(images, tmp_path, monkeypatch, by, status):
     """It is killed, or stopped by Ctrl-C, when the process that trains to be killed is still loading PyTorch."""
-    monkeypatch.setattr("subprocess.Popen", warm_python.COLD)
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a suite in the background would not hear it
+    monkeypatch.setattr("subprocess.Popen", partial(warm_python.COLD, preexec_fn=listen))
     asked = (f"data={images}", f"out={tmp_path / 'run'}", "--rehearse", "--rehearse-minutes", "0.04")
     folder, process = tmp_path / "run.rehearsal", start(*TINY, *asked)
     wait(process, lambda: command_lines_with("train_until_killed", str(folder)))
