@@ -43,7 +43,7 @@ def align(weights: Tensor, source_pieces: Sequence[str], target_pieces: Sequence
     """Align each word of a translation with the source word that it looks at most.
 
     Args:
-        weights: of the last layer, ``(heads, T, S)``, of one sentence.
+        weights: of the last layer, ``(heads, T, S)``, of one sentence, on the CPU.
         source_pieces: the source's, without the end.
         target_pieces: the translation's, likewise.
 
@@ -53,7 +53,7 @@ def align(weights: Tensor, source_pieces: Sequence[str], target_pieces: Sequence
     if not source_pieces or not target_pieces:
         return ()
     sources, targets = (torch.tensor(words_of(pieces)) for pieces in (source_pieces, target_pieces))
-    mean = weights.mean(0)[: len(targets), : len(sources)].cpu().float()
+    mean = weights.mean(0)[: len(targets), : len(sources)].float()
     by_words = torch.zeros(int(targets[-1]) + 1, int(sources[-1]) + 1)
     by_words.index_put_((targets.unsqueeze(1), sources.unsqueeze(0)), mean, accumulate=True)
     return tuple(enumerate(by_words.argmax(1).tolist()))

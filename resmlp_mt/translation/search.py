@@ -85,18 +85,19 @@ def _hypotheses(
     beam = min(options.beam, decoding.vocabulary - 1)
     lengths = sources.ne(PAD).sum(1)
     room = places if options.max_len_b is None else options.max_len_b
-    longest = (lengths * options.max_len_a + room).clamp(0, places).long()
+    longest = (lengths * options.max_len_a + room).clamp(0, places).long().tolist()
     forced = _forced(prefixes, device)
-    uniform = _draw(sources, options, int(longest.max()), beam) if options.sampling else None
+    uniform = _draw(sources, options, max(longest), beam) if options.sampling else None
     going = list(range(len(sources)))  # the sentences of the batch that are not finished
     left = [beam] * len(sources)  # hypotheses that each may still end
     tokens = torch.full((len(sources), 1, 1), EOS, device=device)  # of all hypotheses, (B, W, length)
     totals = torch.zeros(len(sources), 1, device=device)  # logarithms of their probabilities
     ended = torch.zeros(len(sources), beam, dtype=torch.bool, device=device)  # samples only
-    for step in range(int(longest.max()) + 1):
+    for step in range(max(longest) + 1):
         logits = decoding.step(tokens[:, :, -1]).float()
         norm = _log_of_sum(logits)
-        _restrict(logits, step, longest, forced, options.min_len)
+        at_end = torch.tensor([most == step for most in longest], device=device) if step in longest else None
+        _restrict(logits, step, at_end, forced, options.min_len)
         if uniform is not None:
             scores, ids, parents = _sample(logits - norm, totals, uniform[:, step], beam)
             scores = scores.masked_fill(ended, -math.inf)
@@ -104,17 +105,21 @@ def _hypotheses(
             scores, ids, parents = _best(logits, norm, totals, 2 * beam)
         ends = ids.eq(EOS)
         done = (ends & scores.ne(-math.inf))[:, :beam]
-        rows = done.nonzero().tolist()
-        finished = set()
-        for row, place in rows:
+        finished = {row for row, most in enumerate(longest) if most == step}
+        rows, columns = [], []  # of the hypotheses that end here
+        for row, which in enumerate(done.tolist()):  # which a GPU is waited for, once a step
             sentence = going[row]
-            if left[sentence]:
-                left[sentence] -= 1
-                ids_before = tokens[row, int(parents[row, place]), 1:].tolist()
-                score = float(scores[row, place] / (step + 1) ** options.lenpen)
-                yield sentence, Found([*ids_before, EOS], score)
-            if not left[sentence] or step == int(longest[row]):
+            ending = [column for column, ends_here in enumerate(which) if ends_here][: left[sentence]]
+            left[sentence] -= len(ending)
+            rows += [row] * len(ending)
+            columns += ending
+            if not left[sentence]:
                 finished.add(row)
+        if rows:
+            ids_before = tokens[rows, parents[rows, columns], 1:].tolist()
+            score = (scores[rows, columns] / (step + 1) ** options.lenpen).tolist()
+            for row, some, one in zip(rows, ids_before, score, strict=True):
+                yield going[row], Found([*some, EOS], one)
         if uniform is not None:
             ended = ended | done
             chosen = torch.arange(beam, device=device).expand(len(going), -1)
@@ -126,10 +131,10 @@ def _hypotheses(
             if not stay:
                 return
             kept = torch.tensor(stay, device=device)
-            going = [going[row] for row in stay]
+            going, longest = [going[row] for row in stay], [longest[row] for row in stay]
             decoding.keep(kept)
             scores, ids, parents, chosen = (x[kept] for x in (scores, ids, parents, chosen))
-            tokens, longest, ended = tokens[kept], longest[kept], ended[kept]
+            tokens, ended = tokens[kept], ended[kept]
             forced = None if forced is None else forced[kept]
             uniform = None if uniform is None else uniform[kept]
         parents, totals, newest = (x.gather(1, chosen) for x in (parents, scores, ids))
@@ -182,27 +187,28 @@ def _sample(logprobs: Tensor, totals: Tensor, uniform: Tensor, beam: int) -> tup
     return scores, drawn.squeeze(-1), parents.expand(sentences, -1)
 
 
-def _restrict(logits: Tensor, step: int, longest: Tensor, forced: Tensor | None, min_len: int) -> None:
-    """Take from the logits, ``(B, W, vocabulary)``, what may not come at this step."""
+def _restrict(logits: Tensor, step: int, at_end: Tensor | None, forced: Tensor | None, min_len: int) -> None:
+    """Take from the logits, ``(B, W, vocabulary)``, what may not come at this step.
+
+    Args:
+        logits: of all hypotheses; changed in place.
+        step: tokens that the hypotheses have.
+        at_end: which sentences can have no token more but the end, ``(B,)``; None where none is.
+        forced: what each is to begin with, ``(B, length)``, padded on the right.
+        min_len: tokens at least, without the end.
+    """
     logits[:, :, PAD] = -math.inf
-    at_end = longest.eq(step)
-    within = None
-    if forced is not None and step < forced.size(1):
-        within = forced[:, step].ne(PAD) & ~at_end
-        if bool(within.any()):
-            _allow_only(logits, within, forced[within, step])
+    # the one token that a sentence may have, (B,); PAD where it has a choice
+    wanted = forced[:, step] if forced is not None and step < forced.size(1) else None
+    if at_end is not None:
+        wanted = torch.where(at_end, EOS, PAD if wanted is None else wanted)
+    if wanted is not None:
+        index = wanted[:, None, None].expand(-1, logits.size(1), 1)
+        score = logits.gather(2, index)
     if step < min_len:
-        stays = ~at_end if within is None else ~at_end & ~within
-        logits[stays, :, EOS] = -math.inf
-    if bool(at_end.any()):
-        _allow_only(logits, at_end, torch.full((int(at_end.sum()),), EOS, device=logits.device))
-
-
-def _allow_only(logits: Tensor, rows: Tensor, ids: Tensor) -> None:
-    """Leave only one id to each of these sentences."""
-    index = ids[:, None, None].expand(-1, logits.size(1), 1)
-    left = logits[rows]
-    logits[rows] = torch.full_like(left, -math.inf).scatter_(2, index, left.gather(2, index))
+        logits[:, :, EOS] = -math.inf
+    if wanted is not None:  # where there is a choice the pad's score is what it was
+        logits.masked_fill_(wanted.ne(PAD)[:, None, None], -math.inf).scatter_(2, index, score)
 
 
 def _forced(prefixes: Sequence[Sequence[int]] | None, device: torch.device) -> Tensor | None:

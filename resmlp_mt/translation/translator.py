@@ -228,7 +228,7 @@ class Translator:
         """Fill in the alignments of a batch's hypotheses."""
         rows = [row for row, several in enumerate(found) for _ in several]
         targets = pad([one.tokens for several in found for one in several]).to(self.device)
-        weights = iter(cross_attention(self.network, sources[rows], targets)[-1])
+        weights = iter(cross_attention(self.network, sources[rows], targets)[-1].cpu())
         for text, several in zip(texts, hypotheses, strict=True):
             pieces = self.vocabulary.pieces(text)
             several[:] = [replace(one, alignment=align(next(weights), pieces, one.tokens)) for one in several]

@@ -25,7 +25,7 @@ class HardDistillationTask(LogitDistillationTask):
         # whether both normalise alike is found out once: timm does at every batch, and each time waits for the GPU
         scale = self.student_std / self.teacher.std_kd
         shift = (self.student_mean - self.teacher.mean_kd) / self.teacher.std_kd
-        self.same_input = bool((scale == 1).all() and (shift == 0).all())
+        self.same_input = bool(((scale == 1) & (shift == 0)).all())
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
 
