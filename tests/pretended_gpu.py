@@ -2,11 +2,11 @@
 
 Tensors stay in the CPU's memory. The storages of those that go to ``cuda``, and of what is computed from them, are
 marked by two modes of PyTorch: one answers what Python asks for, the other sees each operation, also of the backward.
-The last line printed is JSON: ``faults``, where a GPU would have refused an operation, as one of its tensors is on the
-CPU, by place in ResMLP; ``synchronisations``, how often a function of ResMLP itself waits for the GPU; ``of_others``,
-how often fairseq, timm and the rest do; ``operations``, how many there were. The status is 1 if there are faults.
+The last line printed is JSON: ``faults``, where a GPU would have refused an operation for a tensor of the CPU's, by
+place in ResMLP; ``synchronisations``, how often which function waits for the GPU, ours or a library's; ``operations``,
+how many there were. The status is 1 if there are faults.
 What this cannot tell: speed, memory, numbers, half precision, NCCL, kernels that a GPU lacks, streams that do not wait
-for each other, copies to the GPU that block.
+for each other, copies to the GPU that block. PyTorch's clipping of gradients, by C++, waits here and not on a GPU.
 """
 
 import atexit
@@ -15,7 +15,6 @@ import json
 import sys
 import traceback
 from collections import Counter
-from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import torch
@@ -27,7 +26,8 @@ from torch.utils._pytree import tree_leaves
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 KEEP_DEVICE = {Tensor.new_tensor, Tensor.new, Tensor.__deepcopy__}  # make their storage where no mode sees it
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_consecutive", "unique_dim"}
-faults, synchronisations, counts = Counter(), Counter(), Counter(operations=0, of_others=0)
+WAITS |= {"item", "is_nonzero", "allclose", "argwhere"}  # which PyTorch takes apart, except in inference mode
+faults, synchronisations, counts = Counter(), Counter(), Counter(operations=0)
 
 
 def tensors(values) -> list[Tensor]:
@@ -62,8 +62,7 @@ def fault(what: str) -> None:
 
 
 def wait() -> None:
-    place, ours = next(places())
-    (synchronisations if ours else counts)[place if ours else "of_others"] += 1
+    synchronisations[next(places())[0]] += 1
 
 
 class Operations(TorchDispatchMode):  # sees each: what it computes from a GPU's tensors is on the GPU
@@ -74,15 +73,15 @@ class Operations(TorchDispatchMode):  # sees each: what it computes from a GPU's
         counts["operations"] += 1
         copying, indexing = name in ("copy_", "_foreach_copy_"), name in ("index", "index_put", "index_put_")
         checked = [] if copying else tensors((args[0], args[2:])) if indexing else used  # indices may be on the CPU
-        if wrong := [tuple(tensor.shape) for tensor in checked if tensor.dim() and not on_gpu(tensor)]:
+        written = used[0] if name[-1] == "_" else None  # no number of the CPU's either
+        if wrong := [tuple(t.shape) for t in checked if not on_gpu(t) and (t.dim() or t is written)]:
             fault(f"{name} with a CPU tensor of shape {wrong[0]}")
         counted = indexing and any(on_gpu(index) and index.dtype == torch.bool for index in tensors(args[1]))
         counted = counted and (name == "index" or args[2].numel() > 1)  # one value fills what is masked
         to_cpu = copying and not all(map(on_gpu, tensors(args[0])))
         if name in WAITS or counted or to_cpu or str(function) == "aten.repeat_interleave.Tensor":
             wait()
-        result = function(*args, **(kwargs or {}))
-        return result if copying else mark(result, True)
+        return function(*args, **(kwargs or {})) if copying else mark(function(*args, **(kwargs or {})), True)
 
 
 class Devices(TorchFunctionMode):  # answers what Python asks of devices, and makes and moves tensors there
@@ -126,9 +125,10 @@ class Devices(TorchFunctionMode):  # answers what Python asks of devices, and ma
 
 def install() -> None:
     answers = {"is_available": True, "device_count": 1, "current_device": 0, "get_rng_state": torch.get_rng_state()}
-    answers |= {"get_device_properties": SimpleNamespace(name="pretended", major=9, minor=0, total_memory=2**36)}
+    found = type("", (), {"name": "pretended", "major": 9, "minor": 0, "total_memory": 2**36, "L2_cache_size": 2**25})
+    answers |= {"get_device_properties": found, "max_memory_allocated": 0}
     silent = ("set_device", "empty_cache", "reset_peak_memory_stats", "set_rng_state", "manual_seed", "manual_seed_all")
-    for name, answer in (answers | {"max_memory_allocated": 0} | dict.fromkeys(silent)).items():
+    for name, answer in (answers | dict.fromkeys(silent)).items():
         setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
     torch.cuda.synchronize = lambda *_: wait()
     plain = torch.Generator.__new__
