@@ -1,4 +1,7 @@
-"""What the plugin mends in fairseq, a module for each fault; each has a test that fairseq itself still has it."""
+"""What the plugin mends in fairseq, a module for each fault; each has a test that fairseq itself still has it.
+
+Three of them look at the options of a command line, by ``command_line``.
+"""
 
 from resmlp_mt.patches import (
     amp_unscaling,

@@ -1,14 +1,15 @@
 """Refuse options that fairseq would fail at later: before it starts any process, in one line that says what works."""
 
-import argparse
-from collections.abc import Callable
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 from functools import wraps
 from importlib.util import find_spec
 from typing import Any
 
 import torch
-from fairseq import options
 from fairseq.distributed import utils as distributed
+
+from resmlp_mt.patches.command_line import after_parsing
 
 # Fairseq's optimisers that move each number by its own gradient, so that tensors may be joined to one or cut in pieces,
 # and those that compute in float32 on parameters of half precision.
@@ -57,31 +58,19 @@ def refuse_first(call_main: Callable[..., None]) -> Callable[..., None]:
     return start
 
 
-def reason_against_translating(args: argparse.Namespace) -> str | None:
-    """Say why fairseq cannot translate with these options; None if it can."""
-    if getattr(args, "constraints", None) and not hasattr(args, "buffer_size"):
-        return "--constraints is for fairseq-interactive, which reads them behind each sentence"
+def refuse_translating(parser: ArgumentParser, options: Namespace, line: Sequence[str]) -> None:
+    """End with a message where fairseq's programs that translate cannot do so with these options."""
+    if getattr(options, "constraints", None) and not hasattr(options, "buffer_size"):
+        parser.error("--constraints is for fairseq-interactive, which reads them behind each sentence")
     for wish in ("print_step", "retain_iter_history"):
-        if getattr(args, wish, False) and args.task != "translation_lev":
+        if getattr(options, wish, False) and options.task != "translation_lev":
             option = "--" + wish.replace("_", "-")
-            return f"{option} is for models that refine a translation step by step, those of --task translation_lev"
-    return None
-
-
-def refuse_translating(parse: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap fairseq's ``parse_args_and_arch``, by which its programs that translate read their command lines."""
-
-    @wraps(parse)
-    def parsed(parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> Any:
-        result = parse(parser, *args, **kwargs)
-        if reason := reason_against_translating(result[0] if isinstance(result, tuple) else result):
-            parser.error(reason)
-        return result
-
-    return parsed
+            parser.error(
+                f"{option} is for models that refine a translation step by step, those of --task translation_lev"
+            )
 
 
 def install() -> None:
     """Let nothing start that fairseq cannot do."""
-    options.parse_args_and_arch = refuse_translating(options.parse_args_and_arch)
+    after_parsing(refuse_translating)
     distributed.call_main = refuse_first(distributed.call_main)
