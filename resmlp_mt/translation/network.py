@@ -171,9 +171,9 @@ class Network(nn.Module):
             dtype: the arithmetic of its products. On a CPU everything else stays in float32.
         """
         fold_(self)
-        mixers = (layer.cross_position.mixer for layer in self.decoder.layers)
-        matrices = [mixer.mixer if isinstance(mixer, ConvolvedMixer) else mixer for mixer in mixers]
-        self.register_buffer("matrices", torch.stack([mixer.weight for mixer in matrices]), persistent=False)
+        mixers = [layer.cross_position.mixer for layer in self.decoder.layers]
+        matrices = torch.stack([mixer.get_parameter(mixer.matrix) for mixer in mixers])
+        self.register_buffer("matrices", matrices, persistent=False)
         device = self.encoder.embed_tokens.weight.device.type
         if device != "cpu":
             return self.to(getattr(torch, dtype))

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from resmlp_core.common.errors import UserError
 from resmlp_core.inspect.html import Section, write_page
 from resmlp_mt.translation.attention import cross_attention
@@ -74,13 +72,6 @@ def pair_of(translator: Translator, text: str, tokens: Sequence[str]) -> dict[st
 
 def position_weights(side: Any, positions: int) -> list[list[list[float]]]:
     """Return A of each layer of an encoder or a decoder, for the first positions, to four digits."""
-    return [
-        [[round(w, 4) for w in row] for row in mixing(layer)[:positions, :positions].tolist()] for layer in side.layers
-    ]
-
-
-def mixing(layer: Any) -> Tensor:
-    """Return A of a layer, also where a convolution is beside it."""
-    mixer = layer.cross_position.mixer
-    a: Tensor = getattr(mixer, "mixer", mixer).weight
-    return a.detach().float().cpu()
+    mixers = [layer.cross_position.mixer for layer in side.layers]
+    matrices = [mixer.get_parameter(mixer.matrix)[:positions, :positions].float().tolist() for mixer in mixers]
+    return [[[round(weight, 4) for weight in row] for row in matrix] for matrix in matrices]

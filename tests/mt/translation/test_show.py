@@ -8,7 +8,7 @@ import torch
 from resmlp_mt import load_translator, translate
 from resmlp_mt.translation.attention import cross_attention
 from resmlp_mt.translation.long_sentences import split_long
-from resmlp_mt.translation.show import MOST, mixing
+from resmlp_mt.translation.show import MOST
 
 from .small_translators import POSITIONS, SENTENCES, write_translator
 
@@ -103,7 +103,7 @@ class TestInABrowser:
 
     def test_a_token_of_the_translation_shows_what_it_looks_at_and_what_a_reads(self, page, shown):
         by_layer, source, target = weights(shown[1], SENTENCE)
-        a = mixing(shown[1].network.decoder.layers[-1])
+        a = shown[1].network.decoder.layers[-1].cross_position.mixer.weight
         for k in (0, 2, len(target) - 1):
             self.hover(page, self.buttons(page, "target")[k])
             attention, reads = self.said(page)
@@ -120,7 +120,7 @@ class TestInABrowser:
 
     def test_a_token_of_the_source_shows_what_a_reads_and_what_looks_at_it(self, page, shown):
         by_layer, source, target = weights(shown[1], SENTENCE)
-        a = mixing(shown[1].network.encoder.layers[-1])[: len(source), : len(source)]
+        a = shown[1].network.encoder.layers[-1].cross_position.mixer.weight[: len(source), : len(source)]
         k = 3
         self.hover(page, self.buttons(page, "source")[k])
         attention, reads = self.said(page)
