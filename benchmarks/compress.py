@@ -182,7 +182,7 @@ def compare(subject: Subject, args: argparse.Namespace) -> list[dict[str, Any]]:
         rows.append(row)
         print(f"{subject.kind:<12}{row['variant']:<32}{row['quality']:>18.2f}{row['megabytes']:>10.2f}", flush=True)
     with torch.inference_mode():
-        seconds = in_turns(timed, args.rounds, args.device)
+        seconds = in_turns(timed, args.rounds)
     for row in rows[: len(timed)]:
         row["per_second"] = subject.units / median(seconds[row["variant"]])
         print(f"{subject.kind:<12}{row['variant']:<32}{row['per_second']:>16,.1f}/s", flush=True)

@@ -43,14 +43,14 @@ def ceilings(device: str) -> tuple[float, float]:
         packed = PackedLinear(nn.Linear(SIDE[device], SIDE[device]))
         products.append(lambda: packed(a))
     with torch.no_grad():
-        product = min(best(call, device) for call in products)
-    copy = best(lambda: target.copy_(source), device)
+        product = min(map(best, products))
+    copy = best(lambda: target.copy_(source))
     return 2 * SIDE[device] ** 3 / product, 2 * source.nbytes / copy
 
 
-def best(call: Callable[[], object], device: str) -> float:
+def best(call: Callable[[], object]) -> float:
     """Time the fastest of ten turns, in seconds."""
-    return min(in_turns({"": call}, 10, device)[""])
+    return min(in_turns({"": call}, 10)[""])
 
 
 def size_of(model: nn.Module) -> int:
@@ -122,7 +122,7 @@ def main() -> None:
             call()
         operations = counter.get_total_flops()
         floor = max(operations / operations_a_second, moved / bytes_a_second)
-        measured = median(in_turns({name: call}, args.rounds, args.device)[name])
+        measured = median(in_turns({name: call}, args.rounds)[name])
         row = {"work": name, "operations": operations, "bytes": moved, "floor": floor, "seconds": measured}
         rows.append(row | {"share": floor / measured})
         print(f"{name:28}{operations / 1e9:>10,.1f}{moved / 1e9:>8.2f}{floor:>8.3f} s{measured:>8.3f} s", end="")

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from resmlp_core.common.arguments import at_least
-from resmlp_core.common.devices import process_memory, processor
+from resmlp_core.common.devices import process_memory, processor, wait_for_device
 from resmlp_core.common.files import write_json
 
 # Importing fairseq configures logging, down to DEBUG, unless that is done already.
@@ -46,7 +46,7 @@ def options(about: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def in_turns(contenders: Contenders, rounds: int, device: str) -> dict[str, list[float]]:
+def in_turns(contenders: Contenders, rounds: int) -> dict[str, list[float]]:
     """Time each contender once a round, after one turn to warm up.
 
     Returns:
@@ -55,19 +55,13 @@ def in_turns(contenders: Contenders, rounds: int, device: str) -> dict[str, list
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, call in contenders.items():
-            synchronise(device)
+            wait_for_device()
             started = time.perf_counter()
             call()
-            synchronise(device)
+            wait_for_device()
             if number:
                 seconds[name].append(time.perf_counter() - started)
     return seconds
-
-
-def synchronise(device: str) -> None:
-    """Wait for what has been asked of a GPU."""
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def peak_memory(call: Callable[[], object], device: str) -> int:
@@ -101,7 +95,7 @@ def summarise(
         A row for each: units a second by the median of the rounds; the ratio to the peer's speed, as the median,
         least and greatest of the rounds' own ratios; peak memory in bytes.
     """
-    seconds = in_turns(contenders, rounds, device)
+    seconds = in_turns(contenders, rounds)
     return [row_of(case, name, seconds, units, peer, peak_memory(call, device)) for name, call in contenders.items()]
 
 
@@ -110,7 +104,7 @@ def row_of(
 ) -> dict[str, Any]:
     """Make a contender's row as ``summarise`` describes it, and print it."""
     ratios = sorted(theirs / ours for theirs, ours in zip(seconds[peer], seconds[name], strict=True))
-    row = dict(case) | {
+    row = {
         "contender": name,
         "per_second": units / median(seconds[name]),
         "ratio": median(ratios),
@@ -118,22 +112,13 @@ def row_of(
         "peak_memory_bytes": memory,
         "seconds": seconds[name],
     }
-    show(row)
-    return row
-
-
-def show(row: Mapping[str, Any]) -> None:
-    """Print one row of the table."""
-    case = "  ".join(f"{key} {value}" for key, value in row.items() if key not in MEASURED)
-    least, most = row["ratio_range"]
+    work = "  ".join(f"{key} {value}" for key, value in case.items())
     print(
-        f"{case:<44}{row['contender']:<32}{row['per_second']:>12,.1f}/s"
-        f"{row['ratio']:>8.2f} × ({least:.2f} to {most:.2f}){row['peak_memory_bytes'] / 1e6:>10,.0f} MB",
+        f"{work:<44}{name:<32}{row['per_second']:>12,.1f}/s"
+        f"{row['ratio']:>8.2f} × ({ratios[0]:.2f} to {ratios[-1]:.2f}){memory / 1e6:>10,.0f} MB",
         flush=True,
     )
-
-
-MEASURED = ("contender", "per_second", "ratio", "ratio_range", "peak_memory_bytes", "seconds")
+    return {**case, **row}
 
 
 def save(args: argparse.Namespace, rows: Sequence[Mapping[str, Any]], **versions: str) -> None:

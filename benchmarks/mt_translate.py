@@ -94,7 +94,7 @@ def compare(args: argparse.Namespace, beam: int, folder: Path) -> list[dict[str,
     references = reference.read_text("utf-8").splitlines()
     memory: dict[str, int] = {}
     lines = commands(args, source, beam, folder)
-    seconds = in_turns({name: whole(name, line, folder, memory) for name, line in lines.items()}, args.rounds, "cpu")
+    seconds = in_turns({name: whole(name, line, folder, memory) for name, line in lines.items()}, args.rounds)
     rows = []
     for name in lines:
         bleu = corpus_bleu((folder / name).read_text("utf-8").splitlines(), [references]).score
