@@ -6,8 +6,8 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -132,15 +132,16 @@ class RecipeRehearsal:
                 "hours and disk lack the teacher's translations of the training set",
             ]
         sample, run = self._sample()
-        with self._timing("prepare"):
-            self._prepare(run, sample)
-        for self.stage in ("train", "average", "generate", "score"):
-            with self._timing(self.stage):
-                run.run([self.stage])
-            if self.stage == "train":
-                tell_training(self.found, run)
-                if not run.seen["resumed"].get("saved"):
-                    return  # what was found says why
+        self._prepare(run, sample)
+        self.stage = "train"
+        run.run(["train"])
+        tell_training(self.found, run)
+        if not run.seen["resumed"].get("saved"):
+            return  # what was found says why
+        for self.stage in ("average", "generate", "score"):
+            started = time.perf_counter()
+            run.run([self.stage])
+            self.took[self.stage] = time.perf_counter() - started
         project(self.found, run, sample, self.took)
 
     def _sample(self) -> tuple[Sample, RehearsedRun]:
@@ -174,9 +175,3 @@ class RecipeRehearsal:
         for name, path in PREPARED.items():  # a file is as old as the end of its stage
             ended = (run.out / path).stat().st_mtime
             self.took[name], began = ended - began, ended
-
-    @contextmanager
-    def _timing(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.took[stage] = time.perf_counter() - started
