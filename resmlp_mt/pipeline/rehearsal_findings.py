@@ -33,7 +33,7 @@ def tell_training(found: Rehearsal, run: RehearsedRun) -> None:
     first, resumed = run.seen["first"], run.seen["resumed"]
     found.devices, found.interconnect = run.devices, first.get("interconnect")
     found.parameters, found.batch, found.fits = first.get("parameters", 0), first.get("batch", 0), first.get("fits")
-    found.peak_memory, found.workers = first.get("peak_memory", 0), run.settings["train"].get("num-workers", 1)
+    found.peak_memory, found.workers = first.get("peak_memory", 0), first.get("workers", 0)
     found.rate = highest_rate(run.settings["train"])
     found.warmup = int(run.settings["train"].get("warmup-updates") or 0)
     tried = first.get("search", []) + resumed.get("search", [])

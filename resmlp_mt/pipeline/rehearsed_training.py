@@ -91,8 +91,8 @@ class Observer:
         self.seen["parameters"] = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         self.seen["devices"] = trainer.data_parallel_world_size
         self.seen |= self.longest.count()
-        loaders = max(1, self.cfg.dataset.num_workers) * self.seen["devices"]
-        self.seen["loader_speed"] = self.longest.loader_speed() * loaders
+        self.seen["workers"] = workers = self.cfg.dataset.num_workers
+        self.seen["loader_speed"] = self.longest.loader_speed() * max(1, workers) * self.seen["devices"]
         self.times = UpdateTimes(trainer)
         trainer.clip_grad_norm = self.keeping_norm(trainer.clip_grad_norm)
         if self.plan.part == "first":

@@ -156,7 +156,7 @@ class Run:
 
     def batches_together(self) -> int:
         """Return how many batches a device takes for an update."""
-        return int(str(self.train_options().get("update-freq", 1)).strip("[").split(",")[0])
+        return int(str(self.train_options().get("update-freq") or 1).strip("[").split(",")[0])
 
     def average(self) -> None:
         """Average the last checkpoints into model.pt: as many as give the best BLEU on the validation set.

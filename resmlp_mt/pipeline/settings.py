@@ -142,7 +142,7 @@ def check_train(train: Mapping[str, Any], effective_tokens: int | None) -> None:
         )
     if effective_tokens and not (type(train.get("max-tokens")) is int and train["max-tokens"] > 0):
         raise UserError("effective_tokens needs train.max-tokens, the most that a device takes at once, as an integer")
-    if effective_tokens and "update-freq" in train:
+    if effective_tokens and train.get("update-freq") is not None:
         raise UserError("train.update-freq follows from effective_tokens; give effective_tokens=null beside it")
     for option in ("disable-validation", "validate-after-updates"):
         if train.get(option):

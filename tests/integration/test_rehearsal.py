@@ -164,11 +164,12 @@ def test_too_little_memory_fails_and_what_fits_is_told(recipe, tmp_path, monkeyp
         return train_step(self, samples, raise_oom)
 
     monkeypatch.setattr(Trainer, "train_step", short_of_memory)
-    failed = rehearse(recipe, tmp_path / "out")
+    failed = rehearse(recipe, tmp_path / "out", "train.num-workers=null")
     assert failed.status == 1
     assert failed.reason.startswith("out of memory: a batch of 1,000 tokens does not fit into ")
     fits = failed.report["largest_batch"]
     assert 500 <= fits < 750
+    assert failed.report["workers"] == 1  # fairseq's own
     assert failed.report["advice"][0].startswith("train.max-tokens=500 train.update-freq=2  ")
 
 

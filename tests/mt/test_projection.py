@@ -129,7 +129,13 @@ def test_float32_is_advised_where_a_cpu_emulates_half_precision(option, emulated
 
 @pytest.mark.parametrize(
     ("recipe", "more"),
-    [("multi30k", ()), ("wmt14_en_de", ()), ("software", ()), ("software", ("train.update-freq=3",))],
+    [
+        ("multi30k", ()),
+        ("wmt14_en_de", ()),
+        ("software", ()),
+        ("software", ("train.update-freq=3",)),
+        *((recipe, ("train.update-freq=null",)) for recipe in ("software", "wmt14_en_de")),
+    ],
 )
 def test_smaller_batches_are_advised_with_as_many_tokens_in_an_update(recipe, more, monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
@@ -137,7 +143,7 @@ def test_smaller_batches_are_advised_with_as_many_tokens_in_an_update(recipe, mo
     def tokens_of(*overrides):
         settings = read_recipe(find_recipe(recipe, Recipe), [*more, *overrides], None)
         options = Run(settings, Path()).train_options()
-        return settings, options["max-tokens"], options["max-tokens"] * options.get("update-freq", 1)
+        return settings, options["max-tokens"], options["max-tokens"] * (options.get("update-freq") or 1)
 
     settings, batch, update = tokens_of()
     advised = changes_of(settings, Rehearsal("demo", "start", "tokens", batch=batch)).batch(900)
