@@ -1,6 +1,6 @@
 """Sentences of like length in batches, and their translations in order again."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -42,7 +42,7 @@ def in_order(numbered: Iterable[tuple[int, T]]) -> Iterator[T]:
             following += 1
 
 
-def pad(sentences: list[list[int]]) -> Tensor:
+def pad(sentences: Sequence[Sequence[int]]) -> Tensor:
     """Make a batch of ids, ``(B, S)``, padded on the right."""
     width = max(map(len, sentences))
     return torch.tensor([[*sentence, *[PAD] * (width - len(sentence))] for sentence in sentences])

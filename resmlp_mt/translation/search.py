@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from resmlp_mt.translation.batches import pad
 from resmlp_mt.translation.decoding import Decoding
 from resmlp_mt.translation.network import Network
 from resmlp_mt.translation.vocabulary import EOS, PAD
@@ -86,7 +87,7 @@ def _hypotheses(
     lengths = sources.ne(PAD).sum(1)
     room = places if options.max_len_b is None else options.max_len_b
     longest = (lengths * options.max_len_a + room).clamp(0, places).long().tolist()
-    forced = _forced(prefixes, device)
+    forced = pad(prefixes).to(device) if prefixes and any(prefixes) else None
     uniform = _draw(sources, options, max(longest), beam) if options.sampling else None
     going = list(range(len(sources)))  # the sentences of the batch that are not finished
     left = [beam] * len(sources)  # hypotheses that each may still end
@@ -209,13 +210,6 @@ def _restrict(logits: Tensor, step: int, at_end: Tensor | None, forced: Tensor |
         logits[:, :, EOS] = -math.inf
     if wanted is not None:  # where there is a choice the pad's score is what it was
         logits.masked_fill_(wanted.ne(PAD)[:, None, None], -math.inf).scatter_(2, index, score)
-
-
-def _forced(prefixes: Sequence[Sequence[int]] | None, device: torch.device) -> Tensor | None:
-    if prefixes is None or not any(prefixes):
-        return None
-    width = max(map(len, prefixes))
-    return torch.tensor([[*prefix, *[PAD] * (width - len(prefix))] for prefix in prefixes], device=device)
 
 
 def _draw(sources: Tensor, options: SearchOptions, steps: int, beam: int) -> Tensor:
