@@ -46,6 +46,7 @@ RUNS = 2 * EPOCHS + 0.5  # epochs of the short run, the one that is killed and t
 FEWEST, MOST_UPDATES = 4, 40  # in an epoch of the short run
 PHASED = 6  # updates whose phases are watched
 ORDER = ("data", "forward", "teacher", "backward", "communication", "optimiser", "average", "other")
+ONCE = ("communication", "optimiser", "average")  # phases of an update that do not take longer for a larger batch
 CHECKPOINTS = 3  # files that may lie beside each other: the last, the best, and one that is being written
 
 
@@ -185,12 +186,11 @@ class Parts:
         self.epoch_start, self.update = map(max, zip(*gather(time_updates(trainer, updates)), strict=True))
         phases["other"] = max(0.0, self.update - guess)
         times = config.batch_size / self.rehearsed.batch_size
-        for phase in phases:
-            if phase not in ("communication", "optimiser", "average"):  # which an update has once
-                phases[phase] *= times
-        once = sum(phases.get(phase, 0.0) for phase in ("communication", "optimiser", "average"))
+        once = sum(phases.get(phase, 0.0) for phase in ONCE)
         self.whole_update = once + times * max(0.0, self.update - once)
-        found.milliseconds = {phase: 1000 * phases[phase] for phase in ORDER if phase in phases}
+        found.milliseconds = {
+            phase: 1000 * phases[phase] * (1 if phase in ONCE else times) for phase in ORDER if phase in phases
+        }
         found.speed = config.batch_size / self.whole_update
         if found.milliseconds.get("data", 0.0) > 0.1 * 1000 * self.whole_update and self.all_cores_load():
             found.notes.append("all cores load images: smaller files, or images resized ahead, load faster")
