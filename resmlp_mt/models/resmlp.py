@@ -13,8 +13,8 @@ from resmlp_mt.models.decoder import ResMLPDecoder
 from resmlp_mt.models.encoder import ResMLPEncoder
 from resmlp_mt.models.folding import FoldedForInference
 from resmlp_mt.models.growing import GrowingPositions
+from resmlp_mt.models.hub_interface import HubInterface
 from resmlp_mt.models.options import DEFAULTS, ResMLPOptions, settle_options
-from resmlp_mt.models.translator import Translator
 
 
 @register_model("resmlp")
@@ -27,10 +27,10 @@ class ResMLPModel(FoldedForInference, GrowingPositions, TransformerModel):
         return {}
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Translator:
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> HubInterface:
         """Load a checkpoint as fairseq does; the interface differs in how it translates what has no text."""
         hub = super().from_pretrained(*args, **kwargs)
-        return Translator(hub.cfg, hub.task, hub.models)
+        return HubInterface(hub.cfg, hub.task, hub.models)
 
     @classmethod
     def add_args(cls, parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from resmlp_mt.text import has_text, one_line
 
 
-class Translator(GeneratorHubInterface):
+class HubInterface(GeneratorHubInterface):
     """fairseq's interface, by which a sentence without text has a translation without text.
 
     The decoder would invent one: it has not met an empty source in training.
