@@ -7,7 +7,6 @@ that is started for each turn; a GPU normalises and erases. timm's decodes each 
 Pillow. The steps are those of the main process.
 """
 
-import argparse
 import random
 import tempfile
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from torch.utils.data import default_collate
 
 from resmlp_core.common.arguments import at_least
 from resmlp_vision.config import Config
-from resmlp_vision.data.image_io import read_image
+from resmlp_vision.data.image_io import open_rgb, read_image
 from resmlp_vision.data.loaders import training_loader
 from resmlp_vision.data.opening import open_dataset
 from resmlp_vision.distributed import join_processes, leave_processes
@@ -72,7 +71,7 @@ def steps(data: Path) -> dict[str, Callable[[], object]]:
     """Make a call of each step that takes time, on all images."""
     ours, timms = (loader.dataset.transform.transforms for loader in loaders(data, 0).values())
     files = sorted((data / "train").rglob("*.JPEG"))[:64]
-    images = [read_image(file, lambda image: image) for file in files]
+    images = list(map(open_rgb, files))
     cropped = [timms[0](image) for image in images]
     augmented = [timms[2](image) for image in cropped]
     items = [(timms[-1](image), 0) for image in augmented]
@@ -100,7 +99,7 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=at_least(0), nargs="+", default=[3, 0], help="copies of an image (default: 3 0)"
     )
-    args: argparse.Namespace = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)  # as in the processes of a loader
     join_processes("cpu")
     rows = []
