@@ -252,15 +252,15 @@ def test_half_precision_gets_what_the_optimiser_and_the_device_need(tmp_path, mo
     assert Run(settings, tmp_path).train_options().get("fp16-no-flatten-grads", False) == needed
 
 
-@pytest.mark.parametrize("recipe", ["wmt14_en_de", "wmt14_en_fr", "multi30k", "software"])
 @pytest.mark.parametrize(("changed", "expected"), [([], "high"), (["matmul_precision=highest"], "highest")])
-def test_a_recipe_for_gpus_trains_in_tf32_unless_told_otherwise(tmp_path, monkeypatch, recipe, changed, expected):
+def test_recipes_for_gpus_train_in_tf32_unless_told_otherwise(tmp_path, monkeypatch, changed, expected):
     """PyTorch itself says what it makes of the variable that fairseq-train is given."""
     environments = []
     monkeypatch.setattr(fairseq_commands, "run_fairseq", lambda *arguments: environments.append(arguments[-1]))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    settings = read_recipe(ROOT / "recipes" / recipe / "recipe.yaml", changed, None)
-    run_fairseq_train(tmp_path, tmp_path / "run", {}, settings["matmul_precision"])
+    recipes = (ROOT / f"recipes/{name}/recipe.yaml" for name in ("wmt14_en_de", "wmt14_en_fr", "multi30k", "software"))
+    (precision,) = {read_recipe(recipe, changed, None)["matmul_precision"] for recipe in recipes}
+    run_fairseq_train(tmp_path, tmp_path / "run", {}, precision)
     line = [sys.executable, "-c", "import torch; print(torch.get_float32_matmul_precision())"]
     said = subprocess.run(line, env={**os.environ, **environments[0]}, capture_output=True, text=True, check=True)
     assert said.stdout == f"{expected}\n"
