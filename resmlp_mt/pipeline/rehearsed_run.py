@@ -71,8 +71,7 @@ class RehearsedRun(Run):
         """Train until the process kills itself, then on from its checkpoint, until it ends."""
         self.train_in_parts()
         if self.seen["resumed"].get("saved"):
-            (self.folder / "trained").touch()
-            super().train()  # which finds it trained, and does what it does after that
+            self.end_training()
 
     def train_in_parts(self) -> None:
         """Do the first part and, if it came to its end, the second.

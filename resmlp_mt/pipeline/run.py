@@ -127,6 +127,10 @@ class Run:
             if left_out := self._left_out():
                 print(f"{left_out:,} training pairs are longer than max-source-positions or max-target-positions allow")
             self._train()
+        self.end_training()
+
+    def end_training(self) -> None:
+        """Leave what the stages after it read: the newest whole checkpoint as the last, and a mark that it is done."""
         mend_checkpoints(self.folder / "checkpoints")
         (self.folder / "trained").touch()
 

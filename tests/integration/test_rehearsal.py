@@ -76,6 +76,7 @@ def rehearsed(recipe: Path) -> Rehearsed:
 @pytest.mark.slow
 def test_every_stage_is_rehearsed_beside_the_runs_folder(rehearsed):
     assert rehearsed.status == 0, rehearsed.printed
+    assert "training: done before" not in rehearsed.printed
     assert not rehearsed.folder.with_name("out").exists()
     made = rehearsed.folder / "run" / "resmlp_tiny"
     assert {"model.pt", "generate.txt", "results.json"} <= {path.name for path in made.iterdir()}
