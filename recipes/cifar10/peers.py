@@ -3,7 +3,7 @@
     python recipes/cifar10/peers.py OUT NAME [KEY=VALUE ...]
 
 NAME is one of PEERS. OUT/NAME receives what a training writes, and the command can be run again after a kill. For equal
-time give each as many epochs as it makes then: ``epochs=N``.
+time give each as many epochs as it makes then: ``epochs=N``. Other commands know only the ``vit`` by its name.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.mlp_mixer import Affine, MlpMixer, ResBlock
 
-from resmlp_core.common.errors import reporting
+from resmlp_core.common.errors import UserError, reporting
 from resmlp_vision.config import Config, read_config
 from resmlp_vision.distributed import leave_processes
 from resmlp_vision.training.run import train
@@ -57,6 +57,9 @@ def build(name: str, **options: Any) -> MlpMixer:
 @reporting("peers")
 def train_peer(out: Path, name: str, overrides: list[str]) -> None:
     """Train one of them."""
+    for override in overrides:
+        if override.startswith("model"):
+            raise UserError(f"{override}: NAME says which model")
     config = read_config(RECIPE, [*overrides, f"out={out / name}"], Config)
     model, options = PEERS[name]
     try:

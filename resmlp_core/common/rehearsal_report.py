@@ -33,6 +33,7 @@ def rehearsing(out: Path) -> Iterator[Path]:
         raise UserError(f"{folder} was not made by a rehearsal, which would replace it: move it away")
     folder.mkdir(parents=True, exist_ok=True)
     with alone_in(folder):
+        (folder / REPORT).write_bytes(b"")  # marks the folder; what it said before no longer holds
         for earlier in folder.iterdir():
             if earlier.name != REPORT:
                 remove(earlier)  # before anything is written: it may be what has filled the disk
