@@ -169,8 +169,7 @@ class Parts:
         )
         if rehearsed.batch_size < config.batch_size:
             self.found.notes.append(
-                f"an update of {config.batch_size:,} images takes {self.image * config.batch_size / world_size():,.0f} "
-                f"s: updates of {rehearsed.batch_size:,} were rehearsed"
+                f"updates of {rehearsed.batch_size:,} images were rehearsed: {config.batch_size:,} take too long"
             )
         return rehearsed
 
