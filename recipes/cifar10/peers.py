@@ -21,19 +21,20 @@ from resmlp_vision.training.run import train
 from resmlp_vision.training.supervised import SupervisedTrainer
 
 RECIPE = Path(__file__).with_name("recipe.yaml")
-PATCHES = {"img_size": 24, "patch_size": 4}
 PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     "resmlp": ("resmlp_cifar10", {}),
     "mixer": ("mixer_cifar10", {}),
     "vit": (
         "vit_small_patch16_224",
-        {**PATCHES, "depth": 6, "embed_dim": 128, "num_heads": 4, "mlp_ratio": 2.5},
+        {"patch_size": 4, "depth": 6, "embed_dim": 128, "num_heads": 4, "mlp_ratio": 2.5},
     ),
 }
 
 
 # timm's own entries of these two have patches of 16 pixels and fixed sizes.
-default_cfgs = generate_default_cfgs({"resmlp_cifar10": {"num_classes": 10}, "mixer_cifar10": {"num_classes": 10}})
+default_cfgs = generate_default_cfgs(
+    {name: {"fixed_input_size": True} for name in ("resmlp_cifar10", "mixer_cifar10")}  # made for img_size
+)
 
 
 @register_model
@@ -50,7 +51,7 @@ def mixer_cifar10(pretrained: bool = False, **options: Any) -> MlpMixer:
 
 def build(name: str, **options: Any) -> MlpMixer:
     """Build a network of the recipe's depth, channels and patches."""
-    model: MlpMixer = build_model_with_cfg(MlpMixer, name, False, **PATCHES, num_blocks=6, embed_dim=192, **options)
+    model: MlpMixer = build_model_with_cfg(MlpMixer, name, False, patch_size=4, num_blocks=6, embed_dim=192, **options)
     return model
 
 

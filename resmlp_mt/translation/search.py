@@ -118,9 +118,9 @@ def _hypotheses(
                 finished.add(row)
         if rows:
             ids_before = tokens[rows, parents[rows, columns], 1:].tolist()
-            score = (scores[rows, columns] / (step + 1) ** options.lenpen).tolist()
-            for row, some, one in zip(rows, ids_before, score, strict=True):
-                yield going[row], Found([*some, EOS], one)
+            final = (scores[rows, columns] / (step + 1) ** options.lenpen).tolist()
+            for row, ids_of_one, score in zip(rows, ids_before, final, strict=True):
+                yield going[row], Found([*ids_of_one, EOS], score)
         if uniform is not None:
             ended = ended | done
             chosen = torch.arange(beam, device=device).expand(len(going), -1)
