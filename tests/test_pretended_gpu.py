@@ -98,9 +98,14 @@ def test_translation_waits_for_no_gpu_in_an_update(translating):
     assert translating[1] == Counter()
 
 
-def test_fairseqs_search_waits_for_no_gpu_in_a_model(data, translating):
-    using = ("--path", translating[0], "--beam", 2, "--max-len-b", 5, "--num-workers", 0)
+@pytest.mark.parametrize("options", [(), ("--print-alignment",)])
+def test_fairseqs_search_waits_for_no_gpu_in_a_model(data, translating, options):
+    using = ("--path", translating[0], "--beam", 2, "--max-len-b", 5, "--num-workers", 0, *options)
     assert waits("fairseq_cli.generate", data, "--user-dir", PACKAGE, *using) == Counter()
+
+
+def test_fairseqs_hub_interface_waits_for_no_gpu_in_a_model(data, translating):
+    assert waits("hub_translation", translating[0], data, data.parent / "sentencepiece.model") == Counter()
 
 
 @pytest.mark.parametrize("options", [("--nbest", 2, "--alignments", "--prefix", "Der"), ("--sampling",)])

@@ -20,6 +20,8 @@ from resmlp_mt.pipeline.checkpoints import newest_whole
 from resmlp_mt.pipeline.fairseq_commands import count_devices
 from resmlp_mt.prepare import holds_corpus_of, prepared_otherwise
 
+STARTS = ("finetune-from-model", "continue-once")  # options of fairseq-train that name a model to begin from
+
 
 def refuse_other_data(settings: Mapping[str, Any], out: Path) -> None:
     """Refuse other settings than the data were prepared with, as the stage prepare does, where that is not run.
@@ -54,9 +56,9 @@ def refuse_missing_start(train: Mapping[str, Any], folder: Path) -> None:
     """
     if (folder / "trained").exists() or newest_whole(folder / "checkpoints"):
         return
-    for option in ("finetune-from-model", "continue-once"):
-        model = train.get(option)
-        if model and "://" not in str(model) and not Path(model).is_file():
+    for option in STARTS:
+        model = str(train.get(option) or "")
+        if model and "://" not in model and not Path(model).is_file():
             raise UserError(f"train.{option}={model}: there is no such file")
 
 

@@ -11,7 +11,7 @@ from resmlp_core.inspect.plots import save
 def read_curve(logdir: Path, key: str) -> dict[int, float]:
     """Read one scalar of fairseq's ``--tensorboard-logdir`` by update; a resumed run's later value counts."""
     curve: dict[int, float] = {}
-    for file in sorted(logdir.glob("events.*"), key=lambda path: path.stat().st_mtime):
+    for file in sorted(logdir.glob("events.*")):  # the names begin with the time at which each was begun
         events = EventAccumulator(str(file)).Reload()
         if key in events.Tags()["scalars"]:
             curve.update((event.step, event.value) for event in events.Scalars(key))

@@ -18,14 +18,13 @@ from resmlp_core.common.rehearsal import Rehearsal
 from resmlp_core.common.rehearsal_report import conclude, folder_of, rehearsing
 from resmlp_mt.data.sample import Sample, write_sample
 from resmlp_mt.data.vocabulary_stage import VocabularyTooLargeError
-from resmlp_mt.pipeline.checks import refuse_missing_start
+from resmlp_mt.pipeline.checks import STARTS, refuse_missing_start
 from resmlp_mt.pipeline.distillation import find_teacher
 from resmlp_mt.pipeline.rehearsal_findings import changes_of, project, tell_training
 from resmlp_mt.pipeline.rehearsed_run import RehearsedRun
 
 PAIRS, HELD_OUT = 8000, 20  # for each minute that it may take
 SHARES = {"read": 0.1, "first": 0.2, "usual": 0.2, "ramp": 0.1, "search": 0.1}  # of its time; the stages take the rest
-BEGIN = "finetune-from-model"
 PREPARED = {"text": "text", "vocabulary": "sentencepiece.vocab", "data-bin": "data-bin"}  # in the order that they come
 
 
@@ -154,9 +153,9 @@ class RecipeRehearsal:
         if sample.taken < sample.pairs:
             of = f"{sample.taken:,} of {sample.pairs:,} training pairs, {sample.read:,} read"
             self.found.notes.append(f"rehearsed with {of}")
-            if settings["train"].get(BEGIN):  # it is refused with any other vocabulary than all pairs yield
-                self.found.notes.append(f"trained from random weights, not from train.{BEGIN}")
-                settings["train"] = {**settings["train"], BEGIN: None}
+            for start in filter(settings["train"].get, STARTS):  # it is refused with any vocabulary but its own
+                self.found.notes.append(f"trained from random weights, not from train.{start}")
+                settings["train"] = {**settings["train"], start: None}
         run = RehearsedRun(settings | {"data": str(data)}, self.folder / "run", seconds)
         run.held_out = sample.held_out
         return sample, run

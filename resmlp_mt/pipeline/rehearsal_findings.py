@@ -105,7 +105,7 @@ def project(found: Rehearsal, run: RehearsedRun, sample: Sample, took: Mapping[s
 def changes_of(settings: Mapping[str, Any], found: Rehearsal) -> Changes:
     """Say how a recipe writes what advice may change."""
     train, effective, fewest = settings["train"], settings["effective_tokens"], max(settings["average"])
-    together = Run(settings, Path()).batches_together()
+    run = Run(settings, Path())
     half = [option for option in HALF if train.get(option)]
     cuda = torch.cuda.is_available() and not train.get("cpu")
     emulated = [] if cuda else [f"train.{option}=false" for option in half if emulates(HALF[option])]
@@ -116,6 +116,7 @@ def changes_of(settings: Mapping[str, Any], found: Rehearsal) -> Changes:
     def batch(tokens: int) -> str:  # an update keeps the tokens that it has
         if effective:  # named, as it may be made from max-tokens
             return f"train.max-tokens={tokens} effective_tokens={effective}"
+        together = run.batches_together()
         steps = ceil(together * found.batch / tokens)
         return f"train.max-tokens={round(together * found.batch / steps)} train.update-freq={steps}"
 
@@ -126,7 +127,7 @@ def changes_of(settings: Mapping[str, Any], found: Rehearsal) -> Changes:
         half="train.bf16=true" if has_bf16 and not (half or train.get("amp")) else None,
         single=" ".join(emulated) or None,
         disk="--out on a larger disk" if 0 < kept <= fewest else f"train.{keep}={fewest}  needs less disk",
-        free_batch=bool(cuda and effective and together > 1),
+        free_batch=bool(cuda and effective and run.batches_together() > 1),
     )
 
 

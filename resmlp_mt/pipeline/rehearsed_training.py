@@ -87,6 +87,7 @@ class Observer:
         trainer.lr_scheduler  # noqa: B018  it is made here, from the recipe's own number of updates
         with open_dict(self.cfg):
             self.cfg.optimization.max_update = self.cfg.optimization.max_epoch = 0
+            self.cfg.checkpoint.patience = -1  # the epochs of a sample are short, and their losses near to each other
         self.seen["startup"] = time.time() - self.plan.started
         self.seen["parameters"] = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         self.seen["devices"] = trainer.data_parallel_world_size

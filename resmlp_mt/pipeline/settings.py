@@ -22,6 +22,10 @@ RESTARTS = {
     *("restore-file", "reset-optimizer", "reset-lr-scheduler", "reset-meters", "reset-dataloader"),
     *("no-save", "no-last-checkpoints", "no-save-optimizer-state"),
 }
+COUNTS = (  # options of fairseq-train that a recipe counts by itself
+    *("max-update", "max-epoch", "validate-interval", "validate-interval-updates"),
+    *("save-interval", "save-interval-updates", "keep-last-epochs", "keep-interval-updates", "keep-best-checkpoints"),
+)
 MOST_SEED = 2**31 - 1  # fairseq adds epochs and updates to it, and NumPy takes 32 bits
 OWN_GENERATE_OPTIONS = {"path", "gen-subset", "remove-bpe", "results-path", "quiet", "user-dir"}
 
@@ -147,7 +151,7 @@ def check_train(train: Mapping[str, Any], effective_tokens: int | None) -> None:
     for option in ("disable-validation", "validate-after-updates"):
         if train.get(option):
             raise UserError(f"train.{option}: a recipe reports the validation loss")
-    for option in ("max-update", "max-epoch", "validate-interval", "save-interval"):
+    for option in COUNTS:
         if not isinstance(train.get(option), int | None):
             raise UserError(f"train.{option}={train[option]!r} must be an integer, without quotation marks")
     for option in ("validate-interval", "save-interval"):

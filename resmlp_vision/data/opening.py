@@ -1,7 +1,8 @@
 """Opening a data set by its name: of the hub, of parquet files or of a folder of images; and counting its classes."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def open_dataset(
     """
     kind, name = kind_of(config.data)
     keys = {"input_key": config.image_key, "target_key": config.label_key}
-    try:
+    with telling_why(config.data, split):
         if kind == "folder":
             return Images(read_folder(Path(name), split, classes), training, config.max_unreadable)
         source = datasets.load_dataset(name, split=split, streaming=kind == "hfids")
@@ -60,14 +61,27 @@ def open_dataset(
         )
         files = max(1, source.num_shards // world_size())
         return StreamedImages(reader, training, config.max_unreadable, files)
+
+
+@contextmanager
+def telling_why(data: str, split: str) -> Iterator[None]:
+    """Say in one line why a split cannot be opened.
+
+    Raises:
+        UserError: there is no such data set or split, or the hub cannot be reached.
+        OSError: the disk is full.
+    """
+    try:
+        yield
     except OPENING_ERRORS as error:
         if "num_samples" in str(error):
-            raise UserError(f"data={config.data}: it does not say how many images {split!r} has; use hfds/") from None
+            raise UserError(f"data={data}: it does not say how many images {split!r} has; use hfds/") from None
         cause = error.__cause__ or error  # datasets' own error says only that another was raised
         if isinstance(cause, OSError) and cause.errno in DISK_FULL:
             raise cause from None
-        remedy = "; data=FOLDER takes images that are here" if kind != "folder" and isinstance(cause, OSError) else ""
-        raise UserError(f"data={config.data}, split {split!r}: {' '.join(str(cause).split())}{remedy}") from None
+        on_hub = kind_of(data)[0] != "folder" and isinstance(cause, OSError)
+        remedy = "; data=FOLDER takes images that are here" if on_hub else ""
+        raise UserError(f"data={data}, split {split!r}: {' '.join(str(cause).split())}{remedy}") from None
 
 
 def kind_of(data: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import pyarrow.parquet as parquet  # type: ignore[import-untyped]
 
 from resmlp_vision.config import RunConfig
 from resmlp_vision.data.datasets import EncodedImages, Images, StreamedImages
-from resmlp_vision.data.opening import OPENING_ERRORS, kind_of, open_dataset
+from resmlp_vision.data.opening import OPENING_ERRORS, kind_of, open_dataset, telling_why
 from resmlp_vision.distributed import gather, rank
 
 LARGE = 2e9  # bytes of tables; fewer are prepared as the training itself does
@@ -49,8 +49,9 @@ class Data:
         if kind != "hfds":
             return None
         path = self.folder / "tables" / "data" / f"{split}-00000-of-00001.parquet"  # as the hub names a split's tables
-        try:
+        with telling_why(config.data, split):  # a hub that is out of reach is waited for once
             builder = datasets.load_dataset_builder(name)
+        try:
             size, images = measure(builder, split)
             if size < LARGE or Path(builder.cache_dir).exists() or not images:
                 return None

@@ -234,11 +234,13 @@ def test_a_data_set_of_the_hub_that_cannot_be_reached_fails_in_a_line(recipe, tm
 
 
 def test_a_corpus_of_a_few_pairs_is_rehearsed_whole(recipe, tmp_path):
+    """An epoch is one update, and the validation loss rises after some: the recipe's patience does not end it."""
     (tmp_path / "corpus").mkdir()
     for text in (recipe.parent / "corpus").iterdir():
         lines = text.read_text(encoding="utf-8").splitlines(keepends=True)[: 8 if text.stem == "train" else 1]
         (tmp_path / "corpus" / text.name).write_text("".join(lines), encoding="utf-8")
-    found = rehearse(recipe, tmp_path / "out", f"data={tmp_path / 'corpus'}", "vocab_size=100")
+    small = [f"data={tmp_path / 'corpus'}", "vocab_size=100"]
+    found = rehearse(recipe, tmp_path / "out", *small, "train.patience=1")
     assert found.status == 0, found.printed
     assert found.report["steps"] == 3 and found.report["resumes"]
 
@@ -343,13 +345,16 @@ def test_a_sample_that_yields_a_smaller_vocabulary_is_rehearsed_with_that(recipe
     assert told and rehearsed.settings["vocab_size"] == int(told[1])
 
 
+@pytest.mark.parametrize("option", ["finetune-from-model", "continue-once"])
 @pytest.mark.parametrize(("seconds", "begins"), [(1.5, False), (60, True)])
-def test_a_sample_begins_from_another_model_where_it_yields_the_same_vocabulary(recipe, tmp_path, seconds, begins):
+def test_a_sample_begins_from_another_model_where_it_yields_the_same_vocabulary(
+    recipe, tmp_path, seconds, begins, option
+):
     """The model's is that of all pairs; with another one it is refused."""
-    settings = read_recipe(recipe, ["train.finetune-from-model=model.pt"], None)
+    settings = read_recipe(recipe, [f"train.{option}=model.pt"], None)
     found = Rehearsal("out", "", "tokens")
     _, rehearsed = RecipeRehearsal(found, settings, tmp_path, seconds)._sample()
-    assert (rehearsed.train_options()["finetune-from-model"] == "model.pt") == begins
+    assert (rehearsed.train_options()[option] == "model.pt") == begins
     assert any("from random weights" in note for note in found.notes) != begins
 
 

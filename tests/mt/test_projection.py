@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from resmlp_core.common.errors import UserError
 from resmlp_core.common.recipes import find_recipe
 from resmlp_core.common.rehearsal import Rehearsal
 from resmlp_mt.data.sample import Sample, write_sample
@@ -38,6 +39,12 @@ from resmlp_mt.pipeline.settings import Recipe, read_recipe
 )
 def test_what_a_training_does_on_its_way_follows_from_its_options(options, updates_per_epoch, length):
     assert length_of(options, updates_per_epoch) == length
+
+
+@pytest.mark.parametrize("option", ["keep-interval-updates", "keep-last-epochs", "save-interval-updates"])
+def test_a_count_in_quotation_marks_is_refused_before_it_is_counted_by(option):
+    with pytest.raises(UserError, match=f"^train.{option}='10' must be an integer, without quotation marks$"):
+        read_recipe(find_recipe("multi30k", Recipe), [f'train.{option}="10"'], None)
 
 
 def test_what_grows_with_the_corpus_and_what_does_not():
@@ -113,6 +120,12 @@ def test_half_the_rate_is_that_of_fairseqs_own_where_a_recipe_has_none(given, ha
     train = {"max-tokens": 2000, **given}
     settings = {"name": "demo", "pair": "en-de", "train": train, "average": [1], "effective_tokens": None}
     assert changes_of(settings, Rehearsal("demo", "start", "tokens")).rate(0.5) == f"train.lr={half}"
+
+
+def test_an_option_that_fairseq_will_refuse_ends_no_report():
+    settings = {"name": "demo", "pair": "en-de", "average": [1], "effective_tokens": None}
+    settings["train"] = {"max-tokens": 2000, "lr": 0.1, "update-freq": "many"}
+    assert changes_of(settings, Rehearsal("demo", "start", "tokens")).rate(0.5) == "train.lr=0.05"
 
 
 @pytest.mark.parametrize("option", ["fp16", "bf16"])

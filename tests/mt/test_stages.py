@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_mt.pipeline import fairseq_commands
@@ -19,6 +20,7 @@ from resmlp_mt.pipeline.checks import refuse_long_sentences, refuse_missing_star
 from resmlp_mt.pipeline.fairseq_commands import arguments, run_fairseq_train
 from resmlp_mt.pipeline.fairseq_process import run_fairseq
 from resmlp_mt.pipeline.kept_settings import keep_settings
+from resmlp_mt.pipeline.learning_curve import read_curve
 from resmlp_mt.pipeline.provenance import commit
 from resmlp_mt.pipeline.rehearsal import RecipeRehearsal, rehearse
 from resmlp_mt.pipeline.run import Run
@@ -96,6 +98,17 @@ def test_how_far_a_run_is_and_on_how_many_devices_its_last_checkpoint_tells(tmp_
         refuse_other_devices(settings, tmp_path / "checkpoints")
 
 
+def test_the_later_of_two_parts_counts_on_a_curve_in_a_copy_that_lost_the_times_too(tmp_path):
+    for part, values in enumerate(([1.0, 2.0], [3.0])):
+        with SummaryWriter(str(tmp_path / f"part{part}")) as writer:
+            for i, value in enumerate(values, start=2 - len(values)):
+                writer.add_scalar("loss", value, i)
+        (written,) = (tmp_path / f"part{part}").iterdir()
+        copied = written.replace(tmp_path / f"events.out.tfevents.170000000{part}.host.1.0")
+        os.utime(copied, (0, 9 - part))
+    assert read_curve(tmp_path, "loss") == {0: 1.0, 1: 3.0}
+
+
 @pytest.mark.parametrize("option", ["finetune-from-model", "continue-once"])
 def test_a_model_to_begin_from_that_is_missing_is_told_before_anything_is_prepared(tmp_path, monkeypatch, option):
     begin, out = f"train.{option}={tmp_path}", tmp_path / "out"  # a folder is no file either
@@ -111,6 +124,8 @@ def test_a_model_to_begin_from_that_is_missing_is_told_before_anything_is_prepar
     run.mkdir(parents=True)
     (run / "trained").touch()
     refuse_missing_start(settings["train"], run)  # it has begun, and needs none
+    with pytest.raises(UserError, match=f"^train.{option}=5: there is no such file$"):  # a name that YAML reads so
+        refuse_missing_start({option: 5}, tmp_path)
 
 
 def test_a_disk_that_fills_in_training_is_named_and_what_is_half_written_is_removed(tmp_path, monkeypatch):

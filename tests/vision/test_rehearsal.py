@@ -11,6 +11,7 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import datasets
 import pytest
@@ -217,7 +218,10 @@ def test_data_out_of_reach_and_too_few_images_are_told(images, tmp_path):
 def test_a_data_set_of_the_hub_that_cannot_be_reached_is_told_in_a_line(tmp_path, monkeypatch, capfd, kind):
     for module in ("huggingface_hub.constants", "datasets.config"):
         monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", True)
+    asking = mock.Mock(wraps=datasets.load.dataset_module_factory)
+    monkeypatch.setattr(datasets.load, "dataset_module_factory", asking)
     found = rehearse(train.main, tmp_path / "run", *TINY, f"data={kind}/owner/name")
+    asking.assert_called_once()  # where the network is slow or gone the hub is waited for with each call
     assert found.status == 1
     (reason,) = found.reasons
     assert reason.startswith(f"opening the data, building the model: data={kind}/owner/name, split 'train': ")
