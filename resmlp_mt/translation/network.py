@@ -1,8 +1,9 @@
 """The trained encoder and decoder in PyTorch, under the names that their parameters have in fairseq's checkpoints."""
 
+import importlib.util
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import shorten
 from typing import Any
 
@@ -25,10 +26,13 @@ from resmlp_core import (
     fold_,
 )
 from resmlp_core.common.errors import UserError
+from resmlp_core.layers.gate import FoldedGates
 from resmlp_mt.translation.products import PRODUCTS
 from resmlp_mt.translation.vocabulary import PAD
 
 ACTIVATIONS: dict[str, Any] = {"gelu": F.gelu, "relu": F.relu}  # by fairseq's --activation-fn
+ONNX_DTYPES = "float32", "int8"  # in which ONNX Runtime multiplies on a CPU
+HAS_ONNX_RUNTIME = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
 UNREAD = re.compile(r"(.*\.)?version$")  # fairseq's marks, and the digests of vocabularies, which loading compares
 
 # What shares its matrix with another where a file lacks it.
@@ -115,6 +119,10 @@ class Network(nn.Module):
         UserError: the weights or settings are those of a model with parts that are not ResMLP's.
     """
 
+    matrices: Tensor
+    filters: Tensor
+    offsets: Tensor
+
     def __init__(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
         super().__init__()
         weights = {name: weight for name, weight in weights.items() if not UNREAD.match(name)}
@@ -154,6 +162,7 @@ class Network(nn.Module):
             raise UserError(f"the weights are not those of a ResMLP for translation: {reason}") from None
         if self.decoder.embed_tokens.weight.equal(self.encoder.embed_tokens.weight):
             self.decoder.embed_tokens = self.encoder.embed_tokens
+        self.onnx_step: Any = None  # OnnxStep, where ONNX Runtime computes
         self.eval()
 
     def fold_(self) -> None:
@@ -171,19 +180,85 @@ class Network(nn.Module):
             dtype: the arithmetic of its products. On a CPU everything else stays in float32.
         """
         fold_(self)
-        mixers = [layer.cross_position.mixer for layer in self.decoder.layers]
-        matrices = torch.stack([mixer.get_parameter(mixer.matrix) for mixer in mixers])
-        self.register_buffer("matrices", matrices, persistent=False)
-        device = self.encoder.embed_tokens.weight.device.type
-        if device != "cpu":
+        self._stack_position_weights()
+        if self.encoder.embed_tokens.weight.device.type != "cpu":
             return self.to(getattr(torch, dtype))
         product, is_fast = PRODUCTS[dtype]
+        if dtype in ONNX_DTYPES and HAS_ONNX_RUNTIME:
+            from resmlp_mt.translation.onnx_step import OnnxStep
+
+            self.onnx_step = OnnxStep(self.decoder, dtype)
+            self._drop_step_weights()
         if is_fast():
             for module in list(self.modules()):
                 for name, child in module.named_children():
                     if isinstance(child, nn.Linear):
                         setattr(module, name, product(child))
         return self
+
+    def _stack_position_weights(self) -> None:
+        """Put what the decoder's layers multiply positions with into one tensor each, ``(layers, ...)``."""
+        sublayers = [layer.cross_position for layer in self.decoder.layers]
+        mixers = [sublayer.mixer for sublayer in sublayers]
+        dim, positions = self.decoder.embed_tokens.embedding_dim, self.decoder.positions
+        stacks = {
+            "matrices": [mixer.get_parameter(mixer.matrix) for mixer in mixers],  # A, (layers, positions, positions)
+            # (layers, kernel size, C); no convolution is one of a single weight of 0
+            "filters": [
+                m.weight if isinstance(m, ConvolvedMixer) else torch.zeros(1, dim).to(m.weight) for m in mixers
+            ],
+            "offsets": [
+                sublayer.offset[:, 0].expand(positions, dim) for sublayer in sublayers
+            ],  # (layers, positions, C)
+        }
+        for name, tensors in stacks.items():
+            self.register_buffer(name, torch.stack(tensors), persistent=False)
+
+    def _drop_step_weights(self) -> None:
+        """Leave the decoder's weights to ONNX Runtime, but those that are read once a sentence."""
+        for layer in self.decoder.layers:
+            del layer.encoder_attn.q_proj, layer.encoder_attn.out_proj, layer.cross_channel
+            if isinstance(layer.cross_position, FoldedGates):
+                del layer.cross_position.send, layer.cross_position.take
+        del self.decoder.output_projection
+
+    def step(
+        self,
+        x: Tensor,
+        mixed: Tensor,
+        own: Tensor,
+        offsets: Tensor,
+        mask: Tensor,
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Run the decoder's layers at one position of B sentences with W hypotheses each.
+
+        Args:
+            x: embeddings, ``(B, W, C)``.
+            mixed: what A and the convolution make of the positions before, ``(layers, B, W, C)``.
+            own: what they multiply this position's own entry with, ``(layers, C)``.
+            offsets: what is added to the mixed, ``(layers, C)``.
+            mask: added to the products of queries and keys, ``(B, 1, 1, S)``.
+            keys: of each layer's cross-attention, ``(B, heads, C / heads, S)``.
+            values: likewise, ``(B, heads, S, C / heads)``.
+
+        Returns:
+            The next token's logits, ``(B, W, vocabulary)``; what enters A here, ``(layers, B, W, C)``; and each layer's
+            attention, ``(B, heads, W, S)``.
+        """
+        if self.onnx_step is not None:
+            return self.onnx_step(x, mixed, own, offsets, mask, keys, values)
+        entries, weights = [], []
+        for number, layer in enumerate(self.decoder.layers):
+            sublayer, attention, mlp = layer.cross_position, layer.encoder_attn, layer.cross_channel.mixer
+            entries.append(sublayer.entering(x))
+            x = sublayer.leaving(x, torch.addcmul(mixed[number], own[number], entries[-1]), offsets[number])
+            queries = attention.q_proj(layer.encoder_attn_pre(x)).unflatten(2, (attention.heads, -1)).transpose(1, 2)
+            weights.append((queries @ keys[number] + mask).softmax(-1))
+            x = x + attention.out_proj((weights[-1] @ values[number]).transpose(1, 2).flatten(2))
+            x = x + mlp.fc2(mlp.activation(mlp.fc1(layer.cross_channel.pre(x))))  # equation 3, folded
+        return self.decoder.output_projection(self.decoder.layer_norm(x)), torch.stack(entries), weights
 
     def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Encode sentences.

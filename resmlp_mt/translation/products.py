@@ -63,9 +63,8 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight = linear.weight.detach()
-        most, whole = to_bytes(weight)
-        self.scale = most.flatten() / LARGEST**2
-        self.packed = torch.ops.onednn.qlinear_prepack((whole.to(torch.int16) - ZERO).to(torch.int8), None)
+        self.scale, whole = to_whole(weight)
+        self.packed = torch.ops.onednn.qlinear_prepack(whole, None)
         self.zero_points = torch.zeros(len(weight), dtype=torch.int64)
         self.bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach()
 
@@ -84,6 +83,12 @@ def to_bytes(x: Tensor) -> tuple[Tensor, Tensor]:
     # where all of a row is 0, any bytes will do: what they give is multiplied by 0
     most = x.abs().amax(-1, keepdim=True)  # vector_norm is several times slower
     return most, (x * (LARGEST / most)).add_(ZERO + 0.5).to(torch.uint8)
+
+
+def to_whole(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return W's rows in int8, and what a product of them with 127 whole parts of x is to be multiplied by."""
+    most, whole = to_bytes(weight)
+    return most.flatten() / LARGEST**2, (whole.to(torch.int16) - ZERO).to(torch.int8)
 
 
 # By dtype: the layer, and whether this processor has what makes it the faster one.
