@@ -1,5 +1,7 @@
 """What the benchmarks share: contenders measured in turns on the same work, peak memory, a table, a JSON file."""
 
+import resmlp_core  # isort: skip  before PyTorch: how its threads wait is what a user's commands have
+
 import argparse
 import ctypes
 import logging
