@@ -45,12 +45,11 @@ class Decoding:
         network, t, width = self.network, self.length, tokens.size(1)
         self._make_room(width)
         x = network.decoder.embed_tokens(tokens) * network.decoder.scale
-        own = network.matrices[:, t, t, None] + network.filters[:, -1]
         logits, entries, self.attention = network.step(
-            x, self._mixed(), own, network.offsets[:, t], self.mask, self.keys, self.values
+            x, self._mixed(), network.own[t], network.offsets[t], self.mask, self.keys, self.values
         )
         self.caches[:, :, t, :width] = entries
-        self.reads[:, :, t] = torch.eye(width, self.reads.size(3), dtype=self.reads.dtype, device=tokens.device)
+        self.reads[:, :, t].diagonal(dim1=1, dim2=2).fill_(1)
         self.length += 1
         return logits
 

@@ -122,6 +122,7 @@ class Network(nn.Module):
     matrices: Tensor
     filters: Tensor
     offsets: Tensor
+    own: Tensor
 
     def __init__(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
         super().__init__()
@@ -197,22 +198,19 @@ class Network(nn.Module):
         return self
 
     def _stack_position_weights(self) -> None:
-        """Put what the decoder's layers multiply positions with into one tensor each, ``(layers, ...)``."""
+        """Put what the decoder's layers do with positions into one tensor each."""
         sublayers = [layer.cross_position for layer in self.decoder.layers]
         mixers = [sublayer.mixer for sublayer in sublayers]
         dim, positions = self.decoder.embed_tokens.embedding_dim, self.decoder.positions
-        stacks = {
-            "matrices": [mixer.get_parameter(mixer.matrix) for mixer in mixers],  # A, (layers, positions, positions)
-            # (layers, kernel size, C); no convolution is one of a single weight of 0
-            "filters": [
-                m.weight if isinstance(m, ConvolvedMixer) else torch.zeros(1, dim).to(m.weight) for m in mixers
-            ],
-            "offsets": [
-                sublayer.offset[:, 0].expand(positions, dim) for sublayer in sublayers
-            ],  # (layers, positions, C)
-        }
-        for name, tensors in stacks.items():
-            self.register_buffer(name, torch.stack(tensors), persistent=False)
+        matrices = torch.stack([mixer.get_parameter(mixer.matrix) for mixer in mixers])
+        no_filter = matrices.new_zeros(1, dim)
+        filters = torch.stack([m.weight if isinstance(m, ConvolvedMixer) else no_filter for m in mixers])
+        offsets = torch.stack([sublayer.offset[:, 0].expand(positions, dim) for sublayer in sublayers], dim=1)
+        diagonals = matrices.diagonal(dim1=1, dim2=2).t().unsqueeze(2)
+        self.register_buffer("matrices", matrices, persistent=False)  # A, (layers, positions, positions)
+        self.register_buffer("filters", filters, persistent=False)  # of convolutions, (layers, kernel size, C)
+        self.register_buffer("offsets", offsets, persistent=False)  # added to what is mixed, (positions, layers, C)
+        self.register_buffer("own", diagonals + filters[:, -1], persistent=False)  # (positions, layers, C)
 
     def _drop_step_weights(self) -> None:
         """Leave the decoder's weights to ONNX Runtime, but those that are read once a sentence."""

@@ -32,7 +32,7 @@ class OnnxStep:
         graph = Graph(int8=dtype == "int8")
         layers = len(decoder.layers)
         self.outputs = write_step(graph, decoder)
-        self.inputs = ["x", "mixed", "own", "offsets", "mask"]
+        self.inputs = ["x", "mixed", "own", "mask"]
         self.inputs += [f"{name}{number}" for name in ("keys", "values") for number in range(layers)]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -55,7 +55,7 @@ class OnnxStep:
         values: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Do what ``Network.step`` does."""
-        given = (x, mixed, own, offsets, mask, *keys, *values)
+        given = (x, mixed + offsets[:, None, None], own, mask, *keys, *values)
         arrays = {name: tensor.numpy() for name, tensor in zip(self.inputs, given, strict=True)}
         logits, entries, *attention = map(torch.from_numpy, self.session.run(self.outputs, arrays))
         return logits, entries, attention
@@ -141,13 +141,13 @@ def write_step(graph: Graph, decoder: Any) -> list[str]:
     for number, layer in enumerate(decoder.layers):
         sublayer, attention, mlp = layer.cross_position, layer.encoder_attn, layer.cross_channel.mixer
         index = graph.constant(number)
-        mixed, own, offset = (graph("Gather", name, index) for name in ("mixed", "own", "offsets"))
+        mixed, own = (graph("Gather", name, index) for name in ("mixed", "own"))
         entry = normed = graph.norm(sublayer.scale, sublayer.shift, sublayer.eps, x)
         if isinstance(sublayer, FoldedGates):
             send = graph("Sigmoid", graph.linear(sublayer.send, normed))
             entry = graph("Mul", graph("Mul", send, graph.constant(2.0)), normed)
         entries.append(graph("Unsqueeze", entry, graph.constant([0])))
-        mixed = graph("Add", graph("Add", mixed, graph("Mul", own, entry)), offset)
+        mixed = graph("Add", mixed, graph("Mul", own, entry))
         if isinstance(sublayer, FoldedGates):
             take = graph("Sigmoid", graph.linear(sublayer.take, normed))
             mixed = graph("Mul", mixed, graph("Mul", take, graph.weight(sublayer.post_scale)))
