@@ -20,6 +20,7 @@ import ctranslate2  # isort: skip  before PyTorch: else both share one OpenMP, w
 from measure import options, save, summarise
 
 import fairseq
+import onnxruntime
 import torch
 from fairseq.data import Dictionary
 from fairseq.sequence_generator import SequenceGenerator
@@ -147,7 +148,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows = [row for size in args.sizes for row in compare(size, args)]
-    save(args, rows, fairseq=fairseq.__version__, ctranslate2=ctranslate2.__version__)
+    save(args, rows, fairseq=fairseq.__version__, ctranslate2=ctranslate2.__version__, onnxruntime=onnxruntime.__version__)
 
 
 if __name__ == "__main__":
