@@ -148,7 +148,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows = [row for size in args.sizes for row in compare(size, args)]
-    save(args, rows, fairseq=fairseq.__version__, ctranslate2=ctranslate2.__version__, onnxruntime=onnxruntime.__version__)
+    save(
+        args,
+        rows,
+        fairseq=fairseq.__version__,
+        ctranslate2=ctranslate2.__version__,
+        onnxruntime=onnxruntime.__version__,
+    )
 
 
 if __name__ == "__main__":
