@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from mt_train import MODELS, PEER, SIZES, make_dictionary, make_trainer
 from resmlp_core.common.arguments import at_least
 from resmlp_mt.translation.network import Network
-from resmlp_mt.translation.products import PRODUCTS
+from resmlp_mt.translation.products import IS_FAST
 from resmlp_mt.translation.search import SearchOptions, search
 
 CASES = ((1, 10), (1, 50), (1, 200), (16, 50))  # sentences a batch, tokens a sentence
@@ -47,7 +47,7 @@ def make_models(size: str, layers: list[int], dictionary: Dictionary, device: st
     settings = {"heads": heads, "activation": "gelu", "scale_embedding": True}
     dtypes = ["float32", "bfloat16", "float16"]
     if device == "cpu":
-        dtypes = [dtype for dtype, (_, is_fast) in PRODUCTS.items() if is_fast()]  # the others would be emulated
+        dtypes = [dtype for dtype, is_fast in IS_FAST.items() if is_fast()]  # the others would be emulated
     networks = {f"ResMLP {dtype}": Network(weights, settings).to(device).prepare(dtype) for dtype in dtypes}
     for model in models.values():
         model.make_generation_fast_()

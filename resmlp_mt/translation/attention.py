@@ -22,7 +22,7 @@ def cross_attention(network: Network, sources: Tensor, targets: Tensor) -> Tenso
     Returns:
         ``(layers, B, heads, T, S)``: row t is what the decoder looks at to write token t.
     """
-    decoding = Decoding(network, *network.encode(sources))
+    decoding = Decoding(network, *network.read(sources))
     read = torch.cat([torch.full_like(targets[:, :1], EOS), targets[:, :-1]], dim=1)
     weights = []
     for tokens in read.split(1, dim=1):

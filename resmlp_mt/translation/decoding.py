@@ -19,26 +19,25 @@ class Decoding:
 
     Args:
         network: as ``Network.prepare`` leaves it.
-        encoded: the encoder's output, ``(S, B, C)``.
+        keys: of each layer's cross-attention, ``(B, heads, C / heads, S)``.
+        values: likewise, ``(B, heads, S, C / heads)``.
         padding: True at padding of the source, ``(B, S)``.
 
     Attributes:
         attention: each layer's cross-attention at the newest step, ``(B, heads, W, S)``.
     """
 
-    def __init__(self, network: Network, encoded: Tensor, padding: Tensor) -> None:
+    def __init__(self, network: Network, keys: list[Tensor], values: list[Tensor], padding: Tensor) -> None:
         self.network = network
         self.positions: int = network.decoder.positions
         self.vocabulary: int = network.decoder.embed_tokens.num_embeddings
         self.length = 0
         self.attention: list[Tensor] = []
-        sentences, dim = encoded.size(1), network.decoder.embed_tokens.embedding_dim
-        attended = [layer.encoder_attn.keys_and_values(encoded) for layer in network.decoder.layers]
-        self.keys = [keys.transpose(2, 3).contiguous() for keys, _ in attended]
-        self.values = [values for _, values in attended]
-        self.mask = encoded.new_zeros(padding.shape).masked_fill_(padding, -torch.inf)[:, None, None]
-        self.reads = encoded.new_zeros(sentences, 1, 0, 1)
-        self.caches = encoded.new_zeros(len(attended), sentences, 0, 1, dim)  # (layers, B, positions, v, C)
+        self.keys, self.values = keys, values
+        empty, sentences, dim = keys[0].new_zeros, len(padding), network.decoder.embed_tokens.embedding_dim
+        self.mask = empty(padding.shape).masked_fill_(padding, -torch.inf)[:, None, None]
+        self.reads = empty(sentences, 1, 0, 1)
+        self.caches = empty(len(keys), sentences, 0, 1, dim)  # (layers, B, positions, v, C)
 
     def step(self, tokens: Tensor) -> Tensor:
         """Read the newest token of each hypothesis, ``(B, W)``; return the next's logits, ``(B, W, vocabulary)``."""

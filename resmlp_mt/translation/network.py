@@ -27,7 +27,7 @@ from resmlp_core import (
 )
 from resmlp_core.common.errors import UserError
 from resmlp_core.layers.gate import FoldedGates
-from resmlp_mt.translation.products import PRODUCTS
+from resmlp_mt.translation.products import LINEARS
 from resmlp_mt.translation.vocabulary import PAD
 
 ACTIVATIONS: dict[str, Any] = {"gelu": F.gelu, "relu": F.relu}  # by fairseq's --activation-fn
@@ -163,7 +163,7 @@ class Network(nn.Module):
             raise UserError(f"the weights are not those of a ResMLP for translation: {reason}") from None
         if self.decoder.embed_tokens.weight.equal(self.encoder.embed_tokens.weight):
             self.decoder.embed_tokens = self.encoder.embed_tokens
-        self.onnx_step: Any = None  # OnnxStep, where ONNX Runtime computes
+        self.onnx: Any = None  # OnnxNetwork, where ONNX Runtime computes
         self.eval()
 
     def fold_(self) -> None:
@@ -184,17 +184,16 @@ class Network(nn.Module):
         self._stack_position_weights()
         if self.encoder.embed_tokens.weight.device.type != "cpu":
             return self.to(getattr(torch, dtype))
-        product, is_fast = PRODUCTS[dtype]
         if dtype in ONNX_DTYPES and HAS_ONNX_RUNTIME:
-            from resmlp_mt.translation.onnx_step import OnnxStep
+            from resmlp_mt.translation.onnx_network import OnnxNetwork
 
-            self.onnx_step = OnnxStep(self.decoder, dtype)
-            self._drop_step_weights()
-        if is_fast():
+            self.onnx = OnnxNetwork(self.encoder, self.decoder, dtype)
+            self._leave_to_onnx_runtime()
+        elif torch.backends.mkldnn.is_available():
             for module in list(self.modules()):
                 for name, child in module.named_children():
                     if isinstance(child, nn.Linear):
-                        setattr(module, name, product(child))
+                        setattr(module, name, LINEARS[dtype](child))
         return self
 
     def _stack_position_weights(self) -> None:
@@ -212,12 +211,15 @@ class Network(nn.Module):
         self.register_buffer("offsets", offsets, persistent=False)  # added to what is mixed, (positions, layers, C)
         self.register_buffer("own", diagonals + filters[:, -1], persistent=False)  # (positions, layers, C)
 
-    def _drop_step_weights(self) -> None:
-        """Leave the decoder's weights to ONNX Runtime, but those that are read once a sentence."""
-        for layer in self.decoder.layers:
-            del layer.encoder_attn.q_proj, layer.encoder_attn.out_proj, layer.cross_channel
+    def _leave_to_onnx_runtime(self) -> None:
+        """Drop the layers' weights, all but A."""
+        for layer in (*self.encoder.layers, *self.decoder.layers):
+            del layer.cross_channel
             if isinstance(layer.cross_position, FoldedGates):
                 del layer.cross_position.send, layer.cross_position.take
+        for layer in self.decoder.layers:
+            heads = layer.encoder_attn
+            del heads.q_proj, heads.k_proj, heads.v_proj, heads.out_proj
         del self.decoder.output_projection
 
     def step(
@@ -245,8 +247,8 @@ class Network(nn.Module):
             The next token's logits, ``(B, W, vocabulary)``; what enters A here, ``(layers, B, W, C)``; and each layer's
             attention, ``(B, heads, W, S)``.
         """
-        if self.onnx_step is not None:
-            return self.onnx_step(x, mixed, own, offsets, mask, keys, values)
+        if self.onnx is not None:
+            return self.onnx.step(x, mixed, own, offsets, mask, keys, values)
         entries, weights = [], []
         for number, layer in enumerate(self.decoder.layers):
             sublayer, attention, mlp = layer.cross_position, layer.encoder_attn, layer.cross_channel.mixer
@@ -258,8 +260,25 @@ class Network(nn.Module):
             x = x + mlp.fc2(mlp.activation(mlp.fc1(layer.cross_channel.pre(x))))  # equation 3, folded
         return self.decoder.output_projection(self.decoder.layer_norm(x)), torch.stack(entries), weights
 
+    def read(self, tokens: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Encode sentences for the decoder.
+
+        Args:
+            tokens: ``(B, S)``, padded on the right.
+
+        Returns:
+            The keys of each layer's cross-attention, ``(B, heads, C / heads, S)``, its values, ``(B, heads, S,
+            C / heads)``, and which positions are padding, ``(B, S)``.
+        """
+        if self.onnx is not None:
+            x, padding = self._embed(tokens)
+            return *self.onnx.encode(x, padding), padding
+        encoded, padding = self.encode(tokens)
+        attended = [layer.encoder_attn.keys_and_values(encoded) for layer in self.decoder.layers]
+        return [keys.transpose(2, 3).contiguous() for keys, _ in attended], [values for _, values in attended], padding
+
     def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode sentences.
+        """Encode sentences by PyTorch.
 
         Args:
             tokens: ``(B, S)``, padded on the right.
@@ -267,12 +286,15 @@ class Network(nn.Module):
         Returns:
             The encoder's output, ``(S, B, C)``, and which positions are padding, ``(B, S)``.
         """
-        padding = tokens.eq(PAD)
-        x = self.encoder.embed_tokens(tokens) * self.encoder.scale
-        x = x.masked_fill(padding.unsqueeze(-1), 0.0).transpose(0, 1).contiguous()
+        x, padding = self._embed(tokens)
         for layer in self.encoder.layers:
             x = layer(x, padding_mask=padding)
         return self.encoder.layer_norm(x), padding
+
+    def _embed(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        padding = tokens.eq(PAD)
+        x = self.encoder.embed_tokens(tokens) * self.encoder.scale
+        return x.masked_fill(padding.unsqueeze(-1), 0.0).transpose(0, 1).contiguous(), padding
 
 
 def read_sizes(weights: Mapping[str, Tensor], side: str) -> dict[str, int]:

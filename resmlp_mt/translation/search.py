@@ -63,7 +63,7 @@ def search(
     Returns:
         For each sentence its hypotheses, best first, at most ``beam`` of them.
     """
-    return run(Decoding(network, *network.encode(sources)), sources, options, prefixes)
+    return run(Decoding(network, *network.read(sources)), sources, options, prefixes)
 
 
 def run(
