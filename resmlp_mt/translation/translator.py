@@ -37,6 +37,8 @@ def load_translator(
 ) -> "Translator":
     """Load a trained model to translate with.
 
+    On a CPU, ONNX Runtime takes as many threads as PyTorch has now: call ``torch.set_num_threads`` before.
+
     Args:
         model: a recipe's folder, such as ``build/demo/run/resmlp_tiny``; a checkpoint of fairseq's; or a folder that
             ``resmlp-export`` wrote.
