@@ -1,5 +1,7 @@
 """What the benchmarks share: contenders measured in turns on the same work, peak memory, a table, a JSON file."""
 
+import resmlp_core  # isort: skip  # noqa: F401  before PyTorch, whose threads then wait as those of commands do
+
 import argparse
 import ctypes
 import logging

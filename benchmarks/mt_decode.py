@@ -20,6 +20,7 @@ import ctranslate2  # isort: skip  before PyTorch: else both share one OpenMP, w
 from measure import options, save, summarise
 
 import fairseq
+import onnxruntime
 import torch
 from fairseq.data import Dictionary
 from fairseq.sequence_generator import SequenceGenerator
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from mt_train import MODELS, PEER, SIZES, make_dictionary, make_trainer
 from resmlp_core.common.arguments import at_least
 from resmlp_mt.translation.network import Network
-from resmlp_mt.translation.products import PRODUCTS
+from resmlp_mt.translation.products import IS_FAST
 from resmlp_mt.translation.search import SearchOptions, search
 
 CASES = ((1, 10), (1, 50), (1, 200), (16, 50))  # sentences a batch, tokens a sentence
@@ -46,7 +47,7 @@ def make_models(size: str, layers: list[int], dictionary: Dictionary, device: st
     settings = {"heads": heads, "activation": "gelu", "scale_embedding": True}
     dtypes = ["float32", "bfloat16", "float16"]
     if device == "cpu":
-        dtypes = [dtype for dtype, (_, is_fast) in PRODUCTS.items() if is_fast()]  # the others would be emulated
+        dtypes = [dtype for dtype, is_fast in IS_FAST.items() if is_fast()]  # the others would be emulated
     networks = {f"ResMLP {dtype}": Network(weights, settings).to(device).prepare(dtype) for dtype in dtypes}
     for model in models.values():
         model.make_generation_fast_()
@@ -147,7 +148,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows = [row for size in args.sizes for row in compare(size, args)]
-    save(args, rows, fairseq=fairseq.__version__, ctranslate2=ctranslate2.__version__)
+    save(
+        args,
+        rows,
+        fairseq=fairseq.__version__,
+        ctranslate2=ctranslate2.__version__,
+        onnxruntime=onnxruntime.__version__,
+    )
 
 
 if __name__ == "__main__":

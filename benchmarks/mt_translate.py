@@ -28,7 +28,7 @@ from sacrebleu import corpus_bleu
 import resmlp_mt
 from resmlp_core.common.arguments import at_least
 from resmlp_mt.data.generate_output import read_hypotheses
-from resmlp_mt.translation.products import PRODUCTS
+from resmlp_mt.translation.products import IS_FAST
 
 PEER = "fairseq-interactive"
 MAX_TOKENS = "4096"  # of a batch, for all
@@ -38,8 +38,8 @@ def commands(args: argparse.Namespace, source: Path, beam: int, folder: Path) ->
     """Return each contender's command; ``{out}`` in it is the file that its translations go to."""
     spm, converted = args.run / "sentencepiece.model", folder / "converted"
     lines = {}
-    for dtype, (_, is_faster) in PRODUCTS.items():
-        if dtype == "float32" or is_faster():
+    for dtype, is_fast in IS_FAST.items():
+        if is_fast():
             translate = [sys.executable, "-m", "resmlp_mt.translate", args.run / args.ours, source]
             options = ("-o", "{out}", "--force", "--beam", beam, "--dtype", dtype, "--max-tokens", MAX_TOKENS)
             lines[f"ResMLP {dtype}"] = [*translate, *options]

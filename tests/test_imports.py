@@ -52,7 +52,7 @@ OTHERS = {
     "resmlp_core.layers": {"torch"},
     "resmlp_core.common": {"torch", "numpy", "omegaconf", "yaml", "safetensors"},
     "resmlp_core.inspect": {"torch", "numpy", "matplotlib", "PIL"},
-    "resmlp_mt.translation": {"torch", "sentencepiece", "safetensors", "sentencex"},
+    "resmlp_mt.translation": {"torch", "sentencepiece", "safetensors", "sentencex", "onnx", "onnxruntime"},
 }
 PACKAGES = ("resmlp_core", "resmlp_mt", "resmlp_vision")
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from resmlp_mt.translation.decoding import Decoding
 from resmlp_mt.translation.network import Network
 from resmlp_mt.translation.vocabulary import EOS, words_of
 
@@ -21,22 +22,13 @@ def cross_attention(network: Network, sources: Tensor, targets: Tensor) -> Tenso
     Returns:
         ``(layers, B, heads, T, S)``: row t is what the decoder looks at to write token t.
     """
-    encoded, padding = network.encode(sources)
-    decoder = network.decoder
+    decoding = Decoding(network, *network.read(sources))
     read = torch.cat([torch.full_like(targets[:, :1], EOS), targets[:, :-1]], dim=1)
-    x = (decoder.embed_tokens(read) * decoder.scale).transpose(0, 1).contiguous()
     weights = []
-    for layer in decoder.layers:
-        x = layer.cross_position(x)
-        attention = layer.encoder_attn
-        keys, values = attention.keys_and_values(encoded)
-        queries = attention.q_proj(layer.encoder_attn_pre(x))
-        queries = queries.unflatten(2, (attention.heads, -1)).permute(1, 2, 0, 3)
-        products = (queries @ keys.transpose(2, 3)).masked_fill(padding[:, None, None], -torch.inf)
-        weights.append(products.softmax(-1))
-        heads = (weights[-1] @ values).permute(2, 0, 1, 3).flatten(2)
-        x = layer.cross_channel(x + attention.out_proj(heads))
-    return torch.stack(weights)
+    for tokens in read.split(1, dim=1):
+        decoding.step(tokens)
+        weights.append(torch.stack(decoding.attention))
+    return torch.cat(weights, dim=3)
 
 
 def align(weights: Tensor, source_pieces: Sequence[str], target_pieces: Sequence[str]) -> tuple[tuple[int, int], ...]:

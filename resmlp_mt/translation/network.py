@@ -1,8 +1,9 @@
 """The trained encoder and decoder in PyTorch, under the names that their parameters have in fairseq's checkpoints."""
 
+import importlib.util
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import shorten
 from typing import Any
 
@@ -25,10 +26,13 @@ from resmlp_core import (
     fold_,
 )
 from resmlp_core.common.errors import UserError
-from resmlp_mt.translation.products import PRODUCTS
+from resmlp_core.layers.gate import FoldedGates
+from resmlp_mt.translation.products import LINEARS
 from resmlp_mt.translation.vocabulary import PAD
 
 ACTIVATIONS: dict[str, Any] = {"gelu": F.gelu, "relu": F.relu}  # by fairseq's --activation-fn
+ONNX_DTYPES = "float32", "int8"  # in which ONNX Runtime multiplies on a CPU
+HAS_ONNX_RUNTIME = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
 UNREAD = re.compile(r"(.*\.)?version$")  # fairseq's marks, and the digests of vocabularies, which loading compares
 
 # What shares its matrix with another where a file lacks it.
@@ -115,6 +119,11 @@ class Network(nn.Module):
         UserError: the weights or settings are those of a model with parts that are not ResMLP's.
     """
 
+    matrices: Tensor
+    filters: Tensor
+    offsets: Tensor
+    own: Tensor
+
     def __init__(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
         super().__init__()
         weights = {name: weight for name, weight in weights.items() if not UNREAD.match(name)}
@@ -154,6 +163,7 @@ class Network(nn.Module):
             raise UserError(f"the weights are not those of a ResMLP for translation: {reason}") from None
         if self.decoder.embed_tokens.weight.equal(self.encoder.embed_tokens.weight):
             self.decoder.embed_tokens = self.encoder.embed_tokens
+        self.onnx: Any = None  # OnnxNetwork, where ONNX Runtime computes
         self.eval()
 
     def fold_(self) -> None:
@@ -171,22 +181,104 @@ class Network(nn.Module):
             dtype: the arithmetic of its products. On a CPU everything else stays in float32.
         """
         fold_(self)
-        mixers = [layer.cross_position.mixer for layer in self.decoder.layers]
-        matrices = torch.stack([mixer.get_parameter(mixer.matrix) for mixer in mixers])
-        self.register_buffer("matrices", matrices, persistent=False)
-        device = self.encoder.embed_tokens.weight.device.type
-        if device != "cpu":
+        self._stack_position_weights()
+        if self.encoder.embed_tokens.weight.device.type != "cpu":
             return self.to(getattr(torch, dtype))
-        product, is_fast = PRODUCTS[dtype]
-        if is_fast():
+        if dtype in ONNX_DTYPES and HAS_ONNX_RUNTIME:
+            from resmlp_mt.translation.onnx_network import OnnxNetwork
+
+            self.onnx = OnnxNetwork(self.encoder, self.decoder, dtype)
+            self._leave_to_onnx_runtime()
+        elif torch.backends.mkldnn.is_available():
             for module in list(self.modules()):
                 for name, child in module.named_children():
                     if isinstance(child, nn.Linear):
-                        setattr(module, name, product(child))
+                        setattr(module, name, LINEARS[dtype](child))
         return self
 
+    def _stack_position_weights(self) -> None:
+        """Put what the decoder's layers do with positions into one tensor each."""
+        sublayers = [layer.cross_position for layer in self.decoder.layers]
+        mixers = [sublayer.mixer for sublayer in sublayers]
+        dim, positions = self.decoder.embed_tokens.embedding_dim, self.decoder.positions
+        matrices = torch.stack([mixer.get_parameter(mixer.matrix) for mixer in mixers])
+        no_filter = matrices.new_zeros(1, dim)
+        filters = torch.stack([m.weight if isinstance(m, ConvolvedMixer) else no_filter for m in mixers])
+        offsets = torch.stack([sublayer.offset[:, 0].expand(positions, dim) for sublayer in sublayers], dim=1)
+        diagonals = matrices.diagonal(dim1=1, dim2=2).t().unsqueeze(2)
+        self.register_buffer("matrices", matrices, persistent=False)  # A, (layers, positions, positions)
+        self.register_buffer("filters", filters, persistent=False)  # of convolutions, (layers, kernel size, C)
+        self.register_buffer("offsets", offsets, persistent=False)  # added to what is mixed, (positions, layers, C)
+        self.register_buffer("own", diagonals + filters[:, -1], persistent=False)  # (positions, layers, C)
+
+    def _leave_to_onnx_runtime(self) -> None:
+        """Drop the layers' weights, all but A."""
+        for layer in (*self.encoder.layers, *self.decoder.layers):
+            del layer.cross_channel
+            if isinstance(layer.cross_position, FoldedGates):
+                del layer.cross_position.send, layer.cross_position.take
+        for layer in self.decoder.layers:
+            heads = layer.encoder_attn
+            del heads.q_proj, heads.k_proj, heads.v_proj, heads.out_proj
+        del self.decoder.output_projection
+
+    def step(
+        self,
+        x: Tensor,
+        mixed: Tensor,
+        own: Tensor,
+        offsets: Tensor,
+        mask: Tensor,
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Run the decoder's layers at one position of B sentences with W hypotheses each.
+
+        Args:
+            x: embeddings, ``(B, W, C)``.
+            mixed: what A and the convolution make of the positions before, ``(layers, B, W, C)``.
+            own: what they multiply this position's own entry with, ``(layers, C)``.
+            offsets: what is added to the mixed, ``(layers, C)``.
+            mask: added to the products of queries and keys, ``(B, 1, 1, S)``.
+            keys: of each layer's cross-attention, ``(B, heads, C / heads, S)``.
+            values: likewise, ``(B, heads, S, C / heads)``.
+
+        Returns:
+            The next token's logits, ``(B, W, vocabulary)``; what enters A here, ``(layers, B, W, C)``; and each layer's
+            attention, ``(B, heads, W, S)``.
+        """
+        if self.onnx is not None:
+            return self.onnx.step(x, mixed, own, offsets, mask, keys, values)
+        entries, weights = [], []
+        for number, layer in enumerate(self.decoder.layers):
+            sublayer, attention, mlp = layer.cross_position, layer.encoder_attn, layer.cross_channel.mixer
+            entries.append(sublayer.entering(x))
+            x = sublayer.leaving(x, torch.addcmul(mixed[number], own[number], entries[-1]), offsets[number])
+            queries = attention.q_proj(layer.encoder_attn_pre(x)).unflatten(2, (attention.heads, -1)).transpose(1, 2)
+            weights.append((queries @ keys[number] + mask).softmax(-1))
+            x = x + attention.out_proj((weights[-1] @ values[number]).transpose(1, 2).flatten(2))
+            x = x + mlp.fc2(mlp.activation(mlp.fc1(layer.cross_channel.pre(x))))  # equation 3, folded
+        return self.decoder.output_projection(self.decoder.layer_norm(x)), torch.stack(entries), weights
+
+    def read(self, tokens: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Encode sentences for the decoder.
+
+        Args:
+            tokens: ``(B, S)``, padded on the right.
+
+        Returns:
+            The keys of each layer's cross-attention, ``(B, heads, C / heads, S)``, its values, ``(B, heads, S,
+            C / heads)``, and which positions are padding, ``(B, S)``.
+        """
+        if self.onnx is not None:
+            x, padding = self._embed(tokens)
+            return *self.onnx.encode(x, padding), padding
+        encoded, padding = self.encode(tokens)
+        attended = [layer.encoder_attn.keys_and_values(encoded) for layer in self.decoder.layers]
+        return [keys.transpose(2, 3).contiguous() for keys, _ in attended], [values for _, values in attended], padding
+
     def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode sentences.
+        """Encode sentences by PyTorch.
 
         Args:
             tokens: ``(B, S)``, padded on the right.
@@ -194,12 +286,15 @@ class Network(nn.Module):
         Returns:
             The encoder's output, ``(S, B, C)``, and which positions are padding, ``(B, S)``.
         """
-        padding = tokens.eq(PAD)
-        x = self.encoder.embed_tokens(tokens) * self.encoder.scale
-        x = x.masked_fill(padding.unsqueeze(-1), 0.0).transpose(0, 1).contiguous()
+        x, padding = self._embed(tokens)
         for layer in self.encoder.layers:
             x = layer(x, padding_mask=padding)
         return self.encoder.layer_norm(x), padding
+
+    def _embed(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        padding = tokens.eq(PAD)
+        x = self.encoder.embed_tokens(tokens) * self.encoder.scale
+        return x.masked_fill(padding.unsqueeze(-1), 0.0).transpose(0, 1).contiguous(), padding
 
 
 def read_sizes(weights: Mapping[str, Tensor], side: str) -> dict[str, int]:

@@ -1,13 +1,10 @@
-"""W x + b for inference on a CPU by oneDNN's products, with W in 32, 16 or 8 bits."""
+"""W x + b for inference on a CPU by oneDNN's products, with W in 32 or 16 bits."""
 
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-LARGEST = 127  # whole numbers from -127 to 127 stand for those of a row
-ZERO = 128  # what stands for 0 among the bytes from 0 to 255
 
 
 class Float32Linear(nn.Module):
@@ -52,43 +49,12 @@ class BFloat16Linear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x.bfloat16(), self.packed, self.bias, "none", [], "").float()
 
 
-class Int8Linear(nn.Module):
-    """W x + b with the rows of W and the rows of x each scaled to whole numbers from -127 to 127.
+# The layers by dtype. Products in 8 bits are ONNX Runtime's.
+LINEARS: dict[str, type[nn.Module]] = {"float32": Float32Linear, "bfloat16": BFloat16Linear}
 
-    Args:
-        linear: gives its parameters.
-    """
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        weight = linear.weight.detach()
-        most, whole = to_bytes(weight)
-        self.scale = most.flatten() / LARGEST**2
-        self.packed = torch.ops.onednn.qlinear_prepack((whole.to(torch.int16) - ZERO).to(torch.int8), None)
-        self.zero_points = torch.zeros(len(weight), dtype=torch.int64)
-        self.bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map float32, ``(..., in_features)``, to float32, ``(..., out_features)``."""
-        most, whole = to_bytes(x)  # unsigned, as signed by signed is in few processors' instructions
-        product = torch.ops.onednn.qlinear_pointwise(
-            *(whole, 1.0, ZERO, self.packed, self.scale, self.zero_points, None, 1.0, 0, torch.float32),
-            *("none", [], ""),
-        )
-        return torch.addcmul(self.bias, product, most)
-
-
-def to_bytes(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest magnitude of each row of ``x``, and the row in bytes, in which it is 127 away from ZERO."""
-    # where all of a row is 0, any bytes will do: what they give is multiplied by 0
-    most = x.abs().amax(-1, keepdim=True)  # vector_norm is several times slower
-    return most, (x * (LARGEST / most)).add_(ZERO + 0.5).to(torch.uint8)
-
-
-# By dtype: the layer, and whether this processor has what makes it the faster one.
-PRODUCTS: dict[str, tuple[type[nn.Module], Callable[[], bool]]] = {
-    "float32": (Float32Linear, torch.backends.mkldnn.is_available),
-    "bfloat16": (BFloat16Linear, torch.cpu._is_avx512_bf16_supported),
-    "int8": (Int8Linear, torch.cpu._is_vnni_supported),
+# By dtype: whether this processor has the instructions that make it the faster one.
+IS_FAST: dict[str, Callable[[], bool]] = {
+    "float32": lambda: True,
+    "bfloat16": torch.cpu._is_avx512_bf16_supported,
+    "int8": torch.cpu._is_vnni_supported,
 }

@@ -13,7 +13,6 @@ from resmlp_mt.translation.decoding import Decoding
 from resmlp_mt.translation.network import Network
 from resmlp_mt.translation.vocabulary import EOS, PAD
 
-CACHED = 1 << 17  # logits that a processor's second cache holds
 BLOCK = 128  # entries of the vocabulary, whose maximum a processor finds fast
 
 
@@ -64,7 +63,7 @@ def search(
     Returns:
         For each sentence its hypotheses, best first, at most ``beam`` of them.
     """
-    return run(Decoding(network, *network.encode(sources)), sources, options, prefixes)
+    return run(Decoding(network, *network.read(sources)), sources, options, prefixes)
 
 
 def run(
@@ -95,15 +94,14 @@ def _hypotheses(
     totals = torch.zeros(len(sources), 1, device=device)  # logarithms of their probabilities
     ended = torch.zeros(len(sources), beam, dtype=torch.bool, device=device)  # samples only
     for step in range(max(longest) + 1):
-        logits = decoding.step(tokens[:, :, -1]).float()
-        norm = _log_of_sum(logits)
+        logprobs = decoding.step(tokens[:, :, -1]).float().log_softmax(-1)
         at_end = torch.tensor([most == step for most in longest], device=device) if step in longest else None
-        _restrict(logits, step, at_end, forced, options.min_len)
+        _restrict(logprobs, step, at_end, forced, options.min_len)
         if uniform is not None:
-            scores, ids, parents = _sample(logits - norm, totals, uniform[:, step], beam)
+            scores, ids, parents = _sample(logprobs, totals, uniform[:, step], beam)
             scores = scores.masked_fill(ended, -math.inf)
         else:
-            scores, ids, parents = _best(logits, norm, totals, 2 * beam)
+            scores, ids, parents = _best(logprobs, totals, 2 * beam)
         ends = ids.eq(EOS)
         done = (ends & scores.ne(-math.inf))[:, :beam]
         finished = {row for row, most in enumerate(longest) if most == step}
@@ -144,33 +142,25 @@ def _hypotheses(
         tokens = torch.cat([before, newest.unsqueeze(-1)], dim=2)
 
 
-def _best(logits: Tensor, norm: Tensor, totals: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def _best(logprobs: Tensor, totals: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return each sentence's ``count`` best continuations: their totals, ids and hypotheses, each ``(B, count)``."""
-    sentences, width, vocabulary = logits.shape
-    best, ids = _top(logits, min(count, vocabulary))  # of each hypothesis; log-softmax keeps their order
-    scores = (best - norm + totals.unsqueeze(-1)).view(sentences, -1)
+    sentences, width, vocabulary = logprobs.shape
+    best, ids = _top(logprobs, min(count, vocabulary))  # of each hypothesis
+    scores = (best + totals.unsqueeze(-1)).view(sentences, -1)
     scores, index = scores.topk(min(count, width * vocabulary - 1, scores.size(1)))  # fairseq leaves the pad out
     return scores, ids.view(sentences, -1).gather(1, index), index // best.size(-1)
 
 
-def _log_of_sum(logits: Tensor) -> Tensor:
-    """Do what ``logsumexp`` does, ``(B, W, 1)``, on a CPU by as many rows as stay in its cache."""
-    if logits.device.type != "cpu":
-        return logits.logsumexp(-1, keepdim=True)
-    rows = logits.flatten(0, 1).split(max(1, CACHED // logits.size(-1)))
-    return torch.cat([some.logsumexp(-1, keepdim=True) for some in rows]).view(*logits.shape[:2], 1)
-
-
-def _top(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _top(logprobs: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Do what ``topk`` does, ``(B, W, count)``: the ``count`` largest lie in as many blocks of the largest maxima."""
-    whole = logits.size(-1) // BLOCK * BLOCK
+    whole = logprobs.size(-1) // BLOCK * BLOCK
     if whole < BLOCK * count:
-        return logits.topk(count)
-    blocks, rest = logits[:, :, :whole].unflatten(2, (-1, BLOCK)), logits[:, :, whole:]
+        return logprobs.topk(count)
+    blocks, rest = logprobs[:, :, :whole].unflatten(2, (-1, BLOCK)), logprobs[:, :, whole:]
     best = blocks.amax(-1).topk(count).indices.unsqueeze(-1)
-    columns = torch.arange(logits.size(-1), device=logits.device)
-    ids = (best * BLOCK + columns[:BLOCK]).flatten(2)
-    ids = torch.cat([ids, columns[whole:].expand(*ids.shape[:2], -1)], dim=2)
+    ids = (best * BLOCK + torch.arange(BLOCK, device=logprobs.device)).flatten(2)
+    columns = torch.arange(whole, logprobs.size(-1), device=logprobs.device)
+    ids = torch.cat([ids, columns.expand(*ids.shape[:2], -1)], dim=2)
     values = torch.cat([blocks.gather(2, best.expand(-1, -1, -1, BLOCK)).flatten(2), rest], dim=2)
     found = values.topk(count)
     return found.values, ids.gather(2, found.indices)
@@ -188,28 +178,28 @@ def _sample(logprobs: Tensor, totals: Tensor, uniform: Tensor, beam: int) -> tup
     return scores, drawn.squeeze(-1), parents.expand(sentences, -1)
 
 
-def _restrict(logits: Tensor, step: int, at_end: Tensor | None, forced: Tensor | None, min_len: int) -> None:
-    """Take from the logits, ``(B, W, vocabulary)``, what may not come at this step.
+def _restrict(logprobs: Tensor, step: int, at_end: Tensor | None, forced: Tensor | None, min_len: int) -> None:
+    """Take from log-probabilities, ``(B, W, vocabulary)``, what may not come at this step.
 
     Args:
-        logits: of all hypotheses; changed in place.
+        logprobs: of all hypotheses; changed in place.
         step: tokens that the hypotheses have.
         at_end: which sentences can have no token more but the end, ``(B,)``; None where none is.
         forced: what each is to begin with, ``(B, length)``, padded on the right.
         min_len: tokens at least, without the end.
     """
-    logits[:, :, PAD] = -math.inf
+    logprobs[:, :, PAD] = -math.inf
     # the one token that a sentence may have, (B,); PAD where it has a choice
     wanted = forced[:, step] if forced is not None and step < forced.size(1) else None
     if at_end is not None:
         wanted = torch.where(at_end, EOS, PAD if wanted is None else wanted)
     if wanted is not None:
-        index = wanted[:, None, None].expand(-1, logits.size(1), 1)
-        score = logits.gather(2, index)
+        index = wanted[:, None, None].expand(-1, logprobs.size(1), 1)
+        score = logprobs.gather(2, index)
     if step < min_len:
-        logits[:, :, EOS] = -math.inf
+        logprobs[:, :, EOS] = -math.inf
     if wanted is not None:  # where there is a choice the pad's score is what it was
-        logits.masked_fill_(wanted.ne(PAD)[:, None, None], -math.inf).scatter_(2, index, score)
+        logprobs.masked_fill_(wanted.ne(PAD)[:, None, None], -math.inf).scatter_(2, index, score)
 
 
 def _draw(sources: Tensor, options: SearchOptions, steps: int, beam: int) -> Tensor:

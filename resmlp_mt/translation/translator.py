@@ -18,8 +18,8 @@ from resmlp_mt.translation.batches import batches, in_order, pad
 from resmlp_mt.translation.hypothesis import Hypothesis, join
 from resmlp_mt.translation.loading import read_trained
 from resmlp_mt.translation.long_sentences import split_long
-from resmlp_mt.translation.network import Network
-from resmlp_mt.translation.products import PRODUCTS
+from resmlp_mt.translation.network import HAS_ONNX_RUNTIME, Network
+from resmlp_mt.translation.products import IS_FAST
 from resmlp_mt.translation.search import Found, SearchOptions, search
 from resmlp_mt.translation.vocabulary import UNK, Vocabulary, text_of
 
@@ -36,6 +36,8 @@ def load_translator(
     dictionaries: str | Path | None = None,
 ) -> "Translator":
     """Load a trained model to translate with.
+
+    On a CPU, ONNX Runtime takes as many threads as PyTorch has now: call ``torch.set_num_threads`` before.
 
     Args:
         model: a recipe's folder, such as ``build/demo/run/resmlp_tiny``; a checkpoint of fairseq's; or a folder that
@@ -60,12 +62,14 @@ def usable(dtype: str, device: torch.device) -> str:
     """Return the dtype if the device computes in it; float32 after a warning if it is a processor that does not.
 
     Raises:
-        UserError: there is no such dtype on a device of this kind.
+        UserError: there is no such dtype on a device of this kind, or a package that it needs is not installed.
     """
-    known = list(PRODUCTS) if device.type == "cpu" else ["float32", "bfloat16", "float16"]
+    known = list(IS_FAST) if device.type == "cpu" else ["float32", "bfloat16", "float16"]
     if dtype not in known:
         raise UserError(f"dtype {dtype}: {device.type} has {', '.join(known)}")
-    if device.type == "cpu" and dtype != "float32" and not PRODUCTS[dtype][1]():
+    if dtype == "int8" and not HAS_ONNX_RUNTIME:
+        raise UserError("dtype int8 needs the packages onnx and onnxruntime: pip install onnx onnxruntime")
+    if device.type == "cpu" and not IS_FAST[dtype]():
         warnings.warn(f"this processor has no instructions for {dtype}: computing in float32", stacklevel=3)
         return "float32"
     return dtype

@@ -10,7 +10,7 @@ import pytest
 import warm_python
 
 from resmlp_core.layers.onednn import onednn_is_faster
-from resmlp_mt.translation.products import PRODUCTS
+from resmlp_mt.translation.products import IS_FAST
 
 from .recipe_runs import command, environment
 
@@ -18,7 +18,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PEERS = {"ours", "fairseq's Transformer"}
 BY_ONEDNN = {"fairseq's Transformer, by oneDNN"} if onednn_is_faster() else set()  # else it would be the same again
 DECODERS = {("CTranslate2", dtype + threads) for dtype in ("float32", "int8") for threads in ("", ", one thread")}
-DECODERS |= {("ResMLP", dtype) for dtype, (_, is_fast) in PRODUCTS.items() if is_fast()}
+DECODERS |= {("ResMLP", dtype) for dtype, is_fast in IS_FAST.items() if is_fast()}
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from resmlp_mt.translation.loading import read_trained
 from resmlp_mt.translation.long_sentences import split_long
 from resmlp_mt.translation.network import Network
 from resmlp_mt.translation.onnx_graphs import write_onnx
-from resmlp_mt.translation.products import PRODUCTS, Int8Linear
+from resmlp_mt.translation.products import IS_FAST
 from resmlp_mt.translation.search import SearchOptions, run, search
 from resmlp_mt.translation.translator import pad
 
@@ -109,6 +109,13 @@ def test_models_of_other_forms(model, changed):
     sentences = [[5, 6, 7, EOS], [8, EOS], [*range(10, 20), EOS]]
     found = search(Network(trained.state_dict(), OPTIONS | changed).prepare(), pad(sentences), SearchOptions(3))
     assert_same([[(h.tokens, h.score) for h in one] for one in found], by_fairseq(trained, sentences, 3))
+
+
+def test_long_translations_have_room():
+    trained = small_model(max_target_positions=90, position_convolution=3)
+    sentences = [[5, 6, 7, EOS], [8, EOS]]
+    found = search(Network(trained.state_dict(), OPTIONS).prepare(), pad(sentences), SearchOptions(3, min_len=70))
+    assert_same([[(h.tokens, h.score) for h in one] for one in found], by_fairseq(trained, sentences, 3, min_len=70))
 
 
 def test_samples_are_drawn_by_their_probability():
@@ -307,7 +314,8 @@ def test_an_exported_folder_needs_no_fairseq(folder, tmp_path, monkeypatch, caps
         export.main()
     matrices = load_file(tmp_path / "out" / "model.safetensors")
     assert ("decoder.output_projection.weight" in matrices) == (not tied)
-    hidden = "sys.modules.update(dict.fromkeys(('fairseq', 'omegaconf', 'sacrebleu', 'tqdm', 'datasets', 'yaml')))"
+    unneeded = ("fairseq", "omegaconf", "sacrebleu", "tqdm", "datasets", "yaml", "onnx", "onnxruntime")
+    hidden = f"sys.modules.update(dict.fromkeys({unneeded}))"
     line = f"import sys; {hidden}; from resmlp_mt import load_translator as load; "
     line += f"print(load({str(tmp_path / 'out')!r}).translate('a red dog'))"
     done = subprocess.run([sys.executable, "-c", line], check=True, capture_output=True, encoding="utf-8")
@@ -354,27 +362,21 @@ def test_narrow_products_are_near_those_of_float32(folder, dtype, recwarn):
         pytest.skip(str(recwarn[0].message))
     with torch.inference_mode():
         tokens = pad([[*range(4, 24), EOS]])
-        expected, found = (one.network.encode(tokens)[0] for one in (exact, narrow))
+        expected, found = (torch.stack(one.network.read(tokens)[1]) for one in (exact, narrow))
     assert 1e-5 < (found - expected).norm() / expected.norm() < 0.05
     assert narrow.translate("a red dog") and narrow.translate("") == ""
 
 
-@pytest.mark.skipif(not PRODUCTS["int8"][1](), reason="no instructions for int8")
-def test_an_int8_product_is_not_onednns_reference_which_is_a_thousand_times_slower(capfd):
-    product = Int8Linear(torch.nn.Linear(16, 32))
-    with torch.inference_mode(), torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
-        product(torch.randn(4, 16))
-    shown = capfd.readouterr().out
-    assert ",matmul," in shown and "ref_int8" not in shown
-
-
 def test_a_processor_without_the_instructions_computes_in_float32_and_says_so(folder, monkeypatch):
-    monkeypatch.setitem(PRODUCTS, "int8", (Int8Linear, lambda: False))
+    monkeypatch.setitem(IS_FAST, "int8", lambda: False)
     with pytest.warns(UserWarning, match="no instructions for int8: computing in float32"):
         translator = load_translator(folder, dtype="int8")
     assert translator.translate("a red dog") == load_translator(folder).translate("a red dog")
     with pytest.raises(UserError, match="dtype float12: cpu has float32, bfloat16, int8"):
         load_translator(folder, "cpu", "float12")
+    monkeypatch.setattr(module, "HAS_ONNX_RUNTIME", False)
+    with pytest.raises(UserError, match="int8 needs the packages onnx and onnxruntime: pip install onnx onnxruntime"):
+        load_translator(folder, "cpu", "int8")
 
 
 GRAPHS = "encoder", "decoder"
