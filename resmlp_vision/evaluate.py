@@ -15,7 +15,8 @@ import torch
 from resmlp_core import fold
 from resmlp_core.common.errors import UserError, reporting
 from resmlp_core.common.files import write_json
-from resmlp_vision.config import CHOICES, LIMITS, OF_A_MACHINE
+from resmlp_vision.config import CHOICES, LIMITS, OF_A_MACHINE, RunConfig
+from resmlp_vision.data.datasets import Images, StreamedImages
 from resmlp_vision.data.loaders import naming_lost_workers, settings_for, validation_loader
 from resmlp_vision.data.opening import count_classes, open_dataset
 from resmlp_vision.distributed import agree, agree_on_data, join_processes, leave_processes, rank, use_precision
@@ -139,19 +140,7 @@ def measure_accuracy(args: argparse.Namespace) -> None:
     device = join_as(args)
     model = fold(load(args.model, args.checkpoint)).to(device)
     config, wanted = settings_for(model, **data_settings(args))
-    names = {name: i for i, name in enumerate(getattr(model, "classes", []))}
-    dataset = open_dataset(config, args.split, training=False, classes=names)
-    agree_on_data(args.split, dataset)
-    count_classes(dataset, model.num_classes)
-    found = dataset.reader.class_to_idx
-    if found and not found.keys() & names.keys():  # else evaluate matches them
-        if len(found) != model.num_classes:
-            raise UserError(
-                f"data={args.data} has {len(found)} classes but the model has {model.num_classes}; "
-                "they cannot be matched"
-            )
-        if names and hasattr(dataset.reader, "dataset"):  # of a folder it has been said
-            log.warning("the data's classes have other names than the model's: they are taken in their order")
+    dataset = open_for(model, config, args.split)
     real = real_labels(dataset) if args.real else None
     loader = validation_loader(dataset, config, device, **wanted)
     outcome = names_of(args) | evaluate(model, loader, device, real)
@@ -169,6 +158,29 @@ def measure_accuracy(args: argparse.Namespace) -> None:
     print(f"{line}  ({outcome['images']:,} images of {args.data} {args.split})")
     if args.out:
         write_json(args.out, outcome)
+
+
+def open_for(model: Any, config: RunConfig, split: str) -> Images | StreamedImages:
+    """Open a split whose classes a model knows by their names, or in their order where no name is the same.
+
+    Raises:
+        UserError: it cannot be opened, the processes see other images, or its classes cannot be matched with the
+            model's.
+    """
+    names = {name: i for i, name in enumerate(getattr(model, "classes", []))}
+    dataset = open_dataset(config, split, training=False, classes=names)
+    agree_on_data(split, dataset)
+    count_classes(dataset, model.num_classes)
+    found = dataset.reader.class_to_idx
+    if found and not found.keys() & names.keys():  # else evaluate matches them
+        if len(found) != model.num_classes:
+            raise UserError(
+                f"data={config.data} has {len(found)} classes but the model has {model.num_classes}; "
+                "they cannot be matched"
+            )
+        if names and hasattr(dataset.reader, "dataset"):  # of a folder it has been said
+            log.warning("the data's classes have other names than the model's: they are taken in their order")
+    return dataset
 
 
 def measure_neighbours(args: argparse.Namespace) -> None:

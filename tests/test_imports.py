@@ -50,7 +50,7 @@ MAY_IMPORT = {
 }
 OTHERS = {
     "resmlp_core.layers": {"torch"},
-    "resmlp_core.common": {"torch", "numpy", "omegaconf", "yaml", "safetensors"},
+    "resmlp_core.common": {"torch", "numpy", "omegaconf", "yaml", "safetensors", "PIL"},
     "resmlp_core.inspect": {"torch", "numpy", "matplotlib", "PIL"},
     "resmlp_mt.translation": {"torch", "sentencepiece", "safetensors", "sentencex", "onnx", "onnxruntime"},
 }

@@ -137,6 +137,13 @@ def test_a_gpu_is_waited_for_when_all_images_are_seen(images, classifying, optio
     assert waits("resmlp_vision.evaluate", *line) - allowed == Counter()
 
 
+def test_a_linear_probe_waits_for_no_gpu_in_an_update(images, classifying, tmp_path):
+    data = ("--data", images, "--train-split", "train", "--split", "val", "--workers", 0, "--device", "cuda")
+    line = ("--checkpoint", classifying[0], *data, "--probe", "linear", "--out", tmp_path)
+    found = waits("resmlp_vision.evaluate", *line, "epochs=1", "batch_size=8")
+    assert found - (EPOCH + EVALUATION) == Counter()
+
+
 def test_dino_waits_for_no_gpu_in_an_update(images, tmp_path):
     line = (f"data={images}", f"out={tmp_path}", TINY_VISION[0], "img_size=16", "local_size=8", "local_views=2")
     sizes = ("out_dim=32", "hidden_dim=16", "bottleneck_dim=8", "epochs=1", "batch_size=8", "warmup_epochs=0")

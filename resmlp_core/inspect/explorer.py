@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from torch import Tensor
 
 from resmlp_core.common.errors import UserError
+from resmlp_core.common.images import read_image
 from resmlp_core.inspect.matrices import Model
 from resmlp_core.inspect.plots import SIGNED, strongest
 
 STEPS = 32767  # from zero to a layer's largest weight: 16 bits
-IMAGE_SIDE = 448  # pixels, of an image beside A
+IMAGE_SIDE = 384  # pixels, the longer side of an image beside A
 
 
 def explore(model: Model, positions: int, image: Path | None = None) -> str:
@@ -70,20 +70,15 @@ def picture(file: Path, model: Model) -> str:
     """Return an image as the model's evaluation cuts it, a JPEG in a URL.
 
     Raises:
-        UserError: it cannot be read, or the model has no square patch grid.
+        UserError: it cannot be read, or the model's patch grid is not known.
     """
     if model.grid is None:
-        raise UserError(f"--image {file} needs a square grid of patches under it, and this model has none")
+        raise UserError(f"--image {file} needs a grid of patches to lie under, and this model's is not known")
+    height, width = (IMAGE_SIDE * side // max(model.grid) for side in model.grid)
     try:
-        with Image.open(file) as stored:
-            image = ImageOps.exif_transpose(stored)
-            if image.mode.startswith("I;16"):  # which Pillow's conversion would clip to the lowest 8 bits
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            image = ImageOps.fit(image.convert("RGB"), (IMAGE_SIDE, IMAGE_SIDE), bleed=(1 - model.crop) / 2)
-    except Exception as error:  # Pillow's readers raise errors of any kind
-        if isinstance(error, OSError) and error.filename:  # no such file, no permission: it says so
-            raise
-        raise UserError(f"--image {file} cannot be read as an image: {error}") from None
+        image = read_image(file, lambda image: ImageOps.fit(image, (width, height), bleed=(1 - model.crop) / 2))
+    except ValueError as error:
+        raise UserError(f"--image: {error}") from None
     data = io.BytesIO()
-    image.save(data, "JPEG", quality=85)
+    image.save(data, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()

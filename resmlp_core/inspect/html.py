@@ -19,6 +19,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
 img { display: block; box-sizing: border-box; max-width: 100%; background: #fff; padding: 0.75rem;
   border: 1px solid var(--line); border-radius: 0.5rem; }
 .wide { overflow-x: auto; }
+@media (max-width: 44rem) { .wide img { min-width: 40rem; max-width: none; } }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 1rem; text-align: right; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
@@ -78,7 +79,7 @@ def render(section: Section) -> str:
     html = f"<section>\n<h2>{escape(section.title)}</h2>\n<p>{escape(section.text)}</p>\n"
     if section.picture:
         data = base64.b64encode(section.picture.read_bytes()).decode()
-        html += f'<img alt="{escape(section.title)}" src="data:image/png;base64,{data}">\n'
+        html += f'<div class="wide"><img alt="{escape(section.title)}" src="data:image/png;base64,{data}"></div>\n'
     if section.table:
         head, *rows = (list(map(escape, row)) for row in section.table)
         html += f'<div class="wide"><table>\n<thead><tr><th>{"<th>".join(head)}</thead>\n<tbody>\n'

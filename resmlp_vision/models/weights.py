@@ -240,13 +240,19 @@ def load_weights(model: nn.Module, state: Mapping[str, Any], path: str, classifi
     else:
         for name in classifiers:
             fitted = fit_classifier(fitted, own, name)
-    for name in sorted(own.keys() | fitted.keys()):
-        if name not in own or name not in fitted:
-            problem = f"{name} is {'not in the checkpoint' if name in own else 'not in the model'}"
-        elif own[name].shape != fitted[name].shape:
-            shapes = tuple(fitted[name].shape), tuple(own[name].shape)
-            problem = f"{name} has shape {shapes[0]} in the checkpoint and {shapes[1]} in the model"
-        else:
-            continue
-        raise ValueError(f"{path} does not fit the model: {problem}")
+    if mismatch := first_mismatch(fitted, own):
+        raise ValueError(f"{path} does not fit the model: {mismatch}")
     model.load_state_dict(fitted)
+
+
+def first_mismatch(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str | None:
+    """Say which parameter is the first, by name, that a checkpoint or a model lacks, or has in another shape."""
+    for name in sorted(own.keys() | weights.keys()):
+        if name not in weights:
+            return f"{name} is not in the checkpoint"
+        if name not in own:
+            return f"{name} is not in the model"
+        if weights[name].shape != own[name].shape:
+            shapes = tuple(weights[name].shape), tuple(own[name].shape)
+            return f"{name} has shape {shapes[0]} in the checkpoint and {shapes[1]} in the model"
+    return None

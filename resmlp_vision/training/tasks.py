@@ -50,17 +50,23 @@ def create_task(model: Any, config: Config, device: torch.device, classes: Seque
         classes: the names of the data's classes, where they are known.
 
     Raises:
-        UserError: the teacher is unknown, or knows other classes, or takes images of another size.
+        UserError: the teacher is unknown, or does not fit.
     """
     # mixup gives soft targets, which it has smoothed itself
     loss = {"smoothing": config.smoothing, "soft_targets": config.mixup > 0 or config.cutmix > 0}
     if config.teacher is None:
         return ClassificationTask(model, criterion_kwargs=loss, device=device, verbose=False)
     teacher = load_teacher(config.teacher)
-    if teacher.num_classes != model.num_classes:
-        raise UserError(
-            f"teacher={config.teacher} has {teacher.num_classes} classes but the model has {model.num_classes}"
-        )
+    check_teacher(teacher, config, model.num_classes, classes)
+    return HardDistillationTask(
+        model, teacher.to(device), criterion_kwargs=loss, task_loss_weight=0.5, device=device, verbose=False
+    )
+
+
+def check_teacher(teacher: Any, config: Config, num_classes: int, classes: Sequence[str]) -> None:
+    """Raise a UserError if a teacher knows other classes than the model, or takes images of another size."""
+    if teacher.num_classes != num_classes:
+        raise UserError(f"teacher={config.teacher} has {teacher.num_classes} classes but the model has {num_classes}")
     if classes and list(getattr(teacher, "classes", None) or classes) != list(classes):
         raise UserError(f"teacher={config.teacher} was trained on classes of other names, or in another order")
     try:
@@ -69,9 +75,6 @@ def create_task(model: Any, config: Config, device: torch.device, classes: Seque
     except (AssertionError, RuntimeError, ValueError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"teacher={config.teacher} cannot take images of img_size={config.img_size}: {why}") from None
-    return HardDistillationTask(
-        model, teacher.to(device), criterion_kwargs=loss, task_loss_weight=0.5, device=device, verbose=False
-    )
 
 
 def load_teacher(name: str) -> Any:

@@ -156,15 +156,8 @@ class Trainer(ABC, Generic[Settings]):
                 rates.append(max(group["lr"] for group in self.optimizer.param_groups))
                 bar.update(self.config.batch_size)
                 if (i + 1) % CHECK_EVERY == 0 or i + 1 == self.updates_per_epoch:
-                    first = i - i % CHECK_EVERY
-                    unchecked = torch.stack(losses[first:]).tolist()
-                    for step, value in enumerate(unchecked, first):
-                        if not np.isfinite(value):
-                            raise UserError(
-                                f"the loss is {value} at update {step + 1} of epoch {epoch + 1}, at learning rate "
-                                f"{rates[step]:.3g}; {remedy(epoch, self.config)}"
-                            )
-                    bar.set_postfix(loss=f"{unchecked[-1]:.3f}", lr=f"{rates[-1]:.2g}")
+                    last = self.check_losses(losses, rates, i - i % CHECK_EVERY, epoch)
+                    bar.set_postfix(loss=f"{last:.3f}", lr=f"{rates[-1]:.2g}")
                     self.loader.dataset.unreadable.refuse_more()
         weights = self.task.get_trainable_module().parameters()
         if not torch.stack([weight.isfinite().all() for weight in weights]).all():
@@ -178,6 +171,21 @@ class Trainer(ABC, Generic[Settings]):
             "images_per_second": self.updates_per_epoch * self.config.batch_size / seconds,
             "unreadable": self.loader.dataset.unreadable.finish(),
         }
+
+    def check_losses(self, losses: list[torch.Tensor], rates: list[float], first: int, epoch: int) -> float:
+        """Wait for the losses of an epoch's updates from ``first`` on; return the last.
+
+        Raises:
+            UserError: one is not finite.
+        """
+        values: list[float] = torch.stack(losses[first:]).tolist()
+        for update, value in enumerate(values, first):
+            if not np.isfinite(value):
+                raise UserError(
+                    f"the loss is {value} at update {update + 1} of epoch {epoch + 1}, at learning rate "
+                    f"{rates[update]:.3g}; {remedy(epoch, self.config)}"
+                )
+        return values[-1]
 
     def updates(self, first: int) -> Iterator[torch.Tensor]:
         """Make the updates of an epoch, the first of which has the number ``first``; yield the loss of each."""

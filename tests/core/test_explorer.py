@@ -10,12 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
+from resmlp_core.common.checkpoint import with_grid
+from resmlp_core.common.errors import UserError
 from resmlp_core.inspect.explorer import IMAGE_SIDE, picture
 from resmlp_core.inspect.plots import SIGNED, strongest
 
 from .test_inspection import layers, look, text_weights
 
-SIDE, SHOWN = 3, 4
+GRID, SHOWN = (2, 3), 4
+PATCHES = GRID[0] * GRID[1]
 A = "{}layers.{}.cross_position.mixer.weight"
 
 
@@ -97,9 +100,15 @@ def same_colours(found, expected):
     return abs(found.astype(int) - expected.astype(int)).max() <= 4
 
 
+def laid_out(a):
+    """Return the rows of A, each laid out as the patch grid, where the patches are that they write."""
+    return a.view(*GRID, *GRID).transpose(1, 2).reshape(GRID[0] ** 2, GRID[1] ** 2)
+
+
 @pytest.fixture(scope="module")
 def of_images(tmp_path_factory):
-    folder, weights = tmp_path_factory.mktemp("images"), layers(3, positions=SIDE**2)
+    """On a grid that is no square, which shows rows that are taken for columns."""
+    folder, weights = tmp_path_factory.mktemp("images"), with_grid(layers(3, positions=PATCHES), GRID)
     look(folder, weights)
     return folder / "inside" / "index.html", [weights[A.format("", i)] for i in range(3)]
 
@@ -120,24 +129,27 @@ class TestInABrowser:
         page = Page(chromium, file)
         for number, a in enumerate(matrices, 1):
             assert page.text("layer-name") == f"{number} of 3"
-            for patch in range(SIDE**2):
-                page.move("choose", patch, SIDE, SIDE)
-                assert page.text("choose-title") == f"patch ({patch // SIDE}, {patch % SIDE})"
-                assert same_colours(page.pixels("row"), colours(a[patch], a, (SIDE, SIDE)))
-                assert same_colours(page.pixels("column"), colours(a[:, patch], a, (SIDE, SIDE)))
-            page.click("choose", 4, SIDE, SIDE)  # holds it, while the pointer goes on to a row and a column
-            page.move("choose", 8, SIDE, SIDE)
-            for other in range(SIDE**2):
+            assert same_colours(page.pixels("choose"), colours(laid_out(a), a, (GRID[0] ** 2, GRID[1] ** 2)))
+            for patch in range(PATCHES):
+                page.move("choose", patch, *GRID)
+                assert page.text("choose-title") == f"patch ({patch // GRID[1]}, {patch % GRID[1]})"
+                assert same_colours(page.pixels("row"), colours(a[patch], a, GRID))
+                assert same_colours(page.pixels("column"), colours(a[:, patch], a, GRID))
+            page.click("choose", 4, *GRID)  # holds it, while the pointer goes on to a row and a column
+            page.move("choose", 5, *GRID)
+            for other in range(PATCHES):
                 for panel in ("row", "column"):
-                    page.move(panel, other, SIDE, SIDE)
+                    page.move(panel, other, *GRID)
                     near = precision(a)
                     assert page.said("row") == (4, other, pytest.approx(a[4, other].item(), rel=0, abs=near))
                     assert page.said("column") == (other, 4, pytest.approx(a[other, 4].item(), rel=0, abs=near))
-            page.click("choose", 4, SIDE, SIDE)
-            page.move("choose", 8, SIDE, SIDE)
-            assert page.said("row")[:2] == (8, 8)
+            page.click("choose", 4, *GRID)
+            page.move("choose", 5, *GRID)
+            assert page.said("row")[:2] == (5, 5)
             page.next_layer()
         assert page.text("layer-name") == "3 of 3"
+        page.click("layer", 0, 1, 3)
+        assert page.text("layer-name") == "1 of 3"
 
     def test_of_text_too_where_a_decoder_has_no_weight_for_later_positions(self, chromium, of_text):
         file, matrices = of_text
@@ -182,24 +194,37 @@ class TestInABrowser:
         page.keys(tab)
         focused = chromium.switch_to.active_element
         assert (focused.aria_role, focused.accessible_name) == ("application", "Patch (1, 1)")
-        page.keys(right, down)
-        assert page.said("row")[:2] == (8, 8)
+        page.keys(right)
+        assert page.said("row")[:2] == (5, 5)
         page.keys(right, down)  # the grid ends here
-        assert page.said("row")[:2] == (8, 8)
+        assert page.said("row")[:2] == (5, 5)
         page.keys(tab, up, left)
-        assert page.said("row")[:2] == (8, 4)
+        assert page.said("row")[:2] == (5, 1)
         page.keys(tab)
         page.keys(left)
-        assert page.said("column")[:2] == (3, 8)
+        assert page.said("column")[:2] == (0, 5)
+
+    def test_by_keys_over_text(self, chromium, of_text):
+        page = Page(chromium, of_text[0])
+        page.run("document.getElementById('layer').focus()")
+        down, left, right, tab = "\ue015", "\ue012", "\ue014", "\ue004"
+        page.keys(tab, down)
+        assert page.said("row")[:2] == (3, 2)
+        page.keys(left)
+        assert page.said("row")[:2] == (3, 1)
+        page.keys(tab, right)
+        assert page.said("row")[:2] == (3, 2)
+        page.keys(tab, left)
+        assert page.said("column")[:2] == (1, 3)
 
     def test_by_touch_on_a_phone(self, chromium, of_images):
         file, (a, *_) = of_images
         page = Page(chromium, file, width=360)
-        page.tap("choose", 2, SIDE, SIDE)
+        page.tap("choose", 2, *GRID)
         assert page.text("choose-title") == "patch (0, 2)"
-        page.tap("choose", 6, SIDE, SIDE)
-        page.tap("row", 7, SIDE, SIDE)
-        assert page.said("row") == (6, 7, pytest.approx(a[6, 7].item(), rel=0, abs=precision(a)))
+        page.tap("choose", 3, *GRID)
+        page.tap("row", 4, *GRID)
+        assert page.said("row") == (3, 4, pytest.approx(a[3, 4].item(), rel=0, abs=precision(a)))
 
     @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
     @pytest.mark.parametrize("width", [1200, 360])
@@ -211,16 +236,17 @@ class TestInABrowser:
             )
             assert wide <= inner == width and colour == ("rgb(255, 255, 255)" if dark else "rgb(0, 0, 0)")
             shown = page.run(
-                "return [...document.querySelectorAll('img, .map')].map(e => e.getBoundingClientRect().width)"
+                "return [...document.querySelectorAll('.wide, .map')].map(e => e.getBoundingClientRect().width)"
             )
             assert len(shown) > 5 and all(100 < w < width for w in shown)
-            pictures = page.run("return [...document.images].map(image => image.naturalWidth)")
-            assert all(w > 600 for w in pictures)
+            pictures = page.run("return [...document.images].map(image => [image.naturalWidth, image.width])")
+            assert all(w > 600 for w, _ in pictures)
+            assert all(w > 0.6 * natural for natural, w in pictures)  # their letters of 16 pixels are 10 at least
             assert not [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"]
 
     def test_an_image_lies_under_its_patches(self, chromium, tmp_path):
-        weights = layers(1, positions=SIDE**2)
-        Image.new("RGB", (60, 40), "green").save(tmp_path / "green.png")
+        weights = with_grid(layers(1, positions=PATCHES), GRID)
+        Image.new("RGB", (60, 60), "green").save(tmp_path / "green.png")
         look(tmp_path, weights, image=tmp_path / "green.png")
         page = Page(chromium, tmp_path / "inside" / "index.html")
         boxes = page.run(
@@ -228,7 +254,8 @@ class TestInABrowser:
             ".map(b => [b.left, b.top, b.width, b.height])"
         )
         assert boxes[0] == pytest.approx(boxes[1], abs=1)
-        page.move("choose", 5, SIDE, SIDE)
+        assert boxes[0][3] / boxes[0][2] == pytest.approx(GRID[0] / GRID[1], abs=0.01)
+        page.move("choose", 5, *GRID)
         a = weights[A.format("", 0)]
         opacity = (a[5].abs() / strongest(a)).clamp(max=1) * 200
         np.testing.assert_allclose(page.pixels("choose")[..., 3].flatten(), opacity, atol=1)
@@ -251,11 +278,29 @@ def test_an_image_is_upright_and_cut_like_in_the_evaluation(tmp_path):
     assert small.max() < 40
 
 
-@pytest.mark.parametrize("mode", ["L", "I;16", "CMYK", "P", "RGBA", "1"])
+def test_an_image_has_the_shape_of_the_patch_grid(tmp_path):
+    """Of a square the middle half is black, the rest white."""
+    pixels = np.full((40, 40), 255, np.uint8)
+    pixels[10:30] = 0
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    url = picture(tmp_path / "photo.png", SimpleNamespace(grid=(2, 4), crop=1))
+    image = Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/jpeg;base64,"))))
+    assert image.size == (IMAGE_SIDE, IMAGE_SIDE // 2) and np.asarray(image)[8:-8].max() < 40
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "I", "CMYK", "P", "RGBA", "1"])
 def test_images_of_every_kind(tmp_path, mode):
+    """As a classifier sees them: those of more than 8 bits are scaled by the depth that their brightest pixel needs."""
     grey = Image.new("L", (20, 20), 128)
-    stored = Image.fromarray(np.full((20, 20), 128 * 257, np.uint16)) if mode == "I;16" else grey.convert(mode)
-    stored.save(tmp_path / ("image.tif" if mode == "CMYK" else "image.png"))
+    deep = {"I;16": np.full((20, 20), 128 * 16, np.uint16), "I": np.full((20, 20), 128 * 257, np.int32)}
+    stored = Image.fromarray(deep[mode]) if mode in deep else grey.convert(mode)
+    stored.save(tmp_path / ("image.tif" if mode in ("CMYK", "I") else "image.png"))
     url = picture(next(tmp_path.iterdir()), SimpleNamespace(grid=(2, 2), crop=0.9))
     image = Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/jpeg;base64,"))))
     assert np.asarray(image).mean() == pytest.approx(128, abs=3)
+
+
+def test_an_image_of_no_known_range_is_refused(tmp_path):
+    Image.fromarray(np.full((20, 20), 0.5, np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(UserError, match=r"^--image: .*float\.tif cannot be read as an image: its pixels are floating"):
+        picture(tmp_path / "float.tif", SimpleNamespace(grid=(2, 2), crop=0.9))

@@ -245,9 +245,9 @@ def folded():
         (saved(text_weights()), ["--positions", "1"], "--positions 1"),
         (saved(layers(1)), ["--positions", "4"], "--positions is for models of text"),
         (saved(text_weights()), ["--image", "x.jpg"], "--image is for models of images"),
-        (saved(layers(1)), ["--image", "x.jpg"], "--image x.jpg needs a square grid"),
-        (saved(layers(1, positions=9)), ["--image", "none.jpg"], "none.jpg: No such file or directory"),
-        (saved(layers(1, positions=9)), ["--image", __file__], r"--image .*\.py cannot be read as an image"),
+        (saved(layers(1)), ["--image", "x.jpg"], "--image x.jpg needs a grid of patches"),
+        (saved(layers(1, positions=9)), ["--image", "none.jpg"], "--image: no image none.jpg"),
+        (saved(layers(1, positions=9)), ["--image", __file__], r"--image: .*\.py cannot be read as an image"),
     ],
 )
 def test_what_cannot_be_looked_into_is_refused_in_one_line(tmp_path, write, options, message):

@@ -18,10 +18,11 @@ def blocks(page):
 
 @pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/python.md"])
 def test_examples_print_what_they_say(page, tmp_path):
-    example = "\n".join(block for block in blocks(page) if "build/demo" not in block)  # all that need no demo's model
-    promised = re.findall(r"^ *print\(.*\)  # (.*)$", example, re.M)
+    examples = [block for block in blocks(page) if "build/demo" not in block]  # all that need no demo's model
+    promised = re.findall(r"^ *print\(.*\)  # (.*)$", "\n".join(examples), re.M)
     assert promised
-    line = [sys.executable, "-c", example]
+    each_by_itself = "\n".join(f"exec({example!r}, {{'__name__': '__main__'}})" for example in examples)
+    line = [sys.executable, "-c", each_by_itself]
     done = subprocess.run(
         line, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )

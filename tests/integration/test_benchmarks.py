@@ -7,8 +7,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+import torch
 import warm_python
 
+from resmlp_core import ChannelMLP, CrossPositionLinear, ResMLPLayer
 from resmlp_core.layers.onednn import onednn_is_faster
 from resmlp_mt.translation.products import IS_FAST
 
@@ -117,3 +119,23 @@ def test_whole_commands_translate_a_test_set(tmp_path, recipe):
     } <= bleu.keys()
     assert bleu["CTranslate2 float32"] == pytest.approx(bleu["fairseq-interactive"], abs=0.5)
     assert all(row["per_second"] > 0 and row["peak_memory_bytes"] > 1e7 for row in rows)
+
+
+@pytest.mark.parametrize("matrices", ["A", "BC"])
+def test_pruning_leaves_out_the_smallest_weights_of_each_matrix(monkeypatch, matrices):
+    """What is above the diagonal of a causal A is no weight, and does not count."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from compress import prune_smallest
+
+    mixers = [CrossPositionLinear(6), CrossPositionLinear(6, causal=True)]
+    layers = torch.nn.ModuleList(ResMLPLayer(8, mixer, ChannelMLP(8, 16), 0.1) for mixer in mixers)
+    pruned = dict(prune_smallest(layers, matrices, 0.5).named_parameters())
+    letters = {"cross_position.mixer.weight": "A", "mixer.fc1.weight": "B", "mixer.fc2.weight": "C"}
+    for name, before in layers.named_parameters():
+        gone = pruned[name] != before
+        if next((letter for end, letter in letters.items() if name.endswith(end)), "none") not in matrices:
+            assert not gone.any()
+            continue
+        weights = before != 0
+        assert gone.sum() == round(0.5 * weights.sum().item()) and not pruned[name][gone].any()
+        assert before[gone].abs().max() < before[weights & ~gone].abs().min()

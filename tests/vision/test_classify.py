@@ -19,11 +19,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from timm.data import ImageNetInfo
 
+from resmlp_core.common.images import convert, open_rgb
 from resmlp_vision import create_model
 from resmlp_vision.classify import classify as label
 from resmlp_vision.classify import main
 from resmlp_vision.config import Config
-from resmlp_vision.data.image_io import convert, open_rgb
 from resmlp_vision.models.loading import build
 
 

@@ -3,8 +3,11 @@
 import pytest
 import timm
 import torch
+from timm.models._features import FeatureGetterNet
+from timm.models.mlp_mixer import Affine, MlpMixer, ResBlock
 
 import resmlp_vision  # noqa: F401  makes its models known to timm
+from resmlp_vision.models.weights import load_weights
 
 from .small_models import TINY, randomise
 
@@ -20,6 +23,25 @@ def test_features_and_head_make_the_logits():
     assert features.shape == (2, 16, 16)
     torch.testing.assert_close(model.forward_head(features), model(images))
     assert model.forward_head(features, pre_logits=True).shape == (2, 16)
+
+
+def test_features_are_those_of_timms_own_model_of_the_same_weights():
+    sizes = {"embed_dim": 16, "img_size": 32, "patch_size": 8, "num_classes": 5}
+    parts = {"block_layer": ResBlock, "norm_layer": Affine}  # as in resmlp_12_224
+    theirs, ours = randomise(MlpMixer(num_blocks=2, mlp_ratio=4, **sizes, **parts)), make()
+    load_weights(ours, theirs.state_dict(), "timm's")
+    images = torch.randn(2, 3, 32, 32)
+    for features in (
+        lambda model: model.forward_features(images),
+        lambda model: model.forward_head(model.forward_features(images), pre_logits=True),
+        *(
+            lambda model, fmt=fmt, norm=norm: model.forward_intermediates(images, norm=norm, output_fmt=fmt)
+            for fmt in ("NCHW", "NLC")
+            for norm in (False, True)
+        ),
+        lambda model: FeatureGetterNet(model, out_indices=(0, 1), norm=False)(images),
+    ):
+        torch.testing.assert_close(features(ours), features(theirs), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("output_fmt", ["NCHW", "NLC"])
