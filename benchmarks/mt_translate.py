@@ -23,6 +23,7 @@ from measure import in_turns, options, row_of, save
 
 import ctranslate2
 import fairseq
+import onnxruntime
 from sacrebleu import corpus_bleu
 
 import resmlp_mt
@@ -118,7 +119,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         convert(args, Path(name))
         rows = [row for beam in args.beams for row in compare(args, beam, Path(name))]
-    save(args, rows, fairseq=fairseq.__version__, ctranslate2=ctranslate2.__version__)
+    versions = {"ctranslate2": ctranslate2.__version__, "onnxruntime": onnxruntime.__version__}
+    save(args, rows, fairseq=fairseq.__version__, **versions)
 
 
 if __name__ == "__main__":

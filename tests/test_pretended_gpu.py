@@ -19,7 +19,8 @@ from resmlp_mt.prepare import prepare
 PYTORCH = "2.15."
 MODELS = ("resmlp_", "fairseq.models.", "fairseq.modules.", "timm.", "lightly.")  # modules of what computes a model
 # How often a function of them may wait for the GPU: none does so in an update.
-EPOCH = Counter({"resmlp_vision.training.trainer.Trainer.train_epoch": 3})  # losses, their mean, if weights are finite
+TRAINER = "resmlp_vision.training.trainer.Trainer"
+EPOCH = Counter({f"{TRAINER}.check_losses": 1, f"{TRAINER}.train_epoch": 2})  # their mean, if weights are finite
 EVALUATION = Counter(
     {"resmlp_vision.evaluation.accuracy.evaluate": 1, "timm.task.evaluator.ClassificationEvaluator._summary": 2}
 )

@@ -41,6 +41,7 @@ def started_warm(*modules: str) -> Iterator[None]:
     theirs.close()
     with mock.patch("subprocess.Popen", forking(connection)):
         yield
+    connection.shutdown(socket.SHUT_RDWR)  # a forgotten worker of a loader may hold the connection too
     connection.close()
     warm.wait()
 

@@ -1,4 +1,4 @@
-"""How the C libraries beneath PyTorch wait and keep memory. It is imported before PyTorch, whose OpenMP reads it once.
+"""How C libraries wait, keep memory and send nothing. It is imported before PyTorch, whose OpenMP reads it once.
 
 A user's own setting of the variables that are named here wins.
 """
@@ -79,5 +79,11 @@ def keep_memory(most: int = -1) -> None:
         mallopt(*((M_MMAP_MAX, 0) if most < 0 else (M_MMAP_THRESHOLD, most // 2)))
 
 
+def send_nothing() -> None:
+    """Let ONNX Runtime send no reports of its use, for which it keeps files in the home folder."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
 bound_spinning()
 forget_shapes()
+send_nothing()

@@ -1,6 +1,6 @@
 """The network's layers as ONNX graphs, which ONNX Runtime computes faster than PyTorch on a CPU.
 
-Of a decoder's step PyTorch spends more time on starting some two hundred small operations than on computing them.
+Of a step of one sentence PyTorch spends more time on starting some two hundred operations than on computing them.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,8 +26,8 @@ class OnnxNetwork:
     """Layers of the encoder and the decoder, by ONNX Runtime.
 
     Args:
-        encoder: of a folded network.
-        decoder: likewise.
+        encoder: ``Network.encoder``, folded.
+        decoder: ``Network.decoder``, folded.
         dtype: of products, ``float32`` or ``int8``. In 8 bits the rows of W and of x are each scaled to whole numbers
             from -127 to 127, so that a sentence does not depend on its batch.
     """
@@ -40,7 +40,7 @@ class OnnxNetwork:
         self.decoder = Session(graphs[1], ["x", "mixed", "own", "mask", *attended], write_step(graphs[1], decoder))
 
     def encode(self, x: Tensor, padding: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Map the embeddings of sentences, ``(S, B, C)``, to what ``Network.read`` returns."""
+        """Map sentences' embeddings, ``(S, B, C)``, and padding, ``(B, S)``, to ``Network.read``'s two lists."""
         found = self.encoder(x, (~padding).t().unsqueeze(2).float())
         return found[: len(found) // 2], found[len(found) // 2 :]
 
@@ -90,6 +90,7 @@ class Graph:
     def linear(self, linear: nn.Linear, x: str) -> str:
         """Add W x + b."""
         if self.int8:
+            # where all of a row is 0, any bytes will do: what they give is multiplied by 0
             most = self("ReduceMax", self("Abs", x), self.constant([-1]))
             scaled = self("Mul", x, self("Div", self.constant(float(LARGEST)), most))
             one, zero = self.constant(1.0), self.constant(ZERO, torch.uint8)

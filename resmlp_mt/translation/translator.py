@@ -67,11 +67,11 @@ def usable(dtype: str, device: torch.device) -> str:
     known = list(IS_FAST) if device.type == "cpu" else ["float32", "bfloat16", "float16"]
     if dtype not in known:
         raise UserError(f"dtype {dtype}: {device.type} has {', '.join(known)}")
-    if dtype == "int8" and not HAS_ONNX_RUNTIME:
-        raise UserError("dtype int8 needs the packages onnx and onnxruntime: pip install onnx onnxruntime")
     if device.type == "cpu" and not IS_FAST[dtype]():
         warnings.warn(f"this processor has no instructions for {dtype}: computing in float32", stacklevel=3)
         return "float32"
+    if dtype == "int8" and not HAS_ONNX_RUNTIME:
+        raise UserError("dtype int8 needs the packages onnx and onnxruntime: pip install onnx onnxruntime")
     return dtype
 
 

@@ -1,5 +1,10 @@
 """ONNX Runtime computes what PyTorch does, in float32 and in 8 bits."""
 
+import os
+import subprocess
+import sys
+
+import onnxruntime
 import pytest
 import torch
 
@@ -109,3 +114,21 @@ def test_the_same_hypotheses(make, name):
     assert [[h.tokens for h in one] for one in first] == [[h.tokens for h in one] for one in second]
     scores = [[h.score for one in found for h in one] for found in (first, second)]
     assert scores[0] == pytest.approx(scores[1], rel=1e-4)
+
+
+def test_its_threads_are_pytorchs_and_do_not_spin(make, monkeypatch):
+    made, real = [], onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda *args, **more: made.append(args[1]) or real(*args, **more)
+    )
+    make(variant("paper").state_dict(), True)
+    assert [options.intra_op_num_threads for options in made] == [torch.get_num_threads()] * 2
+    assert {options.get_session_config_entry("session.intra_op.allow_spinning") for options in made} == {"0"}
+
+
+def test_it_reports_nothing_of_its_use(tmp_path):
+    """Of its own accord it keeps what it is to send in the home folder."""
+    variables = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    line = [sys.executable, "-c", "import resmlp_mt.translation.onnx_network"]
+    subprocess.run(line, env=variables | {"HOME": str(tmp_path)}, check=True)
+    assert not list(tmp_path.rglob("*onnxruntime*"))

@@ -374,6 +374,7 @@ def test_a_processor_without_the_instructions_computes_in_float32_and_says_so(fo
     assert translator.translate("a red dog") == load_translator(folder).translate("a red dog")
     with pytest.raises(UserError, match="dtype float12: cpu has float32, bfloat16, int8"):
         load_translator(folder, "cpu", "float12")
+    monkeypatch.setitem(IS_FAST, "int8", lambda: True)
     monkeypatch.setattr(module, "HAS_ONNX_RUNTIME", False)
     with pytest.raises(UserError, match="int8 needs the packages onnx and onnxruntime: pip install onnx onnxruntime"):
         load_translator(folder, "cpu", "int8")
