@@ -173,7 +173,7 @@ class JSONLines(Format):
             try:
                 row = json.loads(line)
                 row = row.get("translation", row)
-                texts = [one_line(row[language] or "") for language in (source, target)]
+                texts = [one_line("" if row[language] is None else row[language]) for language in (source, target)]
                 # JSON can spell half a surrogate pair, which is no text
                 one, other = (text.encode("utf-16", "surrogatepass").decode("utf-16", errors) for text in texts)
             except (ValueError, AttributeError, KeyError, TypeError):

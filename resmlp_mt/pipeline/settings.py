@@ -1,5 +1,6 @@
 """The settings of a recipe: read from YAML and the command line, and refused where they cannot be meant."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ RESTARTS = {
 COUNTS = (  # options of fairseq-train that a recipe counts by itself
     *("max-update", "max-epoch", "validate-interval", "validate-interval-updates"),
     *("save-interval", "save-interval-updates", "keep-last-epochs", "keep-interval-updates", "keep-best-checkpoints"),
+    "distributed-world-size",
 )
 MOST_SEED = 2**31 - 1  # fairseq adds epochs and updates to it, and NumPy takes 32 bits
 OWN_GENERATE_OPTIONS = {"path", "gen-subset", "remove-bpe", "results-path", "quiet", "user-dir"}
@@ -161,8 +163,19 @@ def check_train(train: Mapping[str, Any], effective_tokens: int | None) -> None:
                 f"train.{option}={interval} leaves out the last of train.max-epoch={epochs} epochs, whose weights and "
                 "validation loss a recipe reports"
             )
-    if train["arch"] not in ARCH_CONFIG_REGISTRY:
+    for option in ("eval-bleu-args", "eval-bleu-detok-args"):
+        if not is_json_object(train.get(option) or {}):
+            raise UserError(f'train.{option}={train[option]} must be a JSON object, such as {{"beam": 4}}')
+    if str(train["arch"]) not in ARCH_CONFIG_REGISTRY:
         raise UserError(f"train.arch={train['arch']} is not an architecture of fairseq's or of this plugin")
+
+
+def is_json_object(value: Any) -> bool:
+    """Whether an option's value is a mapping of YAML's, or JSON's text of one."""
+    try:
+        return isinstance(json.loads(value) if isinstance(value, str) else value, dict)
+    except ValueError:
+        return False
 
 
 def choose_data(settings: dict[str, Any], pair: str | None, data: str | None) -> None:

@@ -55,3 +55,18 @@ def test_a_malformed_recipe_is_one_line_that_names_it(recipe, tmp_path, replaced
     path.write_bytes(re.sub(replaced, content, recipe.read_bytes()))
     with pytest.raises(UserError, match=rf"^{path}.*{message}"):
         read_recipe(path, [], None)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.arch=[a]", "train.arch=['a'] is not an architecture"),
+        ("train.distributed-world-size=x", "train.distributed-world-size='x' must be an integer"),
+        ("train.eval-bleu-args='{beam: 4}'", "train.eval-bleu-args={beam: 4} must be a JSON object"),
+        ("train.eval-bleu-args='[4]'", "train.eval-bleu-args=[4] must be a JSON object"),
+        ("train.eval-bleu-detok-args=4", "train.eval-bleu-detok-args=4 must be a JSON object"),
+    ],
+)
+def test_an_option_of_fairseqs_of_another_kind_is_refused_by_name(override, message):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+        read_recipe(ROOT / "recipes" / "wmt14_en_de" / "recipe.yaml", [override], None)

@@ -397,6 +397,10 @@ def old_macintosh(folder: Path) -> None:
         (tsv_without_header, ["train.tsv: the first line must name the columns, en and de among them"]),
         (tsv_of_unequal_rows, ["train.tsv, line 3: 1 columns where the first line has 2"]),
         (jsonl_without_a_language, ["train.jsonl, line 2: no JSON object with a text for en and for de"]),
+        *(
+            (content("train.jsonl", f'{{"en": "a", "de": {value}}}\n'), ["line 1: no JSON object with a text for"])
+            for value in ("0", "1", "false", "[]", "{}")
+        ),
         (jsonl_with_half_a_character, ["train.jsonl, line 1: no JSON object with a text for en and for de"]),
         (torn_gzip, ["train.en.gz: not a complete gzip file"]),
         (unequal, ["train.en has 3 lines", "train.de has 2 lines"]),
