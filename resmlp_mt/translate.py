@@ -10,7 +10,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from resmlp_core.common.arguments import at_least
@@ -138,10 +137,6 @@ def load(args: argparse.Namespace) -> Translator:
         UserError: something is missing or does not fit, or the model translates another pair of languages, or has
             fewer entries in its vocabulary than the beam.
     """
-    try:
-        torch.empty(0, device=args.device)
-    except (RuntimeError, AssertionError):  # as PyTorch is built
-        raise UserError(f"--device {args.device} is not on this machine") from None
     vocabulary = {"sentencepiece": args.sentencepiece, "dictionaries": args.dictionaries}
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: print(f"translate: {message}", file=sys.stderr)

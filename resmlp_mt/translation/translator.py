@@ -51,8 +51,11 @@ def load_translator(
     Raises:
         UserError: something is missing, is not what it should be, or does not belong together.
     """
+    try:
+        where = torch.empty(0, device=device or ("cuda" if torch.cuda.is_available() else "cpu")).device
+    except (RuntimeError, AssertionError):  # as PyTorch is built
+        raise UserError(f"device {device} is not on this machine") from None
     trained = read_trained(model, sentencepiece, dictionaries)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = Network(trained.weights, trained.settings).to(where).prepare(usable(dtype or "float32", where))
     languages = trained.settings["source_lang"], trained.settings["target_lang"]
     return Translator(network, trained.vocabulary, where, languages)

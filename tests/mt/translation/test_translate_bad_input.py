@@ -106,7 +106,7 @@ def test_options_that_cannot_be_meant_are_refused_by_name(options, told, capsys)
 
 def test_a_device_that_is_not_there_is_told(model, source):
     for device in ("cuda:99", "tpv"):
-        assert refused(model, source, "--device", device) == f"translate: --device {device} is not on this machine"
+        assert refused(model, source, "--device", device) == f"translate: device {device} is not on this machine"
 
 
 def test_a_model_of_another_pair_or_another_vocabulary_is_refused(model, source, tmp_path, capsys):
